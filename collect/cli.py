@@ -1,0 +1,50 @@
+"""What every command shares: one-line errors, exit codes, and a parser that keeps to both.
+
+Exceptions a user can mend, each raised with one line that says what was wrong and what to do:
+
+    UserError
+    ├── CameraError      collect/camera.py    no such camera, or it stopped sending
+    ├── DatasetError     collect/dataset.py   nothing to read, a label that can't be a folder, a full disk
+    ├── ContractError    train/contract.py    a model without a contract, or with one of another version
+    ├── TrainingError    train/               too few labels, weights that can't be had
+    ├── ExportError      export/              a graph that is not what was trained
+    └── ModelError       live/classifier.py   a model that can't be loaded
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Callable, NoReturn
+
+
+class UserError(Exception):
+    """Something the user can mend: its text is the one line they see."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, saying what is wrong in one line instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run a command's `main` and leave the program.
+
+    Exit codes: 0 done, 2 the user can mend it (one line on stderr), 130 interrupted.
+    A reader of our output that went away (`| head`) is no error.
+    """
+    try:
+        code = main() or 0
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)

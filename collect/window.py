@@ -1,0 +1,49 @@
+"""A window on this machine's screen, for the commands that show the camera."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import cv2
+import numpy as np
+
+from collect.cli import UserError
+
+
+class Window:
+    """One OpenCV window; q, Esc or its close button end it. Raises UserError where there is no screen."""
+
+    def __init__(self, title: str):
+        # Asked first, because Qt ends the whole program where it finds no display.
+        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise UserError("no display to open a window on: give --headless, or set DISPLAY")
+        self._title = title
+        self.closed = False
+        try:
+            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        except cv2.error:
+            raise UserError("this OpenCV has no windows (a headless build): give --headless") from None
+
+    def show(self, picture: np.ndarray) -> str:
+        """Show a picture, uint8 [H, W, 3] BGR, and return the key pressed since the last one, or ''."""
+        cv2.imshow(self._title, picture)
+        code = cv2.waitKey(1) & 0xFF
+        key = "" if code == 0xFF else chr(code)
+        self.closed = key in ("q", "\x1b") or cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
+        return key
+
+    def __enter__(self) -> Window:
+        return self
+
+    def __exit__(self, *_) -> None:
+        cv2.destroyAllWindows()
+
+
+def put_text(picture: np.ndarray, text: str, line: int = 0) -> None:
+    """Write one line of text into a picture's upper left, readable on any background, sized to the picture."""
+    scale = picture.shape[0] / 480 * 0.7
+    where = (round(14 * scale), round((line + 1) * 40 * scale))
+    for colour, extra in (((0, 0, 0), 3), ((255, 255, 255), 0)):
+        thickness = max(1, round(1.6 * scale)) + extra
+        cv2.putText(picture, text, where, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)

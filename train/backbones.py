@@ -1,0 +1,101 @@
+"""Backbones: any torchvision classifier, with its head cut off at one named place and a new one put on.
+
+    frames -> [Normalise] -> backbone -> features [N, D] -> head -> logits [N, labels]
+"""
+
+from __future__ import annotations
+
+import torch
+import torchvision
+from torch import nn
+
+from train.contract import Contract
+from train.weights import TrainingError, load_pretrained
+
+INPUT_SIZE = (224, 224)  # height, width: what the ImageNet weights were trained at
+
+
+class Network(nn.Module):
+    """A backbone and a head. `forward` takes normalised float [N, 3, H, W] and returns logits [N, labels]."""
+
+    def __init__(self, backbone: nn.Module, feature_size: int, labels: int):
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(feature_size, labels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits."""
+        return self.head(self.backbone(x))
+
+
+class Normalise(nn.Module):
+    """The contract's normalisation: frames as `preprocess` gives them, [N, H, W, 3], to float [N, 3, H, W]."""
+
+    def __init__(self, contract: Contract):
+        super().__init__()
+        scale = 1 / (255 * torch.tensor(contract.std))
+        self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer(
+            "shift", (torch.tensor(contract.mean) / torch.tensor(contract.std)).view(1, 3, 1, 1), persistent=False
+        )
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return the network's input."""
+        return frames.permute(0, 3, 1, 2).float() * self.scale - self.shift
+
+
+class Deployed(nn.Module):
+    """What is evaluated and exported: frames uint8 [N, H, W, 3] in, calibrated probabilities [N, labels] out."""
+
+    def __init__(self, network: Network, contract: Contract):
+        super().__init__()
+        self.normalise = Normalise(contract)
+        self.network = network
+        self.temperature = contract.temperature
+        self.eval()
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities."""
+        return torch.softmax(self.network(self.normalise(frames)) / self.temperature, dim=1)
+
+
+def build_network(backbone: str, labels: int, weights: str = "none", seed: int = 0) -> tuple[Network, str]:
+    """Build a network with a fresh head for `labels` labels; return it and where its weights came from.
+
+    `backbone` is a torchvision classifier's name; `weights` is `imagenet`, `none` (random) or a file that holds
+    that classifier's state dict. Raises TrainingError where there is no such backbone, or no such weights.
+    """
+    if backbone not in torchvision.models.list_models(module=torchvision.models):
+        raise TrainingError(
+            f"no backbone {backbone!r}: squeezenet1_1, resnet18 and alexnet are the tested ones, "
+            "any other classifier of torchvision.models goes by its name"
+        )
+    torch.manual_seed(seed)
+    model = torchvision.models.get_model(backbone, weights=None)
+    source = "random" if weights == "none" else load_pretrained(model, backbone, weights)
+    return Network(model, _cut_head(model), labels), source
+
+
+def _cut_head(model: nn.Module) -> int:
+    """Take the classifier's last layer out, so that the model returns features [N, D]; return D.
+
+    One rule for all: the last Linear is the head. SqueezeNet has none; there it is the last convolution with the
+    ReLU after it, and what is pooled afterwards are features instead of logits.
+    """
+    layers = dict(model.named_modules())
+    linears = [name for name, layer in layers.items() if isinstance(layer, nn.Linear)]
+    convolutions = [name for name, layer in layers.items() if isinstance(layer, nn.Conv2d)]
+    name = (linears or convolutions)[-1]
+    parent = layers[name.rpartition(".")[0]]
+    _replace(parent, name)
+    if linears:
+        return layers[name].in_features
+    following = list(parent.named_children())
+    index = [child for child, _ in following].index(name.rpartition(".")[2]) + 1
+    if index < len(following) and isinstance(following[index][1], nn.ReLU):
+        _replace(parent, following[index][0])
+    return layers[name].in_channels
+
+
+def _replace(parent: nn.Module, name: str) -> None:
+    setattr(parent, name.rpartition(".")[2], nn.Identity())

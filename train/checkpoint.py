@@ -1,0 +1,68 @@
+"""A checkpoint that rebuilds itself: weights, contract, and the frames to prove an export on.
+
+It holds tensors and plain values only and is read with torch's safe loader: a checkpoint from a stranger runs nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from collect.cli import UserError
+from collect.dataset import write_atomic
+from train.backbones import Network, build_network
+from train.contract import Contract
+
+FORMAT = 1
+
+
+class CheckpointError(UserError):
+    """A file that is not a checkpoint of ours, or not a whole one."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network, what it promises, and where its frames are."""
+
+    network: Network
+    contract: Contract
+    data: str  # the dataset's folder
+    held_out: list[str]  # paths below it
+    trained_on: list[str]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, whole or not at all."""
+    content = io.BytesIO()
+    torch.save(
+        {
+            "format": FORMAT,
+            "contract": checkpoint.contract.to_json(),
+            "weights": {name: tensor.cpu() for name, tensor in checkpoint.network.state_dict().items()},
+            "data": checkpoint.data,
+            "held_out": checkpoint.held_out,
+            "trained_on": checkpoint.trained_on,
+        },
+        content,
+    )
+    write_atomic(path, content.getvalue())
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint and build its network, on the CPU. Raises CheckpointError, or ContractError."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"no checkpoint at {path}: train one with python train/finetune.py") from None
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError):
+        raise CheckpointError(f"{path} is not a whole checkpoint of train/finetune.py: train it again") from None
+    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a checkpoint of train/finetune.py that this version knows")
+    contract = Contract.from_json(saved["contract"])
+    network, _ = build_network(contract.trained_on["backbone"], len(contract.labels))
+    network.load_state_dict(saved["weights"])
+    return Checkpoint(network.eval(), contract, saved["data"], saved["held_out"], saved["trained_on"])

@@ -1,0 +1,43 @@
+"""How good a model is, measured on the very path that live takes: `preprocess`, then `Deployed`."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from train.backbones import Deployed
+from train.contract import Contract, preprocess
+
+
+@torch.inference_mode()
+def predict(model: Deployed, frames: list[np.ndarray], contract: Contract, device: str = "cpu") -> np.ndarray:
+    """Return the probabilities of frames (uint8 BGR, any size), float32 [N, labels]."""
+    model = model.to(device)
+    rows = [np.empty((0, len(contract.labels)), np.float32)]
+    for start in range(0, len(frames), 32):
+        inputs = np.stack([preprocess(frame, contract) for frame in frames[start : start + 32]])
+        rows.append(model(torch.from_numpy(inputs).to(device)).cpu().numpy())
+    return np.concatenate(rows)
+
+
+def score(probabilities: np.ndarray, targets: np.ndarray, labels: tuple[str, ...]) -> dict:
+    """Return accuracy, confusion matrix and each label's precision and recall as plain values for metrics.json.
+
+    `probabilities` is float [N, labels], `targets` int [N]. A figure that nothing was measured for is None.
+    """
+    confusion = np.zeros((len(labels), len(labels)), int)  # [true label, answer]
+    np.add.at(confusion, (targets, probabilities.argmax(1)), 1)
+    right, true, answered = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
+    return {
+        "accuracy": float(right.sum() / len(targets)) if len(targets) else None,
+        "frames": len(targets),
+        "per_label": {
+            label: {
+                "frames": int(true[index]),
+                "precision": float(right[index] / answered[index]) if answered[index] else None,
+                "recall": float(right[index] / true[index]) if true[index] else None,
+            }
+            for index, label in enumerate(labels)
+        },
+        "confusion": confusion.tolist(),
+    }

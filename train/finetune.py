@@ -1,0 +1,208 @@
+"""Train a classifier on data/<label>/ by transfer learning.
+
+    python train/finetune.py
+    python train/finetune.py --backbone resnet18 --strategy full --epochs 10 --out runs/my_run
+
+Leaves checkpoint.pt, metrics.json and report.html in the run's folder; runs/latest points to the newest run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+import torchvision
+from tqdm import tqdm
+
+from collect import cli
+from collect.dataset import Item, UnreadableImage, fingerprint, read_image, read_items, write_atomic
+from train.backbones import INPUT_SIZE, Deployed, build_network
+from train.checkpoint import Checkpoint, save_checkpoint
+from train.contract import Contract, shrink
+from train.evaluate import predict, score
+from train.report import write_report
+from train.split import split_by_session
+from train.strategies import EPOCHS, STRATEGIES, Lesson
+from train.weights import TrainingError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train, measure on held-out sessions, and leave a run behind."""
+    parser = cli.Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("data"), help="the dataset's folder")
+    parser.add_argument("--backbone", default="squeezenet1_1", help="squeezenet1_1, alexnet, resnet18")
+    parser.add_argument("--strategy", choices=list(STRATEGIES), default="head", help="what is trained")
+    parser.add_argument("--epochs", type=int, help=f"passes over the frames ({EPOCHS})")
+    parser.add_argument("--out", type=Path, help="the run's folder (runs/<time>)")
+    parser.add_argument("--weights", default="imagenet", help="imagenet, none, or a state dict's file")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(argv)
+    if options.epochs is not None and options.epochs < 1:
+        parser.error("--epochs: at least 1")
+    started = time.monotonic()
+    device = _device(options.device)
+    out = options.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+
+    items, frames, skipped = _load(read_items(options.data))
+    labels = tuple(sorted({item.label for item in items}))
+    if len(labels) < 2:
+        raise TrainingError(
+            f"only one label in {options.data} ({', '.join(labels)}): record another with "
+            "python collect/capture.py --label NAME"
+        )
+    split = split_by_session(items, seed=options.seed)
+    _say_split(split)
+
+    def lesson_part(part: list[Item]) -> tuple[list[np.ndarray], torch.Tensor]:
+        class_ids = [labels.index(item.label) for item in part]
+        return [frames[item.path] for item in part], torch.tensor(class_ids, dtype=torch.int64)
+
+    network, source = build_network(options.backbone, len(labels), options.weights, options.seed)
+    contract = Contract(labels=labels, input_size=INPUT_SIZE)
+    epochs = options.epochs or EPOCHS[options.strategy]
+    with tqdm(total=epochs, desc=options.strategy, unit="epoch", disable=None) as bar:
+
+        def on_epoch(line: dict) -> None:
+            accuracy = line["held_out_accuracy"]
+            bar.set_postfix_str(f"loss {line['loss']:.3f}" + (f", held-out {accuracy:.3f}" if accuracy else ""))
+            bar.update()
+
+        train_frames, targets = lesson_part(split.train)
+        held_frames, held_targets = lesson_part(split.held_out)
+        lesson = Lesson(
+            network, contract, train_frames, targets, held_frames, held_targets, epochs, device, options.seed, on_epoch
+        )
+        STRATEGIES[options.strategy](lesson)
+    network.cpu().eval()
+
+    probabilities = predict(Deployed(network, contract), held_frames, contract)
+    held_out = score(probabilities, held_targets.numpy(), labels)
+    contract = replace(
+        contract,
+        trained_on={
+            "backbone": options.backbone,
+            "dataset": fingerprint(items),
+            "held_out_accuracy": held_out["accuracy"],
+            "held_out_frames": held_out["frames"],
+            "optimistic": bool(split.cut_labels),
+            "versions": {
+                "python": platform.python_version(),
+                "torch": str(torch.__version__),
+                "torchvision": str(torchvision.__version__),
+            },
+        },
+    )
+    metrics = {
+        "labels": list(labels),
+        "backbone": options.backbone,
+        "strategy": options.strategy,
+        "weights": source,
+        "device": str(device),
+        "seed": options.seed,
+        "frames": len(split.train),
+        "seconds": round(time.monotonic() - started, 2),
+        "skipped": skipped,
+        "held_out": held_out,
+        "held_out_sessions": split.held_out_sessions,
+        "cut_labels": list(split.cut_labels),
+        "epochs": lesson.history,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_report(out / "report.html", metrics, _worst_mistakes(probabilities, split.held_out, frames, labels))
+    write_atomic(out / "metrics.json", json.dumps(metrics, indent=1).encode())
+    data = options.data.resolve()
+    held_out_paths, train_paths = (
+        [str(item.path.resolve().relative_to(data)) for item in part] for part in (split.held_out, split.train)
+    )
+    save_checkpoint(
+        out / "checkpoint.pt", Checkpoint(network, contract, str(data), held_out_paths, train_paths)
+    )
+    _point_latest_at(out)
+    print(_claim(held_out, split))
+    print(f"{out / 'checkpoint.pt'}, {metrics['seconds']} s; the report: {out / 'report.html'}")
+    return 0
+
+
+def _device(name: str) -> torch.device:
+    if name == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("--device cuda: torch finds no CUDA device here; give auto or cpu")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _load(items: list[Item]) -> tuple[list[Item], dict[Path, np.ndarray], list[str]]:
+    """Decode every frame once, as small as `preprocess` allows; name and leave out what can't be read."""
+    frames, skipped = {}, []
+    for item in tqdm(items, desc="reading", unit="frame", leave=False, disable=None):
+        try:
+            frames[item.path] = shrink(read_image(item.path), INPUT_SIZE)
+        except UnreadableImage as error:
+            skipped.append(str(error))
+            print(f"skipped: {error}", file=sys.stderr)
+    return [item for item in items if item.path in frames], frames, skipped
+
+
+def _say_split(split) -> None:
+    sessions = len({item.session for item in split.train})
+    print(
+        f"training on {len(split.train)} frames of {sessions} sessions; held out: {len(split.held_out)} frames of "
+        f"{len(split.held_out_sessions)} whole sessions",
+        file=sys.stderr,
+    )
+    if split.cut_labels:
+        print(
+            f"only one session of {', '.join(split.cut_labels)}: its last frames are held out instead, and the "
+            "accuracy on them is optimistic; record it again in another place",
+            file=sys.stderr,
+        )
+
+
+def _claim(held_out: dict, split) -> str:
+    if held_out["accuracy"] is None:
+        return "accuracy: not measured, nothing could be held out"
+    where = f"{held_out['frames']} held-out frames"
+    if split.held_out_sessions:
+        where += f", {len(split.held_out_sessions)} sessions never trained on"
+    return f"accuracy {held_out['accuracy']:.3f} on {where}" + (" (optimistic)" if split.cut_labels else "")
+
+
+def _worst_mistakes(probabilities, items: list[Item], frames: dict, labels: tuple[str, ...], most: int = 12):
+    """The held-out frames that were answered wrongly, the surest first."""
+    answers = probabilities.argmax(1) if len(items) else []
+    wrong = [
+        {
+            "frame": frames[item.path],
+            "true": item.label,
+            "answer": labels[answer],
+            "confidence": float(row[answer]),
+            "file": f"{item.label}/{item.path.name}",
+        }
+        for item, row, answer in zip(items, probabilities, answers, strict=True)
+        if labels[answer] != item.label
+    ]
+    return sorted(wrong, key=lambda mistake: -mistake["confidence"])[:most]
+
+
+def _point_latest_at(out: Path) -> None:
+    """Make runs/latest a link to this run, in one step, so that there is always a latest one."""
+    latest = Path("runs/latest")
+    latest.parent.mkdir(exist_ok=True)
+    beside = latest.with_name(f".latest.{os.getpid()}")
+    try:
+        beside.symlink_to(os.path.relpath(out, latest.parent), target_is_directory=True)
+        beside.replace(latest)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        print(f"runs/latest still points elsewhere ({error.strerror}): name the run's files", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    cli.run(main)

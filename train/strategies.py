@@ -1,0 +1,130 @@
+"""How a network learns from few frames: `head` and `full`.
+
+Each strategy takes a `Lesson` and changes its network; after every epoch it reports to `lesson.on_epoch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from train.augment import augment
+from train.backbones import Network, Normalise
+from train.contract import Contract, preprocess
+from train.features import extract_features
+
+
+@dataclass
+class Lesson:
+    """What a strategy needs: the network, frames (uint8 BGR, any size) with their class ids, and the settings."""
+
+    network: Network
+    contract: Contract
+    frames: list[np.ndarray]
+    targets: torch.Tensor  # int64 [N]
+    held_out_frames: list[np.ndarray]
+    held_out_targets: torch.Tensor
+    epochs: int
+    device: torch.device
+    seed: int = 0
+    on_epoch: Callable[[dict], None] = lambda _: None
+    history: list[dict] = field(default_factory=list)
+
+    def loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Cross entropy in which every label counts the same, however many frames it has."""
+        counts = torch.bincount(self.targets, minlength=len(self.contract.labels)).clamp(min=1)
+        weights = len(self.targets) / (len(counts) * counts.to(logits.device, torch.float32))
+        return functional.cross_entropy(logits, targets.to(logits.device), weights)
+
+    def report(self, epoch: int, loss: float, held_out_logits: torch.Tensor) -> None:
+        """Note an epoch: its training loss, and loss and accuracy on the held-out frames."""
+        targets = self.held_out_targets.to(held_out_logits.device)
+        line = {"epoch": epoch, "loss": loss, "held_out_loss": None, "held_out_accuracy": None}
+        if len(targets):
+            line["held_out_loss"] = self.loss(held_out_logits.float(), targets).item()
+            line["held_out_accuracy"] = (held_out_logits.argmax(1) == targets).float().mean().item()
+        self.history.append(line)
+        self.on_epoch(line)
+
+
+def train_head(lesson: Lesson) -> None:
+    """Train the head alone on features that are computed once: seconds for the backbone, well under one to learn."""
+    network, device = lesson.network, lesson.device
+    seen = extract_features(
+        network, lesson.frames + lesson.held_out_frames, lesson.contract, device
+    )
+    features, held_out = seen[: len(lesson.frames)], seen[len(lesson.frames) :]
+    targets = lesson.targets.to(device)
+    # Learning on standardised features, then folding that into the head, makes one rate fit every backbone.
+    mean, std = features.mean(0), features.std(0, unbiased=False) + 1e-3
+    features, held_out = (features - mean) / std, (held_out - mean) / std
+
+    head = network.head.to(device)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=1.0)
+    shuffle = torch.Generator().manual_seed(lesson.seed)
+    for epoch in range(1, lesson.epochs + 1):
+        total = 0.0
+        for batch in torch.randperm(len(features), generator=shuffle).split(64):
+            loss = lesson.loss(head(features[batch]), targets[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(batch)
+        with torch.no_grad():
+            lesson.report(epoch, total / len(features), head(held_out))
+    with torch.no_grad():
+        head.weight /= std
+        head.bias -= head.weight @ mean
+
+
+def train_full(lesson: Lesson) -> None:
+    """Train every layer on augmented frames, with a small rate for the backbone and a larger one for the head."""
+    network, device = lesson.network.to(lesson.device), lesson.device
+    model = nn.Sequential(Normalise(lesson.contract), network).to(device)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": network.backbone.parameters(), "lr": 1e-4},
+            {"params": network.head.parameters(), "lr": 1e-3},
+        ],
+        weight_decay=0.01,
+    )
+    batches = torch.arange(len(lesson.frames)).split(16)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, lesson.epochs * len(batches)))
+    cuda = device.type == "cuda"
+    scaler = torch.amp.GradScaler(device.type, enabled=cuda)
+    rng = np.random.default_rng(lesson.seed)
+    shuffle = torch.Generator().manual_seed(lesson.seed)
+
+    def to_inputs(frames: list[np.ndarray]) -> torch.Tensor:
+        return torch.from_numpy(np.stack([preprocess(frame, lesson.contract) for frame in frames])).to(device)
+
+    for epoch in range(1, lesson.epochs + 1):
+        model.train()
+        total = 0.0
+        for batch in torch.randperm(len(lesson.frames), generator=shuffle).split(16):
+            inputs = to_inputs([augment(lesson.frames[index], rng) for index in batch])
+            with torch.autocast(device.type, enabled=cuda):
+                loss = lesson.loss(model(inputs), lesson.targets[batch])
+            optimizer.zero_grad()
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            schedule.step()
+            total += loss.item() * len(batch)
+        model.eval()
+        with torch.no_grad():
+            chunks = range(0, len(lesson.held_out_frames), 32)
+            logits = [model(to_inputs(lesson.held_out_frames[start : start + 32])) for start in chunks]
+        empty = torch.empty(0, len(lesson.contract.labels))
+        lesson.report(epoch, total / len(lesson.frames), torch.cat(logits) if logits else empty)
+
+
+STRATEGIES = {"head": train_head, "full": train_full}
+EPOCHS = {"head": 30, "full": 10}  # unless --epochs says otherwise
