@@ -14,14 +14,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from collect.synthetic import LABELS, SECONDS_PER_LABEL, label_at
 
-ROOMS = range(1, 13)  # seeds: a room, a light and a person each
-UNSEEN_ROOMS = range(101, 104)
-FRAMES_PER_SESSION = 10
+ROOMS = range(1, 27)  # seeds: a room, a light and a person each
+UNSEEN_ROOMS = range(101, 105)
+FRAMES_PER_SESSION = 5
 OUT = Path("runs/demo")
 
 
@@ -31,13 +32,16 @@ def main() -> int:
     seconds: dict[str, float] = {}
 
     with _timed(seconds, "record"):
-        for room in ROOMS:
-            for label in LABELS:
-                camera = f"synthetic:{label}?seed={room}&fps=60"
-                arguments = f"--label {label} --camera {camera} --data {OUT}/data"
-                _command(f"collect/capture.py {arguments} --headless --count {FRAMES_PER_SESSION} --fps 20")
+        commands = [
+            f"collect/capture.py --label {label} --camera synthetic:{label}?seed={room} --data {OUT}/data "
+            f"--headless --count {FRAMES_PER_SESSION} --fps 5"
+            for room in ROOMS
+            for label in LABELS
+        ]
+        with ThreadPoolExecutor(4) as pool:  # four cameras at a time: they mostly wait for the next frame
+            list(pool.map(_command, commands))
     with _timed(seconds, "train"):
-        _command(f"train/finetune.py --data {OUT}/data --out {OUT}")
+        _command(f"train/finetune.py --data {OUT}/data --strategy full --epochs 6 --out {OUT}")
     with _timed(seconds, "export"):
         _command(f"export/to_onnx.py --checkpoint {OUT}/checkpoint.pt")
     right = answered = 0

@@ -1,10 +1,10 @@
 """One class for every camera: the newest frame of a live one, every frame of a file.
 
-    with Camera("0") as camera:
-        image = camera.read()           # uint8 [H, W, 3], BGR
+with Camera("0") as camera:
+image = camera.read()           # uint8 [H, W, 3], BGR
 
-    camera.observe(show, "value")       # as jetcam does it: `show` is called with each new image
-    camera.running = True
+camera.observe(show, "value")       # as jetcam does it: `show` is called with each new image
+camera.running = True
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ class Camera(traitlets.HasTraits):
     value = _Image(None, allow_none=True)
     running = traitlets.Bool(False)
 
-    def __init__(
-        self, source: str | int = 0, *, timeout: float = 10.0, opener: Callable[[str], Source] = open_source
-    ):
+    def __init__(self, source: str | int = 0, *, timeout: float = 10.0, opener: Callable[[str], Source] = open_source):
         super().__init__()
         self.source = str(source)
         self.timeout = timeout

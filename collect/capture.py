@@ -40,10 +40,8 @@ def main(argv: list[str] | None = None) -> int:
     with Camera(options.camera) as camera:
         if options.count is None and options.headless and camera.live:
             options.count = 40
-        if options.headless:
-            saved = record_headless(camera, options)
-        else:
-            saved = record_in_window(camera, options)
+        record = record_headless if options.headless else record_in_window
+        saved = record(camera, options)
     print(f"{saved} frames of {options.label} in {options.data / options.label}")
     return 0
 
@@ -56,6 +54,7 @@ class Recorder:
         self._period = 1 / fps if fps else 0.0
         self._session: Session | None = None
         self._due = 0.0
+        self._last = 0.0  # time of the frame before
         self.saved = 0
 
     @property
@@ -77,11 +76,15 @@ class Recorder:
 
     def offer(self, frame: Frame) -> bool:
         """Save the frame if a session is open and one is due; say whether it was."""
-        # A quarter of a period early still counts, or a camera's jitter would cost every other frame.
-        if self._session is None or frame.time < self._due - 0.25 * self._period:
+        interval, self._last = frame.time - self._last, frame.time
+        # The frame nearest to the due time is taken: a camera's jitter would else cost every other frame.
+        early = 0.5 * min(interval, self._period)
+        if self._session is None or frame.time < self._due - early:
             return False
         self._session.save(frame.image)
-        self._due = max(self._due, frame.time - self._period) + self._period
+        # The grid of due times stays where it is, unless the camera fell a whole period behind it.
+        late = frame.time - self._due
+        self._due = self._period + (frame.time if late > self._period else self._due)
         self.saved += 1
         return True
 

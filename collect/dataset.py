@@ -54,9 +54,7 @@ def new_session_id() -> str:
 def check_label(label: str) -> str:
     """Return `label` if it can name a class folder, else raise DatasetError."""
     if len(label) > 100 or not re.fullmatch(r"\w([\w .+-]*[\w+-])?", label):
-        raise DatasetError(
-            f"label {label!r} can't name a folder: use letters, digits, _ and -, as in thumbs_up"
-        )
+        raise DatasetError(f"label {label!r} can't name a folder: use letters, digits, _ and -, as in thumbs_up")
     return label
 
 
@@ -77,9 +75,7 @@ def read_items(data: Path | str) -> list[Item]:
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     ]
     if not items:
-        raise DatasetError(
-            f"no images in {data}/<label>/: record some with python collect/capture.py --label NAME"
-        )
+        raise DatasetError(f"no images in {data}/<label>/: record some with python collect/capture.py --label NAME")
     return items
 
 

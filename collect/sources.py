@@ -100,7 +100,12 @@ class NetworkCamera(_VideoCapture):
 
     def __init__(self, url: str):
         milliseconds = 5000
-        parameters = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds, cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds)
+        parameters = (
+            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC,
+            milliseconds,
+            cv2.CAP_PROP_READ_TIMEOUT_MSEC,
+            milliseconds,
+        )
         super().__init__(url, cv2.CAP_FFMPEG, parameters)
         if not self.opened:
             raise CameraError(f"no stream at {url}: is the camera on, and the address right?")

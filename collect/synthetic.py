@@ -19,7 +19,7 @@ import numpy as np
 from collect.cli import UserError
 
 LABELS = ("none", "palm", "thumbs_down", "thumbs_up")
-SECONDS_PER_LABEL = 2.0  # how long each label is shown when none is asked for
+SECONDS_PER_LABEL = 1.5  # how long each label is shown when none is asked for
 
 
 def label_at(number: int, fps: float = 30.0) -> str:
@@ -79,9 +79,7 @@ def render(label: str, seed: int, count: int, width: int = 640, height: int = 48
     return np.stack([next(frames) for _ in range(count)])
 
 
-def _frames(
-    rng: np.random.Generator, label: str | None, fps: float, width: int, height: int
-) -> Iterator[np.ndarray]:
+def _frames(rng: np.random.Generator, label: str | None, fps: float, width: int, height: int) -> Iterator[np.ndarray]:
     room = _room(rng, width + 32, height + 32)  # larger than the picture: the camera shakes over it
     light = _light(rng, width, height)
     noise = np.clip(rng.normal(128, rng.uniform(2, 9), (height * 2, width * 2, 3)), 0, 255).astype(np.uint8)
@@ -102,10 +100,12 @@ def _frames(
 
 def _room(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     """A wall with smooth stains, some furniture and some clutter, uint8 [height, width, 3] BGR."""
-    stains = rng.integers(40, 216, 3) + rng.normal(0, 35, (5, 6, 3))
+    wall = rng.integers(40, 216, 3)
+    stains = (wall + wall.mean()) / 2 + rng.normal(0, 25, (5, 6, 1)) + rng.normal(0, 12, (5, 6, 3))
     room = cv2.resize(np.clip(stains, 0, 255).astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
     for _ in range(rng.integers(4, 14)):
-        colour = rng.integers(0, 256, 3).tolist()
+        colour = rng.integers(0, 256, 3)
+        colour = ((colour + colour.mean()) / 2).tolist()
         x, y = rng.integers(0, width), rng.integers(0, height)
         w, h = rng.integers(20, width // 2), rng.integers(20, height // 2)
         kind = rng.integers(0, 4)
@@ -139,7 +139,7 @@ def _skin(rng: np.random.Generator) -> list[float]:
 class _Wander:
     """Smooth motion: each quantity is a sum of two slow sines of its own, within -1 to 1."""
 
-    names = ("x", "y", "size", "turn", "bend", "shake_x", "shake_y", "flicker")
+    names = ("x", "y", "size", "turn", "bend", "shake_x", "shake_y", "flicker", "rest")
 
     def __init__(self, rng: np.random.Generator):
         self._rate = rng.uniform(0.8, 4.0, (len(self.names), 2))  # radians a second
@@ -165,10 +165,9 @@ class _Person:
         self.fingers = rng.uniform(0.85, 1.15)
         self.spread = rng.uniform(7, 17)  # degrees between the fingers of an open palm
         self.bare = rng.uniform(0.2, 1.2)  # how much forearm the sleeve leaves
-        self.idle_fist = rng.random() < 0.35  # at "none", some leave a fist without a thumb in view
 
     def draw(self, image: np.ndarray, label: str, pose: dict[str, float]) -> None:
-        if label == "none" and not self.idle_fist:
+        if label == "none" and pose["rest"] < 0.3:  # else a fist rests in view, its thumb hidden
             return
         height, width = image.shape[:2]
         scale = height * self.size * (1 + 0.3 * pose["size"])

@@ -41,9 +41,12 @@ class Window:
 
 
 def put_text(picture: np.ndarray, text: str, line: int = 0) -> None:
-    """Write one line of text into a picture's upper left, readable on any background, sized to the picture."""
-    scale = picture.shape[0] / 480 * 0.7
-    where = (round(14 * scale), round((line + 1) * 40 * scale))
-    for colour, extra in (((0, 0, 0), 3), ((255, 255, 255), 0)):
-        thickness = max(1, round(1.6 * scale)) + extra
-        cv2.putText(picture, text, where, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
+    """Write one line of text into a picture's upper left, on a dark ground, sized to the picture."""
+    scale = picture.shape[0] / 480 * 0.8
+    thickness = max(1, round(1.6 * scale))
+    height, margin = round(34 * scale), round(8 * scale)
+    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    ground = picture[line * height : (line + 1) * height, : width + 2 * margin]
+    ground //= 3
+    where = (margin, line * height + round(24 * scale))
+    cv2.putText(picture, text, where, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), thickness, cv2.LINE_AA)

@@ -20,9 +20,9 @@ import torch
 from collect import cli
 from collect.dataset import UnreadableImage, read_image
 from export.parity import ExportError, Parity, measure_parity
-from train.backbones import Deployed
+from train.backbones import Deployed, Network
 from train.checkpoint import Checkpoint, load_checkpoint
-from train.contract import METADATA_KEY, shrink
+from train.contract import METADATA_KEY, Contract, shrink
 
 OPSET = 17  # the newest that JetPack 5's TensorRT reads
 PARITY_FRAMES = 200
@@ -52,12 +52,11 @@ def export(checkpoint_file: Path, out: Path, data: Path | None = None) -> Parity
     """
     checkpoint = load_checkpoint(checkpoint_file)
     frames = _frames(checkpoint, data)
-    model = Deployed(checkpoint.network, checkpoint.contract)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.{secrets.token_hex(3)}.tmp")
     try:
-        _write(beside, model, checkpoint)
-        parity = measure_parity(beside, model, frames, checkpoint.contract)
+        write_onnx(beside, checkpoint.network, checkpoint.contract)
+        parity = measure_parity(beside, Deployed(checkpoint.network, checkpoint.contract), frames, checkpoint.contract)
         parity.require()
         beside.replace(out)
     except OSError as error:
@@ -83,13 +82,14 @@ def _frames(checkpoint: Checkpoint, data: Path | None) -> list[np.ndarray]:
     return frames
 
 
-def _write(path: Path, model: Deployed, checkpoint: Checkpoint) -> None:
-    height, width = checkpoint.contract.input_size
+def write_onnx(path: Path, network: Network, contract: Contract) -> None:
+    """Write a network and its contract as ONNX, unproved: `export` is what proves it."""
+    height, width = contract.input_size
     with warnings.catch_warnings():
         # The newer exporter writes no opset below 18; this one serves every JetPack.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
-            model,
+            Deployed(network, contract),
             (torch.zeros(1, height, width, 3, dtype=torch.uint8),),
             str(path),
             input_names=["frames"],
@@ -98,7 +98,7 @@ def _write(path: Path, model: Deployed, checkpoint: Checkpoint) -> None:
             dynamo=False,
         )
     graph = onnx.load(str(path))
-    onnx.helper.set_model_props(graph, {METADATA_KEY: checkpoint.contract.to_json()})
+    onnx.helper.set_model_props(graph, {METADATA_KEY: contract.to_json()})
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, str(path))
 

@@ -1,8 +1,8 @@
 """A trained model, ready to answer: numpy, OpenCV and ONNX Runtime are all it needs.
 
-    classifier = Classifier("runs/latest/model.onnx")
-    answer = classifier.classify(image)             # uint8 [H, W, 3], BGR
-    print(answer.label, answer.confidence)
+classifier = Classifier("runs/latest/model.onnx")
+answer = classifier.classify(image)             # uint8 [H, W, 3], BGR
+print(answer.label, answer.confidence)
 """
 
 from __future__ import annotations
@@ -56,18 +56,18 @@ class Classifier:
         for name in (name for name in names if PROVIDERS[name] in here):
             session = self._open(name)
             if session is not None:
-                self._session, self.provider = session, name
+                self.session, self.provider = session, name
                 break
         else:
             raise ModelError(f"the provider {names[0]} does not work here: give another, or none")
-        metadata = self._session.get_modelmeta().custom_metadata_map
+        metadata = self.session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in metadata:
             raise ContractError(
                 f"{path} carries no contract, so its labels and preprocessing would be guesses: "
                 "export it with python export/to_onnx.py"
             )
         self.contract = Contract.from_json(metadata[METADATA_KEY])
-        self._input = self._session.get_inputs()[0].name
+        self._input = self.session.get_inputs()[0].name
         height, width = self.contract.input_size
         self.classify(np.zeros((height, width, 3), np.uint8))  # the first run allocates and is slow
 
@@ -91,9 +91,7 @@ class Classifier:
 
     def classify(self, image: np.ndarray) -> Answer:
         """Answer for one image, uint8 [H, W, 3] BGR."""
-        probabilities = self._session.run(
-            ["probabilities"], {self._input: preprocess(image, self.contract)[None]}
-        )[0][0]
+        probabilities = self.session.run(["probabilities"], {self._input: preprocess(image, self.contract)[None]})[0][0]
         best = int(probabilities.argmax())
         confidence = float(probabilities[best])
         label = self.contract.labels[best] if confidence >= self.contract.unknown_threshold else UNKNOWN

@@ -82,9 +82,7 @@ def find_model(model: Path | None) -> Path:
         model = checkpoint.with_name("model.onnx")
         if not checkpoint.exists() and not model.exists():
             raise ModelError("no run here yet: train one with python train/finetune.py, or give --model FILE")
-        if checkpoint.exists() and not (
-            model.exists() and model.stat().st_mtime >= checkpoint.stat().st_mtime
-        ):
+        if checkpoint.exists() and not (model.exists() and model.stat().st_mtime >= checkpoint.stat().st_mtime):
             model = checkpoint
     if model.suffix != ".pt":
         return model

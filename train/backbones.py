@@ -1,6 +1,6 @@
 """Backbones: any torchvision classifier, with its head cut off at one named place and a new one put on.
 
-    frames -> [Normalise] -> backbone -> features [N, D] -> head -> logits [N, labels]
+frames -> [Normalise] -> backbone -> features [N, D] -> head -> logits [N, labels]
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class Normalise(nn.Module):
         scale = 1 / (255 * torch.tensor(contract.std))
         self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
         self.register_buffer(
-            "shift", (torch.tensor(contract.mean) / torch.tensor(contract.std)).view(1, 3, 1, 1), persistent=False
+            "shift",
+            (torch.tensor(contract.mean) / torch.tensor(contract.std)).view(1, 3, 1, 1),
+            persistent=False,
         )
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:

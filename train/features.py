@@ -18,10 +18,9 @@ def extract_features(
     network: Network, frames: list[np.ndarray], contract: Contract, device: torch.device
 ) -> torch.Tensor:
     """Return the backbone's features of frames (uint8 BGR), float32 [N, D] on `device`: each frame runs once."""
-    model = nn.Sequential(Normalise(contract), network.backbone).to(device).eval()
+    model = nn.Sequential(Normalise(contract), network.backbone).to(device, memory_format=torch.channels_last).eval()
     features = []
     for start in tqdm(range(0, len(frames), BATCH), desc="features", unit="batch", leave=False, disable=None):
         inputs = np.stack([preprocess(frame, contract) for frame in frames[start : start + BATCH]])
-        with torch.autocast(device.type, enabled=device.type == "cuda"):
-            features.append(model(torch.from_numpy(inputs).to(device)).float())
+        features.append(model(torch.from_numpy(inputs).to(device)))
     return torch.cat(features)

@@ -79,7 +79,16 @@ def main(argv: list[str] | None = None) -> int:
         train_frames, targets = lesson_part(split.train)
         held_frames, held_targets = lesson_part(split.held_out)
         lesson = Lesson(
-            network, contract, train_frames, targets, held_frames, held_targets, epochs, device, options.seed, on_epoch
+            network,
+            contract,
+            train_frames,
+            targets,
+            held_frames,
+            held_targets,
+            epochs,
+            device,
+            options.seed,
+            on_epoch,
         )
         STRATEGIES[options.strategy](lesson)
     network.cpu().eval()
@@ -123,9 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     held_out_paths, train_paths = (
         [str(item.path.resolve().relative_to(data)) for item in part] for part in (split.held_out, split.train)
     )
-    save_checkpoint(
-        out / "checkpoint.pt", Checkpoint(network, contract, str(data), held_out_paths, train_paths)
-    )
+    save_checkpoint(out / "checkpoint.pt", Checkpoint(network, contract, str(data), held_out_paths, train_paths))
     _point_latest_at(out)
     print(_claim(held_out, split))
     print(f"{out / 'checkpoint.pt'}, {metrics['seconds']} s; the report: {out / 'report.html'}")

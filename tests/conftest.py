@@ -1,0 +1,110 @@
+"""A small synthetic dataset, a run trained on it, and ways to call the commands."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from collect.dataset import Session
+from collect.synthetic import render
+
+ROOT = Path(__file__).resolve().parent.parent
+LABELS = ("palm", "thumbs_down", "thumbs_up")
+REAL_DATA = ROOT.parent / "shared" / "data"  # real recordings, where a machine has them
+
+
+def call(*command: object, cwd: Path, **options) -> subprocess.CompletedProcess:
+    """Run `python COMMAND` as a user would, from `cwd`; a command's path is given from the project's root."""
+    script, *arguments = map(str, command)
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **options,
+    )
+
+
+def assert_one_line_error(result: subprocess.CompletedProcess, *words: str) -> None:
+    """Exit code 2, and the last thing said is one line with `words` in it; no traceback."""
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    for word in words:
+        assert word in last
+
+
+def record(data: Path, seeds, labels=LABELS, frames: int = 4) -> Path:
+    """Write one session a label and seed, a fifth of a second between frames."""
+    for seed in seeds:
+        for label in labels:
+            session = Session(data, label, camera="render")
+            for image in render(label, seed, frames * 6, 320, 240)[::6]:
+                session.save(image)
+            session.close()
+    return data
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory) -> Path:
+    """Five sessions of each of three labels, four frames each. Not to be changed: copy it."""
+    return record(tmp_path_factory.mktemp("dataset") / "data", range(5))
+
+
+@pytest.fixture(scope="session")
+def trained(dataset, tmp_path_factory) -> Path:
+    """A finished run: checkpoint.pt, metrics.json, report.html and model.onnx. Not to be changed: copy it."""
+    from export import to_onnx
+    from train import finetune
+
+    home = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        assert finetune.main(["--data", str(dataset), "--out", "runs/first"]) == 0
+        assert to_onnx.main([]) == 0
+    return home / "runs" / "first"
+
+
+@pytest.fixture
+def run_copy(trained, tmp_path) -> Path:
+    """A copy of the finished run, to be changed."""
+    return Path(shutil.copytree(trained, tmp_path / "runs" / "copy"))
+
+
+class Display:
+    """A virtual screen, and real keys for the windows on it."""
+
+    def wait_for_window(self, title: str) -> None:
+        """Return when a window of that title is there, and has the keyboard."""
+        find = ["xdotool", "search", "--sync", "--onlyvisible", "--name", title]
+        window = subprocess.run(find, check=True, capture_output=True, text=True, timeout=30).stdout.split()[0]
+        subprocess.run(["xdotool", "windowfocus", "--sync", window], check=True, timeout=10)
+
+    def press(self, key: str) -> None:
+        """Press one key, and leave the program the time to see it."""
+        subprocess.run(["xdotool", "key", key], check=True, timeout=10)
+        time.sleep(0.3)
+
+
+@pytest.fixture
+def display(monkeypatch) -> Iterator[Display]:
+    """A screen of its own under Xvfb."""
+    reader, writer = os.pipe()
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1024x768x24"],
+        pass_fds=[writer], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    os.close(writer)
+    with os.fdopen(reader) as numbers:
+        monkeypatch.setenv("DISPLAY", f":{numbers.readline().strip()}")
+    yield Display()
+    server.terminate()
+    server.wait()

@@ -1,0 +1,120 @@
+"""The dataset on disk: labels, sessions, and pictures that are whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from collect import dataset as ds
+
+
+@pytest.mark.parametrize("label", ["thumbs_up", "0", "door open", "Größe", "拇指", "v1.2", "c++"])
+def test_labels_that_name_a_folder(label):
+    assert ds.check_label(label) == label
+
+
+@pytest.mark.parametrize("label", ["", "../x", "a/b", "a\\b", ".hidden", "..", "x\n", "end.", " x", "x ", "a" * 101])
+def test_labels_that_do_not(label):
+    with pytest.raises(ds.DatasetError, match="can't name a folder"):
+        ds.check_label(label)
+
+
+def picture(seed: int = 0) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 255, (60, 80, 3)).astype(np.uint8)
+    return cv2.GaussianBlur(noise, (0, 0), 5)
+
+
+def test_a_session_is_files_and_one_line(tmp_path):
+    session = ds.Session(tmp_path, "up", camera="0", note="kitchen")
+    for number in range(3):
+        session.save(picture(number))
+    session.close()
+    items = ds.read_items(tmp_path)
+    assert [item.path.name for item in items] == [f"{session.id}_{number:04d}.jpg" for number in range(3)]
+    assert {(item.label, item.session) for item in items} == {("up", session.id)}
+    (line,) = (tmp_path / "sessions.jsonl").read_text().splitlines()
+    assert json.loads(line) == {
+        "session": session.id, "label": "up", "frames": 3, "size": [80, 60], "camera": "0", "note": "kitchen",
+    }  # fmt: skip
+    assert np.abs(ds.read_image(items[0].path).astype(int) - picture(0)).mean() < 3
+
+
+def test_an_empty_session_leaves_nothing(tmp_path):
+    ds.Session(tmp_path / "data", "up").close()
+    assert not (tmp_path / "data").exists()
+
+
+def test_session_ids_differ_within_a_millisecond():
+    assert len({ds.new_session_id() for _ in range(2000)}) == 2000
+
+
+def test_a_full_disk_keeps_what_is_saved_and_leaves_no_half(tmp_path, monkeypatch):
+    session = ds.Session(tmp_path, "up")
+    saved = session.save(picture())
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ds.os, "fsync", full)
+    with pytest.raises(ds.DatasetError, match=r"No space left on device \(free some space.*all 1 before it are saved"):
+        session.save(picture())
+    monkeypatch.undo()
+    assert [path.name for path in (tmp_path / "up").iterdir()] == [saved.name]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("kept", [0, 0.3, 0.98])
+def test_a_truncated_picture_is_named(tmp_path, suffix, kept):
+    content = cv2.imencode(suffix, picture())[1].tobytes()
+    path = tmp_path / f"half{suffix}"
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(ds.UnreadableImage, match="half"):
+        ds.read_image(path)
+
+
+def test_pictures_of_other_kinds_are_read_as_bgr(tmp_path):
+    grey = np.full((20, 30), 77, np.uint8)
+    cv2.imwrite(str(tmp_path / "grey.png"), grey)
+    cv2.imwrite(str(tmp_path / "alpha.png"), np.dstack([picture(), np.full((60, 80), 9, np.uint8)]))
+    assert (ds.read_image(tmp_path / "grey.png") == 77).all()
+    assert ds.read_image(tmp_path / "grey.png").shape == (20, 30, 3)
+    assert (ds.read_image(tmp_path / "alpha.png") == picture()).all()
+
+
+def test_what_is_not_a_frame_is_left_alone(tmp_path):
+    for name in (
+        "up/a_0001.jpg",
+        "up/.half_0002.jpg.tmp",
+        "up/notes.txt",
+        ".rejected/b_0001.jpg",
+        "loose_0001.jpg",
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert [item.path.name for item in ds.read_items(tmp_path)] == ["a_0001.jpg"]
+
+
+def test_folders_without_session_names_are_one_session_each(tmp_path):
+    for name in ("cats/IMG2.png", "cats/IMG3.png", "dogs/rex.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [item.session for item in ds.read_items(tmp_path)] == ["(cats)", "(cats)", "(dogs)"]
+
+
+def test_no_data_says_what_to_do(tmp_path):
+    with pytest.raises(ds.DatasetError, match=r"no dataset at .*record one"):
+        ds.read_items(tmp_path / "nowhere")
+    with pytest.raises(ds.DatasetError, match=r"no images in .*record some"):
+        ds.read_items(tmp_path)
+
+
+def test_the_fingerprint_tells_contents_and_labels(dataset):
+    items = ds.read_items(dataset)
+    assert ds.fingerprint(items) == ds.fingerprint(items[::-1])
+    moved = [ds.Item(items[0].path, "other", items[0].session), *items[1:]]
+    assert ds.fingerprint(moved) != ds.fingerprint(items)

@@ -1,0 +1,268 @@
+"""The live loop on real files and real ONNX Runtime sessions."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import LABELS, REAL_DATA, ROOT, assert_one_line_error, call
+
+from collect.dataset import read_image, read_items
+from collect.synthetic import render
+from live import run
+from live.classifier import Classifier, ModelError
+from live.latency import Latency
+from train.backbones import Deployed
+from train.checkpoint import load_checkpoint
+from train.contract import METADATA_KEY, ContractError
+from train.evaluate import predict
+
+
+@pytest.fixture
+def clip(tmp_path) -> Path:
+    """A real video file of ten frames: thumb up in a room nobody trained on."""
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 30, (320, 240))
+    for image in render("thumbs_up", 77, 10, 320, 240):
+        writer.write(image)
+    writer.release()
+    return path
+
+
+def test_one_frame_gets_the_same_probabilities_in_training_in_the_file_and_live(trained, dataset):
+    checkpoint = load_checkpoint(trained / "checkpoint.pt")
+    image = cv2.resize(read_image(read_items(dataset)[0].path), (640, 480))
+    evaluated = predict(Deployed(checkpoint.network, checkpoint.contract), [image], checkpoint.contract)[0]
+    live = Classifier(trained / "model.onnx", "cpu").classify(image)
+    assert list(live.probabilities) == list(LABELS)
+    assert np.abs(evaluated - list(live.probabilities.values())).max() < 1e-4
+    assert live.label == LABELS[evaluated.argmax()]
+    assert live.confidence == max(live.probabilities.values())
+
+
+def test_preprocess_is_what_all_of_them_call(monkeypatch, trained, dataset):
+    """Swap the one function where each caller has it: every stage answers differently, so none has its own."""
+    from train import evaluate, features
+
+    image = read_image(read_items(dataset)[0].path)
+    checkpoint = load_checkpoint(trained / "checkpoint.pt")
+    model = Deployed(checkpoint.network, checkpoint.contract)
+    classifier = Classifier(trained / "model.onnx", "cpu")
+
+    def answers():
+        return (
+            predict(model, [image], checkpoint.contract),
+            list(classifier.classify(image).probabilities.values()),
+            features.extract_features(model.network, [image], checkpoint.contract, torch.device("cpu")).numpy(),
+        )
+
+    before = answers()
+    for module in (evaluate, sys.modules["live.classifier"], features):
+        monkeypatch.setattr(module, "preprocess", lambda frame, contract: np.zeros((224, 224, 3), np.uint8))
+    for old, new in zip(before, answers(), strict=True):
+        assert np.abs(np.array(old) - np.array(new)).max() > 1e-3
+
+
+def test_json_has_a_line_for_every_frame_in_order(trained, clip, tmp_path):
+    result = call(
+        "live/run.py",
+        "--model",
+        trained / "model.onnx",
+        "--camera",
+        clip,
+        "--headless",
+        "--json",
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["frame"] for line in lines] == list(range(10))
+    for line in lines:
+        assert set(line) == {"frame", "label", "confidence", "probabilities", "latency_ms", "age_ms"}
+        assert set(line["probabilities"]) == set(LABELS)
+        assert line["confidence"] == line["probabilities"][line["label"]] == max(line["probabilities"].values())
+        assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-4)
+        assert 0 < line["latency_ms"] <= line["age_ms"]
+    assert "10 frames, 0 dropped" in result.stderr
+
+
+def test_newest_run_is_the_default_and_a_newer_checkpoint_is_exported_again(run_copy, clip, monkeypatch, capsys):
+    monkeypatch.chdir(run_copy.parent.parent)
+    Path("runs/latest").symlink_to("copy")
+    model = run_copy / "model.onnx"
+    assert run.main(["--camera", str(clip), "--headless", "--frames", "3"]) == 0
+    assert "exporting" not in capsys.readouterr().err
+    os.utime(model, (1, 1))
+    assert run.main(["--camera", str(clip), "--headless", "--frames", "3"]) == 0
+    assert "exporting" in capsys.readouterr().err
+    assert model.stat().st_mtime > 1
+
+
+def test_a_checkpoint_is_exported_first(run_copy, clip, capsys):
+    (run_copy / "model.onnx").unlink()
+    assert run.main(["--model", str(run_copy / "checkpoint.pt"), "--camera", str(clip), "--headless"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[0].startswith("    0.00 s  ")
+    assert (run_copy / "model.onnx").is_file()
+
+
+def test_records_an_annotated_video(trained, clip, tmp_path):
+    arguments = ["--model", str(trained / "model.onnx"), "--camera", str(clip), "--headless"]
+    assert run.main([*arguments, "--record", str(tmp_path / "new/out.mp4")]) == 0
+    capture = cv2.VideoCapture(str(tmp_path / "new/out.mp4"))
+    frames = [frame for ok, frame in iter(capture.read, (False, None)) if ok]
+    assert len(frames) == 10
+    original = render("thumbs_up", 77, 1, 320, 240)[0]
+    difference = np.abs(frames[0].astype(int) - original).mean(axis=(1, 2))
+    assert difference[:20].mean() > 3 * difference[100:].mean()  # the text is at the top
+
+
+def test_a_live_camera_is_answered_within_a_frame(trained, tmp_path, capsys):
+    arguments = ["--model", str(trained / "model.onnx"), "--camera", "synthetic:palm?seed=9", "--headless"]
+    assert run.main([*arguments, "--frames", "20", "--json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 20
+    assert np.median([line["age_ms"] for line in lines]) < 1000 / 30
+
+
+def test_a_reader_that_goes_away_is_no_error(trained, tmp_path):
+    command = f"{sys.executable} {ROOT}/live/run.py --model {trained}/model.onnx --camera synthetic --headless --json"
+    shell = ["bash", "-c", f"set -o pipefail; {command} | head -n 2"]
+    result = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 2
+    assert "Traceback" not in result.stderr
+
+
+def test_live_needs_no_torch():
+    code = "import live.run, sys; assert 'torch' not in sys.modules and 'onnx' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_runs_with_only_what_a_device_has(trained, clip, tmp_path):
+    """In an environment of numpy, OpenCV, ONNX Runtime and traitlets, on Python 3.8 where there is one."""
+    old = sorted(Path.home().glob(".pyenv/versions/3.8.*/bin/python"))
+    subprocess.run([old[-1] if old else sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    device_python = tmp_path / "venv/bin/python"
+    install = [
+        device_python,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "numpy",
+        "opencv-python",
+        "onnxruntime",
+        "traitlets",
+    ]
+    subprocess.run(install, check=True, capture_output=True, timeout=300)
+    arguments = ["--model", trained / "model.onnx", "--camera", clip, "--headless", "--json"]
+    result = subprocess.run(
+        [device_python, ROOT / "live/run.py", *arguments],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) == 10
+    result = subprocess.run(
+        [device_python, ROOT / "live/run.py", "--model", trained / "checkpoint.pt", "--headless"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert_one_line_error(result, "has to be exported first", "not installed here", "export/to_onnx.py")
+
+
+def test_a_model_without_a_contract_is_refused(trained, tmp_path):
+    graph = onnx.load(str(trained / "model.onnx"))
+    del graph.metadata_props[:]
+    onnx.save(graph, str(tmp_path / "bare.onnx"))
+    with pytest.raises(ContractError, match="carries no contract"):
+        Classifier(tmp_path / "bare.onnx")
+
+
+def test_a_contract_of_another_version_is_refused(trained, tmp_path):
+    graph = onnx.load(str(trained / "model.onnx"))
+    (entry,) = (entry for entry in graph.metadata_props if entry.key == METADATA_KEY)
+    entry.value = entry.value.replace('"version": 1', '"version": 2')
+    onnx.save(graph, str(tmp_path / "new.onnx"))
+    with pytest.raises(ContractError, match="version 2"):
+        Classifier(tmp_path / "new.onnx")
+
+
+def test_below_the_threshold_it_is_unknown(trained, tmp_path, dataset):
+    graph = onnx.load(str(trained / "model.onnx"))
+    (entry,) = (entry for entry in graph.metadata_props if entry.key == METADATA_KEY)
+    entry.value = entry.value.replace('"unknown_threshold": 0.0', '"unknown_threshold": 1.1')
+    onnx.save(graph, str(tmp_path / "strict.onnx"))
+    answer = Classifier(tmp_path / "strict.onnx").classify(read_image(read_items(dataset)[0].path))
+    assert answer.label == "unknown"
+    assert answer.confidence == max(answer.probabilities.values())
+
+
+def test_a_provider_that_is_not_here_is_an_error(trained):
+    with pytest.raises(ModelError, match="tensorrt does not work here"):
+        Classifier(trained / "model.onnx", "tensorrt")
+
+
+def test_bad_input_is_one_line_and_exit_2(trained, tmp_path):
+    def live(*arguments):
+        return call("live/run.py", *arguments, "--headless", cwd=tmp_path)
+
+    assert_one_line_error(live(), "no run here yet", "train/finetune.py")
+    assert_one_line_error(live("--model", "x.onnx"), "no model at x.onnx")
+    (tmp_path / "half.onnx").write_bytes((trained / "model.onnx").read_bytes()[:5000])
+    assert_one_line_error(live("--model", "half.onnx"), "half.onnx is not a whole ONNX model")
+    good = trained / "model.onnx"
+    assert_one_line_error(live("--model", good), "camera 0 does not open")
+    assert_one_line_error(live("--model", good, "--camera", "gone.mp4"), "no camera, file or folder")
+    assert_one_line_error(live("--model", good, "--frames", "0"), "--frames")
+
+
+def test_percentiles_are_in_milliseconds_and_memory_is_bounded():
+    latency = Latency(keep=100)
+    for number in range(1000):
+        latency.add(number / 1000)
+    assert latency.percentile(0) == pytest.approx(900)
+    assert latency.percentile(50) == pytest.approx(949.5)
+    assert np.isnan(Latency().percentile(50))
+
+
+@pytest.mark.skipif(not (shutil.which("Xvfb") and shutil.which("xdotool")), reason="needs Xvfb and xdotool")
+def test_the_window_shows_and_closes(trained, tmp_path, display):
+    command = [sys.executable, str(ROOT / "live/run.py"), "--model", str(trained / "model.onnx")]
+    process = subprocess.Popen(
+        [*command, "--camera", "synthetic?seed=5"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    display.wait_for_window("teachcam")
+    display.press("q")
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 0, stderr
+    assert b"frames, " in stderr
+
+
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="needs the real recordings")
+def test_a_real_recording_is_answered_right(tmp_path, monkeypatch, capsys):
+    """The easy test: this person's room is in the training data."""
+    from train import finetune
+
+    monkeypatch.chdir(tmp_path)
+    finetune.main(["--data", str(REAL_DATA / "thumbs"), "--out", "runs/thumbs"])
+    capsys.readouterr()
+    run.main(["--camera", str(REAL_DATA / "clips/thumbs.mp4"), "--headless", "--json"])
+    answers = [json.loads(line)["label"] for line in capsys.readouterr().out.splitlines()]
+    truth = []
+    for row in (REAL_DATA / "clips/thumbs.tsv").read_text().splitlines()[1:]:
+        first, last, label = row.split("\t")
+        truth += [label] * (int(last) - int(first) + 1)
+    assert len(answers) == len(truth) == 390
+    assert np.mean([answer == label for answer, label in zip(answers, truth, strict=True)]) >= 0.95

@@ -1,0 +1,69 @@
+"""Every command in the README runs as it stands, a camera and a window apart."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+
+import cv2
+import pytest
+from conftest import ROOT, call
+
+from collect import synthetic
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line.partition("#")[0].split() for block in BLOCKS for line in block.splitlines() if "/" in line]
+COMMANDS = [words for words in COMMANDS if words[0] == "python"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory, dataset, trained):
+    """A folder with what the README takes for granted: data, a clip, pictures, a finished run."""
+    home = tmp_path_factory.mktemp("home")
+    shutil.copytree(dataset, home / "data")
+    shutil.copytree(trained, home / "runs/first")
+    (home / "runs/latest").symlink_to("first")
+    shutil.copy(trained / "model.onnx", home / "model.onnx")
+    (home / "pictures").mkdir()
+    writer = cv2.VideoWriter(str(home / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 30, (320, 240))
+    for number, image in enumerate(synthetic.render("palm", 5, 20, 320, 240)):
+        writer.write(image)
+        cv2.imwrite(str(home / f"pictures/{number}.png"), image)
+    writer.release()
+    return home
+
+
+def test_the_readme_has_commands():
+    assert len(COMMANDS) > 10
+    assert {"collect/capture.py", "train/finetune.py", "export/to_onnx.py", "live/run.py"} == {c[1] for c in COMMANDS}
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=[shlex.join(words[1:]) for words in COMMANDS])
+def test_command(words, home):
+    script, *arguments = words[1:]
+    arguments = ["synthetic:thumbs_up" if argument == "0" and arguments[i - 1] == "--camera" else argument
+                 for i, argument in enumerate(arguments)]  # fmt: skip
+    if script in ("collect/capture.py", "live/run.py"):
+        # Without a camera, a screen, or anybody to press a key.
+        for flag, value in {"--headless": None, "--camera": "synthetic:thumbs_up", "--fps": "20"}.items():
+            if flag not in arguments and not (flag == "--fps" and script == "live/run.py"):
+                arguments += [flag] if value is None else [flag, value]
+        most = "--count" if script == "collect/capture.py" else "--frames"
+        arguments += [most, "5"]
+    if script == "train/finetune.py":
+        arguments += ["--epochs", "1"]
+        if "resnet18" in arguments:
+            arguments += ["--weights", "none"]
+    result = call(script, *arguments, cwd=home)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_python_example_runs(trained, tmp_path, monkeypatch, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    monkeypatch.chdir(trained.parent.parent)
+    example = example.replace("Camera(0)", "Camera(pictures)")
+    cv2.imwrite(str(tmp_path / "1.png"), synthetic.render("palm", 5, 1, 320, 240)[0])
+    exec(compile(example, "README.md", "exec"), {"pictures": str(tmp_path)})
+    assert capsys.readouterr().out.split()[0] in ("palm", "thumbs_up", "thumbs_down")
