@@ -23,53 +23,60 @@ from collect.synthetic import LABELS, SECONDS_PER_LABEL, label_at
 ROOMS = range(1, 27)  # seeds: a room, a light and a person each
 UNSEEN_ROOMS = range(101, 105)
 FRAMES_PER_SESSION = 5
-OUT = Path("runs/demo")
+ROOT = Path(__file__).resolve().parent
+HOME = Path("runs/demo")  # the commands run in here, as if it were a project of its own
 
 
 def main() -> int:
     """Run the stages; 1 if the accuracy on unseen sessions is not worth showing."""
-    shutil.rmtree(OUT, ignore_errors=True)
+    shutil.rmtree(HOME, ignore_errors=True)
+    HOME.mkdir(parents=True)
     seconds: dict[str, float] = {}
 
     with _timed(seconds, "record"):
         commands = [
-            f"collect/capture.py --label {label} --camera synthetic:{label}?seed={room} --data {OUT}/data "
-            f"--headless --count {FRAMES_PER_SESSION} --fps 5"
+            f"collect/capture.py --label {label} --camera synthetic:{label}?seed={room} --headless "
+            f"--count {FRAMES_PER_SESSION}"
             for room in ROOMS
             for label in LABELS
         ]
+        print(f"$ python {commands[0]}\n  ... and {len(commands) - 1} more like it: every label in {len(ROOMS)} rooms")
         with ThreadPoolExecutor(4) as pool:  # four cameras at a time: they mostly wait for the next frame
-            list(pool.map(_command, commands))
+            list(pool.map(_run, commands))
     with _timed(seconds, "train"):
-        _command(f"train/finetune.py --data {OUT}/data --strategy full --epochs 6 --out {OUT}")
+        print(_command("train/finetune.py --strategy full --epochs 6"), end="")
     with _timed(seconds, "export"):
-        _command(f"export/to_onnx.py --checkpoint {OUT}/checkpoint.pt")
+        print(_command("export/to_onnx.py"), end="")
     right = answered = 0
     with _timed(seconds, "live"):
         for room in UNSEEN_ROOMS:
             frames = round(30 * SECONDS_PER_LABEL * len(LABELS))
-            arguments = f"--camera synthetic?seed={room} --model {OUT}/model.onnx --frames {frames}"
-            lines = _command(f"live/run.py {arguments} --headless --json --record {OUT}/live_{room}.mp4")
+            arguments = f"--camera synthetic?seed={room} --frames {frames} --headless --json"
+            lines = _command(f"live/run.py {arguments} --record live_{room}.mp4")
             answers = [json.loads(line) for line in lines.splitlines()]
             right += sum(answer["label"] == label_at(answer["frame"]) for answer in answers)
             answered += len(answers)
 
     accuracy = right / answered
-    print(f"\naccuracy in {len(UNSEEN_ROOMS)} rooms it had never seen: {accuracy:.3f} ({right} of {answered} frames)")
-    print("seconds: " + ", ".join(f"{stage} {value:.1f}" for stage, value in seconds.items()))
-    print(f"the report: {OUT}/report.html")
-    print("annotated videos: " + ", ".join(f"{OUT}/live_{room}.mp4" for room in UNSEEN_ROOMS))
+    print(f"\naccuracy live, in {len(UNSEEN_ROOMS)} rooms that were never recorded: {accuracy:.3f} ", end="")
+    print(f"({right} of {answered} frames)")
+    print("seconds: " + ", ".join(f"{stage} {value:.0f}" for stage, value in seconds.items()))
+    print(f"the report: {HOME}/runs/latest/report.html")
+    print("annotated videos: " + ", ".join(f"{HOME}/live_{room}.mp4" for room in UNSEEN_ROOMS))
     return 0 if accuracy > 0.9 else 1
 
 
 def _command(command: str) -> str:
-    """Run one of the project's commands as a user would, and return what it printed on stdout."""
     print(f"$ python {command}", flush=True)
-    run = subprocess.run([sys.executable, *shlex.split(command)], stdout=subprocess.PIPE, text=True)
+    return _run(command)
+
+
+def _run(command: str) -> str:
+    """Run one of the project's commands as a user would, in the demo's folder; return what it printed on stdout."""
+    script, *arguments = shlex.split(command)
+    run = subprocess.run([sys.executable, ROOT / script, *arguments], cwd=HOME, stdout=subprocess.PIPE, text=True)
     if run.returncode:
-        sys.exit(run.returncode)
-    if "--json" not in command:
-        print(run.stdout, end="", flush=True)
+        sys.exit(f"python {command}: ended with {run.returncode}")
     return run.stdout
 
 

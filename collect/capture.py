@@ -1,131 +1,149 @@
 """Record labeled frames into data/<label>/.
 
     python collect/capture.py --label thumbs_up
+    python collect/capture.py --label thumbs_up thumbs_down none --note "kitchen, evening"
     python collect/capture.py --label thumbs_up --headless --count 40 --fps 5
-    python collect/capture.py --label door_open --camera clip.mp4 --fps 2
+    python collect/capture.py --label door_open --camera clip.mp4 --fps 2 --headless
+    python collect/capture.py --list-cameras
 
-In the window: hold still, SPACE starts and stops a session, q ends. Without a window, recording starts at once.
+In the window SPACE starts and stops a session, h shows all keys. Without a window every label is recorded at once,
+one after the other.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import sys
 import time
 from pathlib import Path
 
-import cv2
-
 from collect import cli
-from collect.camera import Camera, Frame
-from collect.dataset import Session, check_label
-from collect.window import Window, put_text
+from collect.camera import FLIPS, Camera, CameraTimeout, Wanted
+from collect.cameras import list_cameras
+from collect.dataset import check_label
+from collect.recorder import Recorder
+from collect.viewfinder import Viewfinder
+from collect.window import Window
+
+HEADLESS_COUNT = 40  # frames of each label from a camera, unless --count or --duration says otherwise
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Record until `--count`, the end of a file, or the user ends it; print what was saved."""
-    parser = cli.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--label", required=True, help="what the frames show: the name of their folder")
-    parser.add_argument("--camera", default="0", help="0, http://..., rtsp://..., a file, a folder, synthetic")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="the dataset's folder")
-    parser.add_argument("--count", type=int, help="stop after this many frames (headless: 40 unless a file ends)")
-    parser.add_argument("--fps", type=float, default=5.0, help="frames recorded a second, 0 for every frame")
-    parser.add_argument("--headless", action="store_true", help="no window: start recording at once")
-    options = parser.parse_args(argv)
-    if options.count is not None and options.count < 1:
-        parser.error("--count: at least 1")
-    if not 0 <= options.fps < float("inf"):
-        parser.error("--fps: 0 or more")
-    check_label(options.label)
-
-    with Camera(options.camera) as camera:
-        if options.count is None and options.headless and camera.live:
-            options.count = 40
-        record = record_headless if options.headless else record_in_window
-        saved = record(camera, options)
-    print(f"{saved} frames of {options.label} in {options.data / options.label}")
+    """Record until `--count`, `--duration`, the end of a file, or the user ends it; print what was saved."""
+    options = _parse(argv)
+    if options.list_cameras:
+        return list_cameras()
+    labels = list(dict.fromkeys(check_label(label) for label in options.label))
+    wanted = Wanted(options.width, options.height, options.camera_fps)
+    with Camera(options.camera, wanted=wanted, flip=options.flip) as camera:
+        if not camera.live and len(labels) > 1:
+            raise cli.UserError("a file is recorded under one label: give one --label")
+        fps = options.fps if options.fps is not None else 0.0 if Path(options.camera).is_dir() else 5.0
+        recorder = Recorder(camera, options.data, labels[0], fps, options.note)
+        try:
+            with recorder:
+                record = record_headless if options.headless else record_in_window
+                record(camera, recorder, labels, options)
+        finally:
+            for label in labels:
+                print(f"{recorder.saved[label]} frames of {label} in {options.data / label}")
+            if recorder.overrun:
+                print(f"the disk was too slow: {recorder.overrun} frames were lost", file=sys.stderr)
     return 0
 
 
-class Recorder:
-    """Chooses frames at a rate and saves them, a session at a time."""
-
-    def __init__(self, data: Path, label: str, camera: str, fps: float):
-        self._data, self._label, self._camera = data, label, camera
-        self._period = 1 / fps if fps else 0.0
-        self._session: Session | None = None
-        self._due = 0.0
-        self._last = 0.0  # time of the frame before
-        self.saved = 0
-
-    @property
-    def recording(self) -> bool:
-        """Whether a session is open."""
-        return self._session is not None
-
-    def start(self) -> None:
-        """Begin a new session."""
-        time_now = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-        self._session = Session(self._data, self._label, camera=self._camera, time=time_now)
-        self._due = float("-inf")
-
-    def stop(self) -> None:
-        """End the session and note it."""
-        if self._session is not None:
-            session, self._session = self._session, None
-            session.close()
-
-    def offer(self, frame: Frame) -> bool:
-        """Save the frame if a session is open and one is due; say whether it was."""
-        interval, self._last = frame.time - self._last, frame.time
-        # The frame nearest to the due time is taken: a camera's jitter would else cost every other frame.
-        early = 0.5 * min(interval, self._period)
-        if self._session is None or frame.time < self._due - early:
-            return False
-        self._session.save(frame.image)
-        # The grid of due times stays where it is, unless the camera fell a whole period behind it.
-        late = frame.time - self._due
-        self._due = self._period + (frame.time if late > self._period else self._due)
-        self.saved += 1
-        return True
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = cli.Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--label", nargs="+", metavar="NAME", help="what the frames show: the names of their folders")
+    parser.add_argument("--camera", default="0", help="0, csi:0, gst:PIPELINE, http://, rtsp://, a file, synthetic")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="the dataset's folder")
+    parser.add_argument("--fps", type=float, help="frames recorded a second, 0 for all (5; all of a folder's)")
+    parser.add_argument("--count", type=int, help="end a session after this many frames")
+    parser.add_argument("--duration", type=float, help="end a session after this many seconds (headless)")
+    parser.add_argument("--delay", type=float, help="count down so many seconds before each label (headless)")
+    parser.add_argument("--note", default="", help="what to remember of these sessions: place, light, person")
+    parser.add_argument("--headless", action="store_true", help="no window: record every label at once")
+    parser.add_argument("--width", type=int, help="pixels, asked of the camera")
+    parser.add_argument("--height", type=int)
+    parser.add_argument("--camera-fps", type=float, help="frames a second, asked of the camera")
+    parser.add_argument("--flip", choices=list(FLIPS), help="turn the picture over")
+    parser.add_argument("--list-cameras", action="store_true", help="say which cameras answer here, and end")
+    options = parser.parse_args(argv)
+    if not options.label and not options.list_cameras:
+        parser.error("--label: say what the frames show, as in --label thumbs_up")
+    for name in ("count", "width", "height"):
+        if getattr(options, name) is not None and getattr(options, name) < 1:
+            parser.error(f"--{name}: at least 1")
+    for name in ("fps", "duration", "delay", "camera_fps"):
+        value = getattr(options, name)
+        if value is not None and not 0 <= value < float("inf"):
+            parser.error(f"--{name.replace('_', '-')}: 0 or more")
+    return options
 
 
-def record_headless(camera: Camera, options) -> int:
-    """Record one session at once; return how many frames were saved."""
-    recorder = Recorder(options.data, options.label, camera.source, options.fps)
-    recorder.start()
-    try:
-        for frame in camera:
-            if recorder.offer(frame) and sys.stderr.isatty():
-                print(f"\r{recorder.saved} of {options.count or 'all'} ", end="", file=sys.stderr)
-            if recorder.saved == options.count:
-                break
-    finally:
-        recorder.stop()
-        if sys.stderr.isatty():
-            print(file=sys.stderr)
-    return recorder.saved
-
-
-def record_in_window(camera: Camera, options) -> int:
-    """Show the camera and record while the user says so; return how many frames were saved."""
-    recorder = Recorder(options.data, options.label, camera.source, options.fps)
-    try:
-        with Window(f"teachcam: record {options.label}") as window:
-            for frame in camera:
-                recorder.offer(frame)
-                picture = frame.image.copy()
-                state = "REC" if recorder.recording else "SPACE records, q ends"
-                put_text(picture, f"{options.label}: {recorder.saved}   {state}")
-                if recorder.recording:
-                    cv2.circle(picture, (picture.shape[1] - 30, 30), 12, (0, 0, 255), -1, cv2.LINE_AA)
-                key = window.show(picture)
-                if key == " ":
-                    recorder.stop() if recorder.recording else recorder.start()
-                if window.closed or recorder.saved == options.count:
+def record_headless(camera: Camera, recorder: Recorder, labels: list[str], options: argparse.Namespace) -> None:
+    """Record one session of each label; a camera that is lost is waited for."""
+    count, delay = options.count, options.delay
+    if count is None and options.duration is None and camera.live:
+        count = HEADLESS_COUNT
+    if delay is None:
+        delay = 3.0 if len(labels) > 1 else 0.0
+    for label in labels:
+        recorder.switch(label)
+        _count_down(label, delay)
+        recorder.start(count)
+        first = None  # time of the first frame
+        try:
+            while not recorder.done:
+                try:
+                    frame = camera.read_frame(wait=0.5)
+                except CameraTimeout:
+                    continue  # it says on stderr that it is lost
+                if frame is None:
                     break
-    finally:
-        recorder.stop()
-    return recorder.saved
+                recorder.check()
+                if not camera.live:
+                    recorder.offer(frame)
+                first = frame.time if first is None else first
+                _progress(label, recorder.saved[label], count)
+                if options.duration is not None and frame.time - first >= options.duration:
+                    break
+        finally:
+            recorder.stop()
+            _progress(label, recorder.saved[label], count, last=True)
+
+
+def record_in_window(camera: Camera, recorder: Recorder, labels: list[str], options: argparse.Namespace) -> None:
+    """Show the camera and record what the keys say, until the window is closed or a file ends."""
+    viewfinder = Viewfinder(camera, recorder, labels, options.count)
+    frame, key, started = None, "", time.monotonic()
+    with Window(f"teachcam: record {' '.join(labels)}") as window:
+        while not window.closed:
+            with contextlib.suppress(CameraTimeout):  # then the last picture stays, and says that it is lost
+                frame = camera.read_frame(wait=0.2)
+            if frame is None:
+                return
+            if not camera.live:
+                recorder.offer(frame)
+                time.sleep(max(0.0, started + frame.time - time.monotonic()))  # play it as fast as it was
+            viewfinder.press(key, frame, time.monotonic())
+            key = window.show(viewfinder.draw(frame.image))
+
+
+def _count_down(label: str, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        print(f"{label} in {left:.0f} s", file=sys.stderr, flush=True)
+        time.sleep(min(1.0, left))
+
+
+def _progress(label: str, saved: int, count: int | None, last: bool = False) -> None:
+    """Draw a progress bar, on a terminal."""
+    if not sys.stderr.isatty():
+        return
+    bar = "" if count is None else "[" + ("#" * (30 * saved // count)).ljust(30) + f"] of {count}"
+    print(f"\r{label}: {saved} frames {bar} ", end="\n" if last else "", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from typing import Callable, NoReturn
 
@@ -33,9 +34,10 @@ class Parser(argparse.ArgumentParser):
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's `main` and leave the program.
 
-    Exit codes: 0 done, 2 the user can mend it (one line on stderr), 130 interrupted.
+    Exit codes: 0 done, 2 the user can mend it (one line on stderr), 130 interrupted, by Ctrl-C or SIGTERM.
     A reader of our output that went away (`| head`) is no error.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = main() or 0
         sys.stdout.flush()
@@ -45,6 +47,21 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_stdout()
         code = 0
+    except OSError as error:  # a full disk, a folder that can't be written: never ours to mend
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        _discard_stdout()
+        code = 2
     sys.exit(code)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception says, or its kind if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _discard_stdout() -> None:
+    """Let the interpreter's last flush go nowhere, instead of failing again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

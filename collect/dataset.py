@@ -15,6 +15,7 @@ import json
 import os
 import re
 import secrets
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -26,6 +27,9 @@ from collect.cli import UserError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 JPEG_QUALITY = 95
+GUESSED = "("  # what the name of a guessed session begins with: no file's own can
+PAUSE = 300  # seconds
+REJECTED = ".rejected"  # where frames go that are not wanted: nothing is ever deleted
 
 
 class DatasetError(UserError):
@@ -59,29 +63,62 @@ def check_label(label: str) -> str:
 
 
 def read_items(data: Path | str) -> list[Item]:
-    """List every image below the class folders of `data`, sorted by path, without opening any.
+    """List every image below the class folders of `data`, each session's in time order, without opening any.
 
-    A file's session is what its name holds before the last `_`; where there is no such name, all files of that
-    folder are taken for one session. Raises DatasetError if there is no folder, or nothing in it.
+    A file's session is what its name holds before the last `_`; files without such a name are put into sessions by
+    their times (see `guessed_sessions`). Raises DatasetError if there is no folder, or nothing in it.
     """
     data = Path(data)
     if not data.is_dir():
         raise DatasetError(f"no dataset at {data}: record one with python collect/capture.py --label NAME")
-    items = [
-        Item(path, folder.name, _session_of(path))
-        for folder in sorted(data.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".")
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    ]
+    items = []
+    for folder in sorted(data.iterdir()):
+        if folder.is_dir() and not folder.name.startswith("."):
+            files = sorted((path for path in folder.iterdir() if is_image(path)), key=_in_time)
+            guessed = _sessions_by_time([path for path in files if _session_in_name(path) is None])
+            items += [Item(path, folder.name, guessed.get(path) or _session_in_name(path)) for path in files]
     if not items:
         raise DatasetError(f"no images in {data}/<label>/: record some with python collect/capture.py --label NAME")
     return items
 
 
-def _session_of(path: Path) -> str:
+def is_image(path: Path) -> bool:
+    """Say whether a path's name is a picture's, and not one half written."""
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def guessed_sessions(items: list[Item]) -> str:
+    """Say in one line which sessions were guessed, or '' if all are in the files' names."""
+    guessed = Counter(item.label for item in items if item.session.startswith(GUESSED))
+    if not guessed:
+        return ""
+    sessions = {item.session for item in items if item.session.startswith(GUESSED)}
+    return (
+        f"no session in the names of {sum(guessed.values())} files of "
+        f"{', '.join(sorted(guessed))}: {len(sessions)} session{'s' * (len(sessions) > 1)} guessed from their times "
+        f"(a pause of {PAUSE // 60} minutes begins a new one)"
+    )
+
+
+def _session_in_name(path: Path) -> str | None:
     session, underscore, number = path.stem.rpartition("_")
-    return session if underscore and session and number.isdecimal() else f"({path.parent.name})"
+    return session if underscore and session and number.isdecimal() else None
+
+
+def _in_time(path: Path) -> tuple[str, int, str]:
+    """Sort key: a session's frames by their number, however many digits it has."""
+    session = _session_in_name(path)
+    return (path.stem, 0, "") if session is None else (session, int(path.stem[len(session) + 1 :]), path.name)
+
+
+def _sessions_by_time(files: list[Path]) -> dict[Path, str]:
+    """Put files of one folder into sessions: wherever nothing was written for `PAUSE` seconds a new one begins."""
+    sessions, number, before = {}, 0, float("-inf")
+    for time, path in sorted((path.stat().st_mtime, path) for path in files):
+        number += time - before > PAUSE
+        before = time
+        sessions[path] = f"{GUESSED}{path.parent.name} {number})"
+    return sessions
 
 
 def read_image(path: Path | str) -> np.ndarray:
@@ -93,14 +130,33 @@ def read_image(path: Path | str) -> np.ndarray:
     if not content:
         raise UnreadableImage(f"{path}: empty file")
     # Some OpenCV versions fill the missing part of a truncated file with grey and say nothing.
-    if content.startswith(b"\xff\xd8") and b"\xff\xd9" not in content[-4096:]:
+    if content.startswith(b"\xff\xd8") and not _is_whole_jpeg(content):
         raise UnreadableImage(f"{path}: truncated JPEG")
     if content.startswith(b"\x89PNG") and b"IEND" not in content[-4096:]:
         raise UnreadableImage(f"{path}: truncated PNG")
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:  # a header that promises more pixels than OpenCV allows
+        image = None
     if image is None:
         raise UnreadableImage(f"{path}: not a picture that can be read")
     return image
+
+
+def _is_whole_jpeg(content: bytes) -> bool:
+    """Walk a JPEG's segments to its end marker; what some cameras add behind it, or before it, is not looked at."""
+    position = 2
+    while True:
+        position = content.find(b"\xff", position)
+        if position < 0 or position + 1 >= len(content):
+            return False
+        marker = content[position + 1]
+        if marker == 0xD9:
+            return True
+        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD7:  # stuffing and restarts within the picture's data
+            position += 1 if marker == 0xFF else 2
+        else:
+            position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
 
 
 def fingerprint(items: list[Item]) -> str:
@@ -110,7 +166,7 @@ def fingerprint(items: list[Item]) -> str:
 
 
 class Session:
-    """One press of record, being written: `save` frames, then `close`, which notes it in sessions.jsonl."""
+    """One press of record, being written: `save` its frames. The first one also notes it in sessions.jsonl."""
 
     def __init__(self, data: Path | str, label: str, **known: object):
         """Start a session of `label`; `known` (camera, note, ...) goes into its line of sessions.jsonl."""
@@ -127,26 +183,29 @@ class Session:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, content.tobytes())
+            self.count += 1
+            if self.count == 1:
+                size = {"width": image.shape[1], "height": image.shape[0]}
+                append_line(self._data, {"session": self.id, "label": self.label, **size, **self._known})
         except OSError as error:
             raise DatasetError(
-                f"can't write {path}: {error.strerror}{_full(error)}; all {self.count} before it are saved"
+                f"can't write {error.filename or path}: {error.strerror}{_full(error)}; the {self.count} frames before "
+                "it are saved"
             ) from None
-        if self.count == 0:
-            height, width = image.shape[:2]
-            self._known = {"size": [width, height], **self._known}
-        self.count += 1
         return path
 
-    def close(self) -> None:
-        """Note the session in sessions.jsonl, if anything was saved."""
-        if not self.count:
-            return
-        line = {"session": self.id, "label": self.label, "frames": self.count, **self._known}
-        try:
-            with (self._data / "sessions.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise DatasetError(f"can't write {self._data / 'sessions.jsonl'}: {error.strerror}") from None
+
+def append_line(data: Path, line: dict) -> None:
+    """Add one line to `data`'s sessions.jsonl."""
+    with (data / "sessions.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def reject(data: Path, path: Path) -> Path:
+    """Move a frame out of the dataset, to `data/.rejected/<label>/`, and return where it is now."""
+    target = data / REJECTED / path.parent.name / path.name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return path.replace(target)
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -8,6 +8,7 @@ distance, the camera shakes a little, and every frame has its own noise.
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from typing import Iterator
@@ -28,38 +29,44 @@ def label_at(number: int, fps: float = 30.0) -> str:
 
 
 class Synthetic:
-    """The source behind `synthetic[:LABEL][?seed=N&fps=F&size=WxH]`.
+    """The source behind `synthetic[:LABEL][?seed=N&fps=F&size=WxH&numbered=1]`.
 
     Without LABEL it shows each of `LABELS` for `SECONDS_PER_LABEL` seconds, over and over; without a seed
     each opening is a new room. The same seed gives the same pixels. It is a live source: `read()` returns at
-    its frame rate, 30 FPS unless told, and numbers go on as the clock does.
+    its frame rate, 30 FPS unless told. With `numbered=1` every frame carries its number, which `number_in` reads.
     """
 
     live = True
 
-    def __init__(self, options: str = ""):
+    def __init__(
+        self, options: str = "", width: int | None = None, height: int | None = None, fps: float | None = None
+    ):
         label, _, query = options.partition("?")
         if label and label not in LABELS:
             raise UserError(f"the synthetic camera has no label {label!r}: it draws {', '.join(LABELS)}")
         self.label = label or None
-        seed, self.fps, width, height = None, 30.0, 640, 480
+        seed, numbered = None, False
+        self.fps, width, height = fps or 30.0, width or 640, height or 480
         try:
             for key, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
                 if key == "seed":
-                    seed = int(value)
+                    seed = abs(int(value))
                 elif key == "fps":
                     self.fps = float(value)
                 elif key == "size":
                     width, height = map(int, value.split("x"))
+                elif key == "numbered":
+                    numbered = value == "1"
                 else:
                     raise ValueError(key)
             if not (0 < self.fps <= 1000 and 16 <= width <= 7680 and 16 <= height <= 4320):
                 raise ValueError(query)
         except ValueError:
             raise UserError(
-                f"synthetic camera options {query!r}: expected seed=N, fps=F and size=WxH, joined by &"
+                f"synthetic camera options {query!r}: expected seed=N, fps=F, size=WxH and numbered=1, joined by &"
             ) from None
-        self._frames = _frames(np.random.default_rng(seed), self.label, self.fps, width, height)
+        frames = _frames(np.random.default_rng(seed), self.label, self.fps, width, height)
+        self._frames = map(_stamp, frames, itertools.count()) if numbered else frames
         self._due = time.monotonic()
 
     def read(self) -> np.ndarray:
@@ -77,6 +84,21 @@ def render(label: str, seed: int, count: int, width: int = 640, height: int = 48
     """Return `count` frames of one session at once, uint8 [count, height, width, 3] BGR, as fast as they draw."""
     frames = _frames(np.random.default_rng(seed), label, 30.0, width, height)
     return np.stack([next(frames) for _ in range(count)])
+
+
+def number_in(image: np.ndarray) -> int:
+    """Return the number that a frame of a `numbered` camera carries, uint8 [H, W, 3], JPEG-compressed or not."""
+    bits = image[-_BLOCK:, : 16 * _BLOCK].reshape(_BLOCK, 16, _BLOCK, 3).mean(axis=(0, 2, 3)) > 127
+    return int(sum(1 << index for index in range(16) if bits[index]))
+
+
+_BLOCK = 16  # pixels: the side of the square that is one bit of a frame's number
+
+
+def _stamp(image: np.ndarray, number: int) -> np.ndarray:
+    for index in range(16):
+        image[-_BLOCK:, index * _BLOCK : (index + 1) * _BLOCK] = 255 if number >> index & 1 else 0
+    return image
 
 
 def _frames(rng: np.random.Generator, label: str | None, fps: float, width: int, height: int) -> Iterator[np.ndarray]:

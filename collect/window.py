@@ -15,6 +15,7 @@ class Window:
     """One OpenCV window; q, Esc or its close button end it. Raises UserError where there is no screen."""
 
     def __init__(self, title: str):
+        """Open it."""
         # Asked first, because Qt ends the whole program where it finds no display.
         if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
             raise UserError("no display to open a window on: give --headless, or set DISPLAY")
@@ -24,9 +25,13 @@ class Window:
             cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
         except cv2.error:
             raise UserError("this OpenCV has no windows (a headless build): give --headless") from None
+        self._sized = False
 
     def show(self, picture: np.ndarray) -> str:
         """Show a picture, uint8 [H, W, 3] BGR, and return the key pressed since the last one, or ''."""
+        if not self._sized:  # the first picture decides
+            cv2.resizeWindow(self._title, picture.shape[1], picture.shape[0])
+            self._sized = True
         cv2.imshow(self._title, picture)
         code = cv2.waitKey(1) & 0xFF
         key = "" if code == 0xFF else chr(code)
@@ -40,13 +45,17 @@ class Window:
         cv2.destroyAllWindows()
 
 
-def put_text(picture: np.ndarray, text: str, line: int = 0) -> None:
-    """Write one line of text into a picture's upper left, on a dark ground, sized to the picture."""
-    scale = picture.shape[0] / 480 * 0.8
+def put_text(picture: np.ndarray, text: str, line: int = 0, colour: tuple[int, int, int] = (255, 255, 255)) -> None:
+    """Write one line of text (ASCII) into a picture, on a dark ground, sized to the picture.
+
+    Lines count from the top, from 0; negative ones from the bottom, from -1.
+    """
+    scale = picture.shape[0] / 480 * 0.7
     thickness = max(1, round(1.6 * scale))
     height, margin = round(34 * scale), round(8 * scale)
     (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
-    ground = picture[line * height : (line + 1) * height, : width + 2 * margin]
+    top = line * height if line >= 0 else picture.shape[0] + line * height
+    ground = picture[top : top + height, : width + 2 * margin]
     ground //= 3
-    where = (margin, line * height + round(24 * scale))
-    cv2.putText(picture, text, where, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), thickness, cv2.LINE_AA)
+    where = (margin, top + round(24 * scale))
+    cv2.putText(picture, text, where, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)

@@ -9,6 +9,7 @@ normalisation, temperature and softmax are inside it, the contract is in its met
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import warnings
 from pathlib import Path
@@ -19,10 +20,11 @@ import torch
 
 from collect import cli
 from collect.dataset import UnreadableImage, read_image
+from collect.resize import shrink
 from export.parity import ExportError, Parity, measure_parity
 from train.backbones import Deployed, Network
 from train.checkpoint import Checkpoint, load_checkpoint
-from train.contract import METADATA_KEY, Contract, shrink
+from train.contract import METADATA_KEY, Contract
 
 OPSET = 17  # the newest that JetPack 5's TensorRT reads
 PARITY_FRAMES = 200
@@ -52,9 +54,9 @@ def export(checkpoint_file: Path, out: Path, data: Path | None = None) -> Parity
     """
     checkpoint = load_checkpoint(checkpoint_file)
     frames = _frames(checkpoint, data)
-    out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.{secrets.token_hex(3)}.tmp")
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         write_onnx(beside, checkpoint.network, checkpoint.contract)
         parity = measure_parity(beside, Deployed(checkpoint.network, checkpoint.contract), frames, checkpoint.contract)
         parity.require()
@@ -62,7 +64,8 @@ def export(checkpoint_file: Path, out: Path, data: Path | None = None) -> Parity
     except OSError as error:
         raise ExportError(f"can't write {out}: {error.strerror}") from None
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
     return parity
 
 
@@ -77,7 +80,8 @@ def _frames(checkpoint: Checkpoint, data: Path | None) -> list[np.ndarray]:
             continue  # moved or deleted since; the others prove as much
     if not frames:
         raise ExportError(
-            f"none of the frames it was trained on are in {folder}, so nothing can be proved: give their --data"
+            f"none of the frames it was trained on are in {folder}, so nothing can be proved: "
+            "say where they are with python export/to_onnx.py --data DIR"
         )
     return frames
 

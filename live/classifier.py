@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import onnxruntime
 
-from collect.cli import UserError
+from collect.cli import UserError, first_line
 from train.contract import METADATA_KEY, Contract, ContractError, preprocess
 
 # The fastest first; the first that really runs the model is taken.
@@ -67,6 +67,7 @@ class Classifier:
                 "export it with python export/to_onnx.py"
             )
         self.contract = Contract.from_json(metadata[METADATA_KEY])
+        self._check_graph()
         self._input = self.session.get_inputs()[0].name
         height, width = self.contract.input_size
         self.classify(np.zeros((height, width, 3), np.uint8))  # the first run allocates and is slow
@@ -84,15 +85,24 @@ class Classifier:
         except Exception as error:  # ONNX Runtime's errors share no base class
             if name != "cpu":
                 return None
-            reason = str(error).strip().splitlines()[0]
-            raise ModelError(f"{self.path} is not a whole ONNX model: export it again ({reason})") from None
+            raise ModelError(f"{self.path} is not a whole ONNX model: export it again ({first_line(error)})") from None
         # Where a provider can't load, ONNX Runtime takes the CPU and says nothing.
         return session if session.get_providers()[0] == PROVIDERS[name] else None
+
+    def _check_graph(self) -> None:
+        """Raise ModelError where the graph does not take or give what its contract says."""
+        shapes = [(array.name, array.type, array.shape) for array in self.session.get_inputs()]
+        expected = ("frames", "tensor(uint8)", [1, *self.contract.input_size, 3])
+        outputs = {array.name: array.shape for array in self.session.get_outputs()}
+        if shapes != [expected] or outputs.get("probabilities") != [1, len(self.contract.labels)]:
+            raise ModelError(f"{self.path}: its graph is not what its contract says, export it again")
 
     def classify(self, image: np.ndarray) -> Answer:
         """Answer for one image, uint8 [H, W, 3] BGR."""
         probabilities = self.session.run(["probabilities"], {self._input: preprocess(image, self.contract)[None]})[0][0]
         best = int(probabilities.argmax())
         confidence = float(probabilities[best])
+        if confidence != confidence:
+            raise ModelError(f"{self.path} answers with NaN: train it again")
         label = self.contract.labels[best] if confidence >= self.contract.unknown_threshold else UNKNOWN
         return Answer(label, confidence, dict(zip(self.contract.labels, probabilities.tolist())))

@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     with Camera(options.camera) as camera:
         sinks = [JsonLines() if options.json else Changes()]
         if options.record:
-            sinks.append(Video(options.record))
+            sinks.append(Video(options.record, camera.fps or 30.0))
         if not options.headless:
             sinks.append(Screen())
         loop(camera, classifier, sinks, options.frames)

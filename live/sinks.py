@@ -11,6 +11,7 @@ import cv2
 
 from collect.camera import Frame
 from collect.cli import UserError
+from collect.sources import quiet
 from collect.window import Window
 from live.classifier import Answer
 from live.overlay import annotate
@@ -66,7 +67,15 @@ class Changes:
 class Video:
     """An annotated video file (MPEG-4)."""
 
-    def __init__(self, path: Path, fps: float = 30.0):
+    def __init__(self, path: Path, fps: float):
+        """Write to `path`, to be played at `fps`. Raises UserError now if that can't be done."""
+        if path.suffix.lower() != ".mp4":
+            raise UserError(f"--record {path}: give a name that ends in .mp4")
+        if path.exists():
+            raise UserError(f"--record {path}: there is one already, give another name")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        quiet()
         self._path, self._fps = path, fps
         self._writer = None
 
@@ -75,18 +84,19 @@ class Video:
         picture = annotate(result.frame.image, result.answer, result.fps, result.age)
         height, width = picture.shape[:2]
         if self._writer is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             code = cv2.VideoWriter_fourcc(*"mp4v")
             self._writer = cv2.VideoWriter(str(self._path), code, self._fps, (width, height))
             self._size = (width, height)
             if not self._writer.isOpened():
-                raise UserError(f"can't write a video to {self._path}: give a name that ends in .mp4")
+                raise UserError(f"this OpenCV can't write a video to {self._path}")
         self._writer.write(picture if (width, height) == self._size else cv2.resize(picture, self._size))
         return True
 
     def close(self) -> None:
-        """Finish the file."""
-        if self._writer is not None:
+        """Finish the file; none is left if there was no frame."""
+        if self._writer is None:
+            self._path.unlink()
+        else:
             self._writer.release()
 
 
@@ -108,6 +118,9 @@ class Screen:
 
 def stderr_summary(frames: int, dropped: int, latency, age, provider: str) -> None:
     """Say at the end how it went."""
+    if not frames:
+        print("no frame was answered", file=sys.stderr)
+        return
     print(
         f"{frames} frames, {dropped} dropped, on {provider}; "
         f"latency p50 {latency.percentile(50):.1f} ms, p99 {latency.percentile(99):.1f} ms; "

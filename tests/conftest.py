@@ -49,7 +49,6 @@ def record(data: Path, seeds, labels=LABELS, frames: int = 4) -> Path:
             session = Session(data, label, camera="render")
             for image in render(label, seed, frames * 6, 320, 240)[::6]:
                 session.save(image)
-            session.close()
     return data
 
 
@@ -88,10 +87,17 @@ class Display:
         window = subprocess.run(find, check=True, capture_output=True, text=True, timeout=30).stdout.split()[0]
         subprocess.run(["xdotool", "windowfocus", "--sync", window], check=True, timeout=10)
 
-    def press(self, key: str) -> None:
+    def press(self, key: str, seconds: float = 0.3) -> None:
         """Press one key, and leave the program the time to see it."""
         subprocess.run(["xdotool", "key", key], check=True, timeout=10)
-        time.sleep(0.3)
+        time.sleep(seconds)
+
+    def hold(self, key: str, seconds: float) -> None:
+        """Hold one key down; the screen's keyboard repeats it."""
+        subprocess.run(["xdotool", "keydown", key], check=True, timeout=10)
+        time.sleep(seconds)
+        subprocess.run(["xdotool", "keyup", key], check=True, timeout=10)
+        time.sleep(1.2)
 
 
 @pytest.fixture

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 
 from collect import synthetic
-from collect.camera import Camera, CameraError
+from collect.camera import Camera, CameraError, CameraTimeout, Wanted
 from collect.cli import UserError
+from collect.dataset import read_image, read_items
+from collect.recorder import Recorder
+from collect.sources import csi_pipeline, has_gstreamer
 
 
 def numbered(number: int) -> np.ndarray:
@@ -61,7 +64,7 @@ def wait_until(condition, seconds: float = 10.0) -> None:
 
 def test_live_camera_hands_out_the_newest_frame_and_counts_the_rest():
     source = FakeSource()
-    with Camera("0", opener=lambda _: source) as camera:
+    with Camera("0", opener=lambda *_: source) as camera:
         assert number_of(camera.read()) == 0
         source.send(*(numbered(number) for number in range(1, 8)))
         wait_until(lambda: camera._newest.number == 7)
@@ -71,7 +74,7 @@ def test_live_camera_hands_out_the_newest_frame_and_counts_the_rest():
 
 def test_a_grabber_that_dies_surfaces_at_the_next_read():
     source = FakeSource()
-    with Camera("0", opener=lambda _: source) as camera:
+    with Camera("0", opener=lambda *_: source) as camera:
         camera.read()
         source.send(RuntimeError("the driver fell over"))
         with pytest.raises(RuntimeError, match="fell over"):
@@ -81,7 +84,7 @@ def test_a_grabber_that_dies_surfaces_at_the_next_read():
 def test_a_camera_that_never_answers_is_an_error_in_time():
     blocked = threading.Event()
 
-    def opener(_):
+    def opener(*_):
         blocked.wait()
         raise CameraError("gone")
 
@@ -94,7 +97,7 @@ def test_a_lost_camera_is_opened_again(capsys):
     first, second = FakeSource(), FakeSource()
     sources = [first, CameraError("still off"), second]
 
-    def opener(_):
+    def opener(*_):
         source = sources.pop(0)
         if isinstance(source, Exception):
             raise source
@@ -111,7 +114,7 @@ def test_a_lost_camera_is_opened_again(capsys):
 def test_observers_get_every_new_value_and_reading_twice_is_no_comparison():
     seen = []
     source = FakeSource()
-    with Camera("0", opener=lambda _: source) as camera:
+    with Camera("0", opener=lambda *_: source) as camera:
         camera.observe(lambda change: seen.append(number_of(change.new)), "value")
         camera.running = True
         wait_until(lambda: seen == [0])
@@ -119,6 +122,15 @@ def test_observers_get_every_new_value_and_reading_twice_is_no_comparison():
         wait_until(lambda: seen == [0, 5])
         camera.value = camera.value  # an equal frame notifies as well: nothing compares pixels
         assert seen == [0, 5, 5]
+
+
+def test_stopping_and_starting_leaves_one_publisher():
+    with Camera("synthetic:palm?size=64x48") as camera:
+        for _ in range(5):
+            camera.running = True
+            camera.running = False
+        camera.running = True
+        wait_until(lambda: sum("publish" in thread.name for thread in threading.enumerate()) == 1)
 
 
 def test_video_file_gives_every_frame_in_order(tmp_path):
@@ -144,40 +156,144 @@ def test_image_folder_names_and_skips_what_is_broken(tmp_path, capsys):
     assert "1.png" in capsys.readouterr().err
 
 
-@pytest.fixture
-def mjpeg_server():
-    """A real HTTP camera: MJPEG at about 30 FPS, the frame's number in its brightness."""
+class MjpegServer:
+    """A real HTTP camera: MJPEG at about 30 FPS, the frame's number in its brightness. It can be pulled out."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-            self.end_headers()
-            try:
-                for number in range(10_000):
+    def __init__(self, port: int = 0):
+        pulled = self._pulled = threading.Event()
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+                self.end_headers()
+                for number in range(100_000):
                     jpeg = cv2.imencode(".jpg", numbered(1 + number % 20))[1].tobytes()
                     head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
-                    self.wfile.write(head.encode() + jpeg + b"\r\n")
-                    time.sleep(1 / 30)
-            except OSError:
+                    try:
+                        self.wfile.write(head.encode() + jpeg + b"\r\n")
+                    except OSError:
+                        return
+                    if pulled.wait(1 / 30):
+                        return
+
+            def log_message(self, *_):
                 pass
 
-        def log_message(self, *_):
-            pass
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server.daemon_threads = True
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}/stream.mjpg"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/stream.mjpg"
-    server.shutdown()
-    server.server_close()
+    def pull(self):
+        self._pulled.set()
+        self._server.shutdown()
+        self._server.server_close()
 
 
-def test_http_camera(mjpeg_server):
-    with Camera(mjpeg_server) as camera:
+def test_http_camera():
+    server = MjpegServer()
+    with Camera(server.url) as camera:
         numbers = [number_of(camera.read()) for _ in range(10)]
+    server.pull()
     assert len(set(numbers)) > 5
     assert all(1 <= number <= 20 for number in numbers)
+
+
+def test_recording_resumes_when_an_http_camera_comes_back(tmp_path, capsys):
+    server = MjpegServer()
+    with Camera(server.url) as camera, Recorder(camera, tmp_path, "x", fps=0) as recorder:
+        recorder.start()
+        wait_until(lambda: recorder.saved["x"] > 5)
+        server.pull()
+        wait_until(lambda: camera.lost)
+        before = recorder.saved["x"]
+        server = MjpegServer(server.port)
+        wait_until(lambda: recorder.saved["x"] > before + 10, seconds=30)
+        assert not camera.lost
+    server.pull()
+    said = capsys.readouterr().err
+    assert "lost, opening it again" in said
+    assert "back" in said
+    for item in read_items(tmp_path):
+        assert read_image(item.path).shape == (48, 64, 3)
+
+
+def test_a_wedged_camera_is_opened_again():
+    hung, fresh = FakeSource(), FakeSource()
+    sources = [hung, fresh]
+    with Camera("0", opener=lambda *_: sources.pop(0), stall=0.3) as camera:
+        assert number_of(camera.read()) == 0  # then `hung` gives nothing more, and its read never returns
+        fresh.frames[0] = numbered(9)
+        assert number_of(camera.read()) == 9
+        hung.frames.append(numbered(3))  # the hung driver wakes up after all: nobody listens
+        hung.step.release()
+        fresh.send(numbered(10))
+        assert number_of(camera.read()) == 10
+
+
+def test_waiting_can_be_limited_and_closing_ends_it():
+    source = FakeSource()
+    camera = Camera("0", opener=lambda *_: source)
+    camera.read()
+    with pytest.raises(CameraTimeout):
+        camera.read_frame(wait=0.05)
+    threading.Timer(0.1, camera.close).start()
+    with pytest.raises(CameraError, match="is closed"):
+        camera.read()
+    source.send(numbered(1))
+
+
+@pytest.mark.parametrize(("flip", "corner"), [("horizontal", (0, -1)), ("vertical", (-1, 0)), ("180", (-1, -1))])
+def test_pictures_can_be_turned_over(tmp_path, flip, corner):
+    image = np.zeros((4, 6, 3), np.uint8)
+    image[0, 0] = 255
+    cv2.imwrite(str(tmp_path / "x.png"), image)
+    with Camera(str(tmp_path / "x.png"), flip=flip) as camera:
+        assert (camera.read()[corner] == 255).all()
+
+
+def test_size_and_rate_are_asked_of_the_camera():
+    with Camera("synthetic:palm", wanted=Wanted(width=320, height=200, fps=60)) as camera:
+        assert camera.read().shape == (200, 320, 3)
+        assert camera.fps == 60
+
+
+def test_the_csi_pipeline_is_nvidias_and_keeps_the_newest_frame():
+    pipeline = csi_pipeline("csi:1", Wanted(1920, 1080, 60))
+    assert pipeline.startswith(
+        "nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM),width=1920,height=1080,framerate=60/1"
+    )
+    assert pipeline.endswith("appsink drop=true max-buffers=1 sync=false")
+    with pytest.raises(CameraError, match="no CSI camera"):
+        csi_pipeline("csi:front")
+
+
+@pytest.mark.skipif(has_gstreamer(), reason="this OpenCV has GStreamer")
+@pytest.mark.parametrize("source", ["csi:0", "gst:videotestsrc ! appsink"])
+def test_without_gstreamer_it_says_what_to_install(source):
+    with pytest.raises(CameraError, match=r"without GStreamer.*apt install python3-opencv"):
+        Camera(source)
+
+
+def test_frame_numbers_survive_jpeg():
+    frames = synthetic.Synthetic("palm?seed=1&numbered=1&fps=1000")
+    for number in range(20):
+        jpeg = cv2.imencode(".jpg", frames.read(), [cv2.IMWRITE_JPEG_QUALITY, 60])[1]
+        assert synthetic.number_in(cv2.imdecode(jpeg, cv2.IMREAD_COLOR)) == number
+    assert synthetic.number_in(synthetic._stamp(np.zeros((64, 320, 3), np.uint8), 54321)) == 54321
+
+
+def test_a_slow_reader_gets_fresh_frames_and_nothing_piles_up():
+    ages = []
+    with Camera("synthetic:palm?seed=1&size=320x240") as camera:
+        for _ in range(15):
+            frame = camera.read_frame()
+            ages.append(time.monotonic() - frame.captured)
+            time.sleep(0.2)
+        assert camera.dropped > 50
+    assert np.median(ages) < 1.5 / 30
 
 
 def test_synthetic_is_the_same_for_a_seed_and_another_room_for_another():
@@ -204,6 +320,8 @@ def test_synthetic_shows_each_label_in_turn():
         ("synthetic:elbow", "no label 'elbow'"),
         ("synthetic?sede=1", "expected seed=N"),
         ("synthetic?fps=0", "expected seed=N"),
+        ("", "no camera, file or folder"),
+        ("99999999999999", "no camera, file or folder"),
     ],
 )
 def test_a_source_that_is_not_there_says_so(source, words):

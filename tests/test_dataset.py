@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 
 import cv2
 import numpy as np
@@ -32,19 +33,17 @@ def test_a_session_is_files_and_one_line(tmp_path):
     session = ds.Session(tmp_path, "up", camera="0", note="kitchen")
     for number in range(3):
         session.save(picture(number))
-    session.close()
     items = ds.read_items(tmp_path)
     assert [item.path.name for item in items] == [f"{session.id}_{number:04d}.jpg" for number in range(3)]
     assert {(item.label, item.session) for item in items} == {("up", session.id)}
     (line,) = (tmp_path / "sessions.jsonl").read_text().splitlines()
-    assert json.loads(line) == {
-        "session": session.id, "label": "up", "frames": 3, "size": [80, 60], "camera": "0", "note": "kitchen",
-    }  # fmt: skip
+    known = {"session": session.id, "label": "up", "width": 80, "height": 60, "camera": "0", "note": "kitchen"}
+    assert json.loads(line) == known
     assert np.abs(ds.read_image(items[0].path).astype(int) - picture(0)).mean() < 3
 
 
 def test_an_empty_session_leaves_nothing(tmp_path):
-    ds.Session(tmp_path / "data", "up").close()
+    ds.Session(tmp_path / "data", "up")
     assert not (tmp_path / "data").exists()
 
 
@@ -60,7 +59,9 @@ def test_a_full_disk_keeps_what_is_saved_and_leaves_no_half(tmp_path, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(ds.os, "fsync", full)
-    with pytest.raises(ds.DatasetError, match=r"No space left on device \(free some space.*all 1 before it are saved"):
+    with pytest.raises(
+        ds.DatasetError, match=r"No space left on device \(free some space.*the 1 frames before it are saved"
+    ):
         session.save(picture())
     monkeypatch.undo()
     assert [path.name for path in (tmp_path / "up").iterdir()] == [saved.name]
@@ -74,6 +75,25 @@ def test_a_truncated_picture_is_named(tmp_path, suffix, kept):
     path.write_bytes(content[: int(kept * len(content))])
     with pytest.raises(ds.UnreadableImage, match="half"):
         ds.read_image(path)
+
+
+def test_what_follows_the_end_of_a_jpeg_is_not_looked_at(tmp_path):
+    content = cv2.imencode(".jpg", picture())[1].tobytes()
+    thumbnail = cv2.imencode(".jpg", picture()[::8, ::8])[1].tobytes()
+    exif = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail  # ends in an end marker of its own
+    (tmp_path / "motion.jpg").write_bytes(content + b"video" * 5000)
+    (tmp_path / "exif.jpg").write_bytes(content[:2] + exif + content[2:])
+    (tmp_path / "half.jpg").write_bytes(content[:2] + exif + content[2 : len(content) // 2])
+    assert (ds.read_image(tmp_path / "motion.jpg") == ds.read_image(tmp_path / "exif.jpg")).all()
+    with pytest.raises(ds.UnreadableImage, match="truncated"):
+        ds.read_image(tmp_path / "half.jpg")
+
+
+def test_frames_are_in_the_order_of_their_numbers(tmp_path):
+    (tmp_path / "up").mkdir()
+    for number in (10, 9, 100, 0):
+        (tmp_path / f"up/s_{number}.jpg").touch()
+    assert [item.path.name for item in ds.read_items(tmp_path)] == ["s_0.jpg", "s_9.jpg", "s_10.jpg", "s_100.jpg"]
 
 
 def test_pictures_of_other_kinds_are_read_as_bgr(tmp_path):
@@ -99,11 +119,23 @@ def test_what_is_not_a_frame_is_left_alone(tmp_path):
     assert [item.path.name for item in ds.read_items(tmp_path)] == ["a_0001.jpg"]
 
 
-def test_folders_without_session_names_are_one_session_each(tmp_path):
-    for name in ("cats/IMG2.png", "cats/IMG3.png", "dogs/rex.png"):
+def test_files_without_session_names_are_put_into_sessions_by_their_times(tmp_path):
+    minutes = {"cats/IMG2.png": 0, "cats/IMG3.png": 1, "cats/IMG1.png": 90, "dogs/rex.png": 0, "dogs/s1_0001.png": 0}
+    for name, at in minutes.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert [item.session for item in ds.read_items(tmp_path)] == ["(cats)", "(cats)", "(dogs)"]
+        os.utime(tmp_path / name, (60 * at, 60 * at))
+    items = ds.read_items(tmp_path)
+    sessions = {str(item.path.relative_to(tmp_path)): item.session for item in items}
+    assert sessions == {
+        "cats/IMG1.png": "(cats 2)",
+        "cats/IMG2.png": "(cats 1)",
+        "cats/IMG3.png": "(cats 1)",
+        "dogs/rex.png": "(dogs 1)",
+        "dogs/s1_0001.png": "s1",
+    }
+    assert "names of 4 files of cats, dogs: 3 sessions guessed" in ds.guessed_sessions(items)
+    assert ds.guessed_sessions(items[-1:]) == ""
 
 
 def test_no_data_says_what_to_do(tmp_path):

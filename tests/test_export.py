@@ -73,7 +73,7 @@ def test_frames_that_are_gone_are_asked_for(run_copy, dataset, tmp_path):
     checkpoint = torch.load(run_copy / "checkpoint.pt", weights_only=True)
     checkpoint["data"] = str(tmp_path / "moved")
     torch.save(checkpoint, run_copy / "checkpoint.pt")
-    with pytest.raises(parity.ExportError, match="give their --data"):
+    with pytest.raises(parity.ExportError, match="say where they are with"):
         to_onnx.main(["--checkpoint", str(run_copy / "checkpoint.pt")])
     assert to_onnx.main(["--checkpoint", str(run_copy / "checkpoint.pt"), "--data", str(dataset)]) == 0
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,7 @@ from conftest import LABELS, REAL_DATA, ROOT, assert_one_line_error, call
 
 from collect.dataset import read_image, read_items
 from collect.synthetic import render
+from export.to_onnx import write_onnx
 from live import run
 from live.classifier import Classifier, ModelError
 from live.latency import Latency
@@ -199,11 +201,69 @@ def test_a_contract_of_another_version_is_refused(trained, tmp_path):
 def test_below_the_threshold_it_is_unknown(trained, tmp_path, dataset):
     graph = onnx.load(str(trained / "model.onnx"))
     (entry,) = (entry for entry in graph.metadata_props if entry.key == METADATA_KEY)
-    entry.value = entry.value.replace('"unknown_threshold": 0.0', '"unknown_threshold": 1.1')
+    entry.value = entry.value.replace('"unknown_threshold": 0.0', '"unknown_threshold": 1.0')
     onnx.save(graph, str(tmp_path / "strict.onnx"))
     answer = Classifier(tmp_path / "strict.onnx").classify(read_image(read_items(dataset)[0].path))
     assert answer.label == "unknown"
     assert answer.confidence == max(answer.probabilities.values())
+
+
+@pytest.mark.parametrize("labels", [LABELS[:2], (*LABELS, "more")])
+def test_a_graph_that_is_not_its_contracts_is_refused(labels, trained, tmp_path):
+    graph = onnx.load(str(trained / "model.onnx"))
+    (entry,) = (entry for entry in graph.metadata_props if entry.key == METADATA_KEY)
+    entry.value = entry.value.replace(json.dumps(list(LABELS)), json.dumps(labels))
+    onnx.save(graph, str(tmp_path / "other.onnx"))
+    with pytest.raises(ModelError, match="its graph is not what its contract says"):
+        Classifier(tmp_path / "other.onnx")
+
+
+def test_a_model_that_answers_nan_is_an_error(run_copy):
+    checkpoint = load_checkpoint(run_copy / "checkpoint.pt")
+    with torch.no_grad():
+        checkpoint.network.head.bias.fill_(float("nan"))
+    write_onnx(run_copy / "nan.onnx", checkpoint.network, checkpoint.contract)
+    with pytest.raises(ModelError, match="answers with NaN"):
+        Classifier(run_copy / "nan.onnx")
+
+
+def test_a_recording_is_never_written_over(trained, clip, tmp_path):
+    before = clip.read_bytes()
+    arguments = ["--model", trained / "model.onnx", "--camera", clip, "--headless", "--record"]
+    assert_one_line_error(call("live/run.py", *arguments, clip, cwd=tmp_path), "ends in .mp4")
+    (tmp_path / "there.mp4").write_bytes(b"precious")
+    assert_one_line_error(call("live/run.py", *arguments, "there.mp4", cwd=tmp_path), "there is one already")
+    assert_one_line_error(call("live/run.py", *arguments, "there.mp4/x.mp4", cwd=tmp_path), "there.mp4")
+    assert (clip.read_bytes(), (tmp_path / "there.mp4").read_bytes()) == (before, b"precious")
+
+
+def test_ending_it_from_outside_finishes_the_video(trained, tmp_path):
+    command = [sys.executable, str(ROOT / "live/run.py"), "--model", str(trained / "model.onnx"), "--headless"]
+    process = subprocess.Popen(
+        [*command, "--camera", "synthetic", "--record", "out.mp4"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()  # the first answer
+    time.sleep(0.5)
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert cv2.VideoCapture(str(tmp_path / "out.mp4")).read()[0]
+
+
+def test_a_full_disk_behind_stdout_is_one_line(trained, clip, tmp_path):
+    command = [
+        sys.executable,
+        str(ROOT / "live/run.py"),
+        "--model",
+        str(trained / "model.onnx"),
+        "--headless",
+        "--json",
+    ]
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [*command, "--camera", str(clip)], cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert_one_line_error(result, "No space left on device")
 
 
 def test_a_provider_that_is_not_here_is_an_error(trained):

@@ -13,11 +13,12 @@ import torchvision
 from conftest import LABELS, assert_one_line_error, call, record
 
 from collect.dataset import Item, read_image, read_items
+from collect.resize import shrink
 from train import finetune, weights
 from train.augment import augment
 from train.backbones import Deployed, Normalise, build_network
 from train.checkpoint import CheckpointError, load_checkpoint
-from train.contract import Contract, ContractError, preprocess, shrink
+from train.contract import Contract, ContractError, preprocess
 from train.features import extract_features
 from train.split import split_by_session
 from train.strategies import STRATEGIES, Lesson
@@ -55,6 +56,8 @@ def test_a_lone_session_is_cut_by_time_with_a_gap_and_said_so():
     held = [item.path for item in split.held_out if item.label == "up"]
     kept = [item.path for item in split.train if item.label == "up"]
     assert (kept[-1], held[0], len(held)) == ("up/a_0034.jpg", "up/a_0040.jpg", 10)
+    one_frame_short = split_by_session(items_of(up={"a": 7}, down={"b": 7, "c": 7})).train
+    assert [item.path for item in one_frame_short if item.label == "up"][-1] == "up/a_0004.jpg"
     assert split.held_out_sessions in (["b"], ["c"])
 
 
@@ -120,7 +123,7 @@ def test_weights_from_a_file(tmp_path):
     network, source = build_network("resnet18", 2, str(tmp_path / "w.pth"))
     assert source == str(tmp_path / "w.pth")
     assert torch.equal(network.backbone.conv1.weight, state["conv1.weight"])
-    with pytest.raises(weights.TrainingError, match="does not hold weights for this backbone"):
+    with pytest.raises(weights.TrainingError, match="does not hold the state dict of this backbone"):
         build_network("alexnet", 2, str(tmp_path / "w.pth"))
     with pytest.raises(weights.TrainingError, match="no weights at"):
         build_network("alexnet", 2, str(tmp_path / "nowhere.pth"))
@@ -172,6 +175,11 @@ def test_augmentation_changes_a_frame_and_keeps_its_kind():
     assert (changed.shape, changed.dtype) == (frame.shape, np.uint8)
     assert (changed != frame).any()
     assert (frame == 100).all()
+    ramp = np.repeat(np.arange(0, 256, 4, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(8, axis=0)
+    for seed in range(20):  # brighter stays brighter, and nothing wraps or is cut off in the middle of the scale
+        levels = augment(ramp, np.random.default_rng(seed))[4, 8:-8].astype(int)
+        assert (np.diff(levels, axis=0) >= -1).all()
+        assert (np.diff(levels, axis=0) > 0).mean() > 0.5
 
 
 def lesson_on(dataset, seeds=(0, 1, 2, 3), epochs=12) -> Lesson:
@@ -279,6 +287,41 @@ def test_bad_input_is_one_line_and_exit_2(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_what_can_not_be_written_is_known_before_training(dataset, tmp_path):
+    (tmp_path / "file").touch()
+    result = call("train/finetune.py", "--data", dataset, "--out", "file", cwd=tmp_path)
+    assert_one_line_error(result, "file: File exists")
+    assert "epoch" not in result.stderr
+
+
+def test_label_folders_may_be_links(dataset, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    for label in LABELS:
+        (tmp_path / "data" / label).symlink_to(dataset / label)
+    monkeypatch.chdir(tmp_path)
+    assert finetune.main(["--out", "runs/x", "--epochs", "1"]) == 0
+    assert len(load_checkpoint(tmp_path / "runs/latest/checkpoint.pt").held_out) == 12
+
+
+@pytest.mark.parametrize("part", ["contract", "weights", "held_out", "data"])
+def test_a_checkpoint_that_lacks_a_part_is_refused(part, run_copy):
+    saved = torch.load(run_copy / "checkpoint.pt", weights_only=True)
+    del saved[part]
+    torch.save(saved, run_copy / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match="lacks a part"):
+        load_checkpoint(run_copy / "checkpoint.pt")
+
+
+def test_whole_sessions_and_cut_ones_are_claimed_apart(tmp_path, monkeypatch, capsys):
+    record(tmp_path / "data", [1], ["none"], frames=10)
+    record(tmp_path / "data", [1, 2, 3], ["palm"], frames=4)
+    monkeypatch.chdir(tmp_path)
+    finetune.main(["--epochs", "2"])
+    whole, cut, _ = capsys.readouterr().out.splitlines()
+    assert "on 4 frames of 1 session it was not trained on" in whole
+    assert "on 2 later frames of sessions it was trained on: optimistic" in cut
+
+
 def test_a_checkpoint_that_is_malice_runs_nothing(tmp_path):
     class Malice:
         def __reduce__(self):
@@ -305,5 +348,19 @@ def test_the_contract_survives_json_and_refuses_strangers():
     for text in ("", "[]", "{}", '{"version": 1}', contract.to_json()[:-5]):
         with pytest.raises(ContractError, match="can't be read"):
             Contract.from_json(text)
+    for broken in (
+        {"labels": ["a", "a"]},
+        {"labels": "ab"},
+        {"labels": [1, 2]},
+        {"input_size": [0, 0]},
+        {"input_size": [224.0, 224]},
+        {"temperature": 0},
+        {"temperature": "1"},
+        {"unknown_threshold": None},
+        {"std": [0, 1, 1]},
+        {"surprise": 1},
+    ):
+        with pytest.raises(ContractError, match="can't be read"):
+            Contract.from_json(json.dumps({**json.loads(contract.to_json()), **broken}))
     with pytest.raises(ContractError, match="resized by nearest"):
         Contract.from_json(contract.to_json().replace("area-linear", "nearest"))

@@ -16,7 +16,7 @@ def augment(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     move[:, 2] += rng.uniform(-0.1, 0.1, 2) * (width, height)
     frame = cv2.warpAffine(frame, move, (width, height), borderMode=cv2.BORDER_REFLECT_101)
     contrast, brightness = rng.uniform(0.7, 1.3), rng.uniform(-25, 25)
-    tint = rng.uniform(0.9, 1.1, 3) * contrast
-    # cv2.add's scalar has four channels; scaling about mid-grey keeps the mean where it is.
-    scaled = cv2.multiply(frame, (*tint, 0))
-    return cv2.add(scaled, (*(128 * (1 - contrast) + brightness,) * 3, 0))
+    tint = rng.uniform(0.9, 1.1, 3)
+    levels = np.arange(256)[:, None] * tint  # [level, channel]
+    table = np.clip((levels - 128) * contrast + 128 + brightness, 0, 255).astype(np.uint8)
+    return cv2.LUT(frame, table[None])

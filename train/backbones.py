@@ -47,7 +47,7 @@ class Normalise(nn.Module):
 
 
 class Deployed(nn.Module):
-    """What is evaluated and exported: frames uint8 [N, H, W, 3] in, calibrated probabilities [N, labels] out."""
+    """What is evaluated and exported: frames uint8 [N, H, W, 3] in, probabilities [N, labels] out."""
 
     def __init__(self, network: Network, contract: Contract):
         super().__init__()
@@ -61,17 +61,22 @@ class Deployed(nn.Module):
         return torch.softmax(self.network(self.normalise(frames)) / self.temperature, dim=1)
 
 
+def check_backbone(backbone: str) -> None:
+    """Raise TrainingError if torchvision has no classifier of that name."""
+    if backbone not in torchvision.models.list_models(module=torchvision.models):
+        raise TrainingError(
+            f"no backbone {backbone!r}: squeezenet1_1, resnet18 and alexnet are the tested ones, "
+            "any other classifier of torchvision.models goes by its name"
+        )
+
+
 def build_network(backbone: str, labels: int, weights: str = "none", seed: int = 0) -> tuple[Network, str]:
     """Build a network with a fresh head for `labels` labels; return it and where its weights came from.
 
     `backbone` is a torchvision classifier's name; `weights` is `imagenet`, `none` (random) or a file that holds
     that classifier's state dict. Raises TrainingError where there is no such backbone, or no such weights.
     """
-    if backbone not in torchvision.models.list_models(module=torchvision.models):
-        raise TrainingError(
-            f"no backbone {backbone!r}: squeezenet1_1, resnet18 and alexnet are the tested ones, "
-            "any other classifier of torchvision.models goes by its name"
-        )
+    check_backbone(backbone)
     torch.manual_seed(seed)
     model = torchvision.models.get_model(backbone, weights=None)
     source = "random" if weights == "none" else load_pretrained(model, backbone, weights)

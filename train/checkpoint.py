@@ -62,7 +62,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is not a whole checkpoint of train/finetune.py: train it again") from None
     if not isinstance(saved, dict) or saved.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of train/finetune.py that this version knows")
-    contract = Contract.from_json(saved["contract"])
-    network, _ = build_network(contract.trained_on["backbone"], len(contract.labels))
-    network.load_state_dict(saved["weights"])
-    return Checkpoint(network.eval(), contract, saved["data"], saved["held_out"], saved["trained_on"])
+    try:
+        contract = Contract.from_json(saved["contract"])
+        network, _ = build_network(contract.trained_on["backbone"], len(contract.labels))
+        network.load_state_dict(saved["weights"])
+        frames = (list(map(str, saved["held_out"])), list(map(str, saved["trained_on"])))
+        return Checkpoint(network.eval(), contract, str(saved["data"]), *frames)
+    except (KeyError, TypeError, AttributeError, RuntimeError):
+        raise CheckpointError(f"{path} lacks a part of what train/finetune.py writes: train it again") from None

@@ -13,6 +13,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -23,13 +24,14 @@ import torchvision
 from tqdm import tqdm
 
 from collect import cli
-from collect.dataset import Item, UnreadableImage, fingerprint, read_image, read_items, write_atomic
-from train.backbones import INPUT_SIZE, Deployed, build_network
+from collect.dataset import Item, UnreadableImage, fingerprint, guessed_sessions, read_image, read_items, write_atomic
+from collect.resize import shrink
+from train.backbones import INPUT_SIZE, Deployed, build_network, check_backbone
 from train.checkpoint import Checkpoint, save_checkpoint
-from train.contract import Contract, shrink
+from train.contract import Contract
 from train.evaluate import predict, score
 from train.report import write_report
-from train.split import split_by_session
+from train.split import Split, split_by_session
 from train.strategies import EPOCHS, STRATEGIES, Lesson
 from train.weights import TrainingError
 
@@ -48,11 +50,16 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if options.epochs is not None and options.epochs < 1:
         parser.error("--epochs: at least 1")
+    if not 0 <= options.seed < 2**32:
+        parser.error("--seed: 0 to 4294967295")
+    check_backbone(options.backbone)
     started = time.monotonic()
     device = _device(options.device)
     out = options.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
 
     items, frames, skipped = _load(read_items(options.data))
+    if not items:
+        raise TrainingError(f"none of the {len(skipped)} images in {options.data} can be read")
     labels = tuple(sorted({item.label for item in items}))
     if len(labels) < 2:
         raise TrainingError(
@@ -60,12 +67,14 @@ def main(argv: list[str] | None = None) -> int:
             "python collect/capture.py --label NAME"
         )
     split = split_by_session(items, seed=options.seed)
-    _say_split(split)
+    _say_split(items, split)
 
     def lesson_part(part: list[Item]) -> tuple[list[np.ndarray], torch.Tensor]:
         class_ids = [labels.index(item.label) for item in part]
         return [frames[item.path] for item in part], torch.tensor(class_ids, dtype=torch.int64)
 
+    dataset = fingerprint(items)
+    out.mkdir(parents=True, exist_ok=True)  # now: a folder that can't be made is no surprise after training
     network, source = build_network(options.backbone, len(labels), options.weights, options.seed)
     contract = Contract(labels=labels, input_size=INPUT_SIZE)
     epochs = options.epochs or EPOCHS[options.strategy]
@@ -99,7 +108,7 @@ def main(argv: list[str] | None = None) -> int:
         contract,
         trained_on={
             "backbone": options.backbone,
-            "dataset": fingerprint(items),
+            "dataset": dataset,
             "held_out_accuracy": held_out["accuracy"],
             "held_out_frames": held_out["frames"],
             "optimistic": bool(split.cut_labels),
@@ -125,16 +134,16 @@ def main(argv: list[str] | None = None) -> int:
         "cut_labels": list(split.cut_labels),
         "epochs": lesson.history,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    write_report(out / "report.html", metrics, _worst_mistakes(probabilities, split.held_out, frames, labels))
-    write_atomic(out / "metrics.json", json.dumps(metrics, indent=1).encode())
-    data = options.data.resolve()
     held_out_paths, train_paths = (
-        [str(item.path.resolve().relative_to(data)) for item in part] for part in (split.held_out, split.train)
+        [f"{item.label}/{item.path.name}" for item in part] for part in (split.held_out, split.train)
     )
-    save_checkpoint(out / "checkpoint.pt", Checkpoint(network, contract, str(data), held_out_paths, train_paths))
+    data = str(options.data.resolve())
+    save_checkpoint(out / "checkpoint.pt", Checkpoint(network, contract, data, held_out_paths, train_paths))
+    write_atomic(out / "metrics.json", json.dumps(metrics, indent=1).encode())
+    write_report(out / "report.html", metrics, _worst_mistakes(probabilities, split.held_out, frames, labels))
     _point_latest_at(out)
-    print(_claim(held_out, split))
+    for line in _claims(probabilities, held_targets.numpy(), split):
+        print(line)
     print(f"{out / 'checkpoint.pt'}, {metrics['seconds']} s; the report: {out / 'report.html'}")
     return 0
 
@@ -157,7 +166,9 @@ def _load(items: list[Item]) -> tuple[list[Item], dict[Path, np.ndarray], list[s
     return [item for item in items if item.path in frames], frames, skipped
 
 
-def _say_split(split) -> None:
+def _say_split(items: list[Item], split: Split) -> None:
+    if guess := guessed_sessions(items):
+        print(guess, file=sys.stderr)
     sessions = len({item.session for item in split.train})
     print(
         f"training on {len(split.train)} frames of {sessions} sessions; held out: {len(split.held_out)} frames of "
@@ -166,19 +177,26 @@ def _say_split(split) -> None:
     )
     if split.cut_labels:
         print(
-            f"only one session of {', '.join(split.cut_labels)}: its last frames are held out instead, and the "
-            "accuracy on them is optimistic; record it again in another place",
+            f"too few sessions to hold one out of {', '.join(split.cut_labels)}: record more, in other places",
             file=sys.stderr,
         )
 
 
-def _claim(held_out: dict, split) -> str:
-    if held_out["accuracy"] is None:
-        return "accuracy: not measured, nothing could be held out"
-    where = f"{held_out['frames']} held-out frames"
-    if split.held_out_sessions:
-        where += f", {len(split.held_out_sessions)} sessions never trained on"
-    return f"accuracy {held_out['accuracy']:.3f} on {where}" + (" (optimistic)" if split.cut_labels else "")
+def _claims(probabilities: np.ndarray, targets: np.ndarray, split: Split) -> Iterator[str]:
+    """Say how accurate it is, on whole sessions and on the ends of cut ones apart: the second is no promise."""
+    right = probabilities.argmax(1) == targets
+    whole = np.isin([item.session for item in split.held_out], split.held_out_sessions)
+    if whole.any():
+        count = len(split.held_out_sessions)
+        sessions = f"{count} session{'s' * (count > 1)}"
+        yield f"accuracy {right[whole].mean():.3f} on {whole.sum()} frames of {sessions} it was not trained on"
+    if not whole.all():
+        yield (
+            f"accuracy {right[~whole].mean():.3f} on {(~whole).sum()} later frames of sessions it was trained on: "
+            f"optimistic, it says little about another place ({', '.join(split.cut_labels)})"
+        )
+    if not len(right):
+        yield "accuracy: not measured, there was nothing to hold out"
 
 
 def _worst_mistakes(probabilities, items: list[Item], frames: dict, labels: tuple[str, ...], most: int = 12):
@@ -201,13 +219,12 @@ def _worst_mistakes(probabilities, items: list[Item], frames: dict, labels: tupl
 def _point_latest_at(out: Path) -> None:
     """Make runs/latest a link to this run, in one step, so that there is always a latest one."""
     latest = Path("runs/latest")
-    latest.parent.mkdir(exist_ok=True)
     beside = latest.with_name(f".latest.{os.getpid()}")
     try:
-        beside.symlink_to(os.path.relpath(out, latest.parent), target_is_directory=True)
+        latest.parent.mkdir(exist_ok=True)
+        beside.symlink_to(os.path.relpath(out.resolve(), latest.parent.resolve()), target_is_directory=True)
         beside.replace(latest)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         print(f"runs/latest still points elsewhere ({error.strerror}): name the run's files", file=sys.stderr)
 
 

@@ -9,6 +9,8 @@ import cv2
 import jinja2
 import numpy as np
 
+from collect.dataset import write_atomic
+
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>teachcam: {{ name }}</title>
@@ -31,8 +33,10 @@ _PAGE = """<!doctype html>
 {{ sessions | length }} session{{ "s" if sessions | length > 1 }} that training never saw{% endif %}.</p>
 {% if sessions %}<details><summary>Which sessions</summary>{{ sessions | join(", ") }}</details>{% endif %}
 {% else %}<p class="warning">Nothing could be held out: no accuracy was measured.</p>{% endif %}
-{% if run.cut_labels %}<p class="warning">This figure is optimistic: {{ run.cut_labels | join(", ") }} had one session
-only, so its last frames were tested on its first ones. Record another session of it, in another place.</p>{% endif %}
+{% if run.cut_labels %}<p class="warning">
+This figure is optimistic: {{ run.cut_labels | join(", ") }} had too few
+sessions to hold one out, so their last frames were tested on the first ones. Record more of
+them, in other places.</p>{% endif %}
 
 <h2>By label</h2>
 <div class="wide"><table><tr><th></th><th>held-out frames</th><th>precision</th><th>recall</th></tr>
@@ -74,7 +78,7 @@ def write_report(path: Path, metrics: dict, mistakes: list[dict]) -> None:
         labels=metrics["labels"],
         mistakes=[{**mistake, "image": _data_url(mistake["frame"])} for mistake in mistakes],
     )
-    path.write_text(page, encoding="utf-8")
+    write_atomic(path, page.encode(errors="replace"))  # a file's name may be no text at all
 
 
 def _data_url(frame: np.ndarray) -> str:

@@ -15,7 +15,7 @@ from collect.dataset import Item
 
 @dataclass(frozen=True)
 class Split:
-    """Two lists of items; `cut_labels` are the labels whose only session had to be cut by time."""
+    """Two lists of items; `cut_labels` are the labels that could not spare a session, and were cut by time."""
 
     train: list[Item]
     held_out: list[Item]
@@ -32,8 +32,8 @@ def split_by_session(items: list[Item], fraction: float = 0.2, seed: int = 0) ->
     """Hold out whole sessions until at least `fraction` of each label's frames are held out, if that can be.
 
     A session of that name is held out under every label it has. Each label keeps at least one session to train
-    on. A label with one session alone is cut by time instead: its last frames are held out, and as many before
-    them as a gap are left out of both sides. What is measured on those is optimistic, and `cut_labels` says so.
+    on. A label that can't spare a session is cut by time instead: its last frames are held out, and half as many
+    before them are a gap, left out of both sides. What is measured on those is optimistic, and `cut_labels` says so.
     """
     sessions: dict[str, set[str]] = {}  # label -> its sessions
     frames = Counter()  # (label, session) -> frames
@@ -59,7 +59,7 @@ def split_by_session(items: list[Item], fraction: float = 0.2, seed: int = 0) ->
     for label in cut:
         own = [item for item in train if item.label == label]
         many = max(1, round(fraction * len(own)))
-        gap = many // 2
+        gap = -(-many // 2)
         tail = own[len(own) - many :]
         dropped = set(own[max(1, len(own) - many - gap) :])
         train = [item for item in train if item not in dropped]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import pickle
 import socket
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import torch
 import torchvision
 from torch import nn
 
-from collect.cli import UserError
+from collect.cli import UserError, first_line
 
 
 class TrainingError(UserError):
@@ -45,8 +47,10 @@ def _load_file(model: nn.Module, path: Path) -> str:
     except FileNotFoundError:
         raise TrainingError(f"no weights at {path}: give imagenet, none, or a state dict's file") from None
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise TrainingError(f"{path} does not hold weights for this backbone: {reason}") from None
+        raise TrainingError(
+            f"{path} does not hold the state dict of this backbone in torchvision, as torch.save writes it "
+            f"({first_line(error).rstrip(':')})"
+        ) from None
     return str(path)
 
 
@@ -54,7 +58,8 @@ def _download(model: nn.Module, published, cached: Path) -> None:
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(20)  # seconds; a network that swallows packets would otherwise hang here
     try:
-        model.load_state_dict(published.get_state_dict(progress=True, check_hash=True))
+        with contextlib.redirect_stdout(sys.stderr):
+            model.load_state_dict(published.get_state_dict(progress=True, check_hash=True))
     except (OSError, RuntimeError) as error:
         raise TrainingError(
             f"ImageNet weights could not be downloaded from {published.url} ({error}): bring that file to {cached}, "

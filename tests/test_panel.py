@@ -1,0 +1,55 @@
+"""The notebook's recorder, driven through its widgets."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from test_camera import wait_until
+
+from collect.camera import Camera
+from collect.dataset import read_items
+from collect.panel import CapturePanel
+
+
+@pytest.fixture
+def panel(tmp_path):
+    with Camera("synthetic:palm?seed=1&size=320x240") as camera:
+        panel = CapturePanel(camera, ["palm", "none"], tmp_path / "data", fps=15)
+        yield panel
+        panel.close()
+
+
+def labels_in(panel) -> list[str]:
+    return [item.label for item in read_items(panel.recorder.data)]
+
+
+def test_it_shows_the_camera_and_records_what_the_buttons_say(panel):
+    wait_until(lambda: bytes(panel._picture.value[:2]) == b"\xff\xd8")
+    panel._record.value = True
+    wait_until(lambda: panel.recorder.saved["palm"] >= 3)
+    panel._labels.value = "none"  # ends the recording, and the next one is of the other label
+    assert not panel._record.value
+    palms = len(labels_in(panel))
+    time.sleep(0.2)
+    assert len(labels_in(panel)) == palms
+    panel._record.value = True
+    wait_until(lambda: panel.recorder.saved["none"] >= 2)
+    panel._record.value = False
+    assert set(labels_in(panel)) == {"palm", "none"}
+    names = dict((label, text) for text, label in panel._labels.options)
+    assert names["palm"] == f"palm ({palms})"
+    assert bytes(panel._last.children[-1].value[:2]) == b"\xff\xd8"
+
+
+def test_undo_and_new_labels(panel):
+    panel._record.value = True
+    wait_until(lambda: panel.recorder.saved["palm"] >= 2)
+    panel._undo.click()
+    assert "took back" in panel._status.value
+    assert not panel._record.value
+    panel._new_label.value = "../x"
+    assert "can't name a folder" in panel._status.value
+    panel._new_label.value = "fist"
+    assert panel._labels.value == panel.recorder.label == "fist"
+    assert panel._new_label.value == ""

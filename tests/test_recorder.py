@@ -1,0 +1,172 @@
+"""The recorder: rates, sessions, undo, and what a slow or full disk does."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from collect import dataset
+from collect.camera import Camera, Frame
+from collect.recorder import QUEUE_FRAMES, Recorder
+from collect.synthetic import number_in
+
+IMAGE = np.zeros((8, 8, 3), np.uint8)
+
+
+def fake_camera(live: bool = True) -> SimpleNamespace:
+    """What the recorder needs of a camera; the test hands the frames over."""
+    return SimpleNamespace(source="test", live=live, tap=None)
+
+
+def frame_at(seconds: float, image: np.ndarray = IMAGE) -> Frame:
+    return Frame(image, round(30 * seconds), seconds, seconds)
+
+
+def saved_in(data) -> list[dataset.Item]:
+    try:
+        return dataset.read_items(data)
+    except dataset.DatasetError:
+        return []
+
+
+@pytest.mark.parametrize("fps", [5, 29, 30])
+def test_a_jittering_camera_is_recorded_at_the_rate_asked_for(tmp_path, fps):
+    rng = np.random.default_rng(0)
+    with Recorder(fake_camera(live=False), tmp_path, "x", fps) as recorder:
+        recorder.start()
+        taken = sum(recorder.offer(frame_at(number / 30 + rng.uniform(-0.006, 0.006))) for number in range(90))
+    assert abs(taken - 3 * fps) <= 1
+    assert recorder.saved["x"] == taken == len(saved_in(tmp_path))
+
+
+def test_every_frame_of_a_live_camera_is_recorded_once(tmp_path):
+    with (
+        Camera("synthetic:palm?seed=1&numbered=1&size=320x240") as camera,
+        Recorder(camera, tmp_path, "x", 0) as recorder,
+    ):
+        recorder.start(most=40)
+        while not recorder.done:
+            time.sleep(0.2)  # nobody reads the camera meanwhile
+    numbers = [number_in(dataset.read_image(item.path)) for item in saved_in(tmp_path)]
+    assert numbers == list(range(numbers[0], numbers[0] + 40))
+    assert recorder.overrun == 0
+
+
+def test_each_start_is_a_session_and_shots_of_a_label_are_one(tmp_path):
+    with Recorder(fake_camera(), tmp_path, "a", 0, note="kitchen, evening") as recorder:
+        for _ in range(2):
+            recorder.start()
+            recorder.offer(frame_at(0.0))
+        recorder.stop()
+        for _ in range(3):
+            recorder.shoot(frame_at(1.0))
+        recorder.switch("b")
+        recorder.shoot(frame_at(2.0))
+    sessions = {(item.label, item.session) for item in saved_in(tmp_path)}
+    assert sorted(label for label, _ in sessions) == ["a", "a", "a", "b"]
+    lines = [json.loads(line) for line in (tmp_path / "sessions.jsonl").read_text().splitlines()]
+    assert {(line["label"], line["session"]) for line in lines} == sessions
+    assert {line["note"] for line in lines} == {"kitchen, evening"}
+
+
+def test_nothing_is_recorded_unless_a_session_is_open(tmp_path):
+    with Recorder(fake_camera(), tmp_path, "a", 0) as recorder:
+        assert not recorder.offer(frame_at(0.0))
+        recorder.start(most=2)
+        assert [recorder.offer(frame_at(number / 30)) for number in range(4)] == [True, True, False, False]
+        assert recorder.done
+        recorder.stop()
+        assert not recorder.offer(frame_at(1.0))
+    assert len(saved_in(tmp_path)) == 2
+
+
+def test_undo_takes_back_the_last_recording_and_deletes_nothing(tmp_path):
+    with Recorder(fake_camera(), tmp_path, "a", 0) as recorder:
+        recorder.start()
+        recorder.offer(frame_at(0.0))
+        recorder.stop()
+        recorder.start()
+        for number in range(3):
+            recorder.offer(frame_at(1 + number))
+        recorder.stop()
+        recorder.shoot(frame_at(9.0))
+        assert [recorder.undo() for _ in range(4)] == [1, 3, 1, 0]
+        assert recorder.saved["a"] == 0
+    assert saved_in(tmp_path) == []
+    assert len(list((tmp_path / ".rejected/a").iterdir())) == 5
+
+
+def test_what_the_disk_cannot_take_is_counted(tmp_path, monkeypatch):
+    gate = threading.Event()
+    write = dataset.write_atomic
+    monkeypatch.setattr(dataset, "write_atomic", lambda *arguments: (gate.wait(), write(*arguments)))
+    with Recorder(fake_camera(), tmp_path, "a", 0) as recorder:
+        recorder.start()
+        taken = sum(recorder.offer(frame_at(number / 30)) for number in range(QUEUE_FRAMES + 20))
+        gate.set()
+    assert recorder.overrun == QUEUE_FRAMES + 20 - taken
+    assert 19 <= recorder.overrun <= 20  # one may already be in the writer's hands
+    assert len(saved_in(tmp_path)) == taken
+
+
+def test_a_file_waits_for_the_disk(tmp_path, monkeypatch):
+    write = dataset.write_atomic
+    monkeypatch.setattr(dataset, "write_atomic", lambda *arguments: (time.sleep(0.002), write(*arguments)))
+    with Recorder(fake_camera(live=False), tmp_path, "a", 0) as recorder:
+        recorder.start()
+        assert all(recorder.offer(frame_at(number / 30)) for number in range(3 * QUEUE_FRAMES))
+    assert len(saved_in(tmp_path)) == 3 * QUEUE_FRAMES
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="mounts a small disk")
+def test_a_disk_that_fills_up_stops_the_recording_and_keeps_what_is_there(tmp_path):
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("can't mount here")
+    try:
+        noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3)).astype(np.uint8)
+        recorder = Recorder(fake_camera(live=False), tmp_path / "data", "a", 0)
+        recorder.start()
+        for number in range(50):
+            recorder.offer(frame_at(number / 30, noise))
+        with pytest.raises(dataset.DatasetError, match="No space left on device"):
+            recorder.close()
+        items = saved_in(tmp_path / "data")
+        assert len(items) > 3
+        for item in items:
+            assert dataset.read_image(item.path).shape == noise.shape
+        assert len(list((tmp_path / "data/a").iterdir())) == len(items)
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_killed_at_any_moment_no_picture_is_broken(tmp_path):
+    """TEACHCAM_KILLS=100 for a longer run."""
+    rng = random.Random(0)
+    command = [sys.executable, str(ROOT / "collect/capture.py"), "--label", "x", "--camera", "synthetic:palm"]
+    for _ in range(int(os.environ.get("TEACHCAM_KILLS", "8"))):
+        before = len(saved_in(tmp_path / "data"))
+        process = subprocess.Popen(
+            [*command, "--headless", "--fps", "0", "--count", "9999"], cwd=tmp_path, stdout=subprocess.DEVNULL
+        )
+        while len(saved_in(tmp_path / "data")) == before:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.2))
+        process.kill()
+        process.wait()
+    items = saved_in(tmp_path / "data")
+    assert len({item.session for item in items}) >= 8
+    for item in items:
+        dataset.read_image(item.path)
+    for line in (tmp_path / "data/sessions.jsonl").read_text().splitlines():
+        json.loads(line)
