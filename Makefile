@@ -15,6 +15,7 @@ lint: .venv/ready
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/live_loop.py
+	$(BIN)/python benchmarks/capture_rate.py
 
 # Made again whenever the requirements are newer than it. The stamp is written last: a broken install is retried.
 .venv/ready: requirements.txt pyproject.toml

@@ -48,8 +48,6 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             for label in labels:
                 print(f"{recorder.saved[label]} frames of {label} in {options.data / label}")
-            if recorder.overrun:
-                print(f"the disk was too slow: {recorder.overrun} frames were lost", file=sys.stderr)
     return 0
 
 
@@ -112,6 +110,9 @@ def record_headless(camera: Camera, recorder: Recorder, labels: list[str], optio
         finally:
             recorder.stop()
             _progress(label, recorder.saved[label], count, last=True)
+            if camera.live:
+                lost = f"{recorder.overrun} lost" if recorder.overrun else "none lost"
+                print(f"{label}: {recorder.rate:.1f} frames a second, {lost}", file=sys.stderr)
 
 
 def record_in_window(camera: Camera, recorder: Recorder, labels: list[str], options: argparse.Namespace) -> None:

@@ -34,7 +34,7 @@ class CapturePanel(widgets.VBox):
         """Record `camera` under `labels` into `data`, `fps` frames a second."""
         self.camera = camera
         self.recorder = Recorder(camera, data, labels[0], fps, note)
-        self._frames, self._sessions = count_on_disk(self.recorder.data)
+        self._frames, _ = count_on_disk(self.recorder.data)
         self._shown = 0.0
         self._relabelling = self._closed = False
         self._picture = widgets.Image(format="jpeg", layout={"width": "480px"})
@@ -129,6 +129,12 @@ class CapturePanel(widgets.VBox):
         self._shown = now
         self._picture.value = _jpeg(change.new, 480)
         if self.recorder.recording:
+            try:
+                self.recorder.check()
+            except UserError as error:  # a full disk
+                self._record.value = False
+                self._say(str(error))
+                return
             for left, right in zip(self._last.children, self._last.children[1:]):
                 left.value = right.value
             self._last.children[-1].value = _jpeg(change.new, 90)

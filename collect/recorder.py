@@ -30,12 +30,14 @@ class Recorder:
         self.label = check_label(label)
         self.data = Path(data)
         self.saved: Counter[str] = Counter()  # label -> frames that are on disk, of this recorder
+        self.sessions: Counter[str] = Counter()  # label -> sessions that have a frame on disk, of this recorder
         self.overrun = 0  # frames that were due and did not fit in the queue
         self.session: Session | None = None  # the one that is open
         self._camera, self._fps, self._note = camera, fps, note
         self._period = 1 / fps if fps else 0.0
         self._due = self._last = 0.0  # seconds, of Frame.time
         self._most: int | None = None
+        self._taken: list[float] = []  # Frame.time of the frames of the session
         self._undoable: list[tuple[Session, list[Path]]] = []
         self._shots: dict[str, Session] = {}  # single shots of a label share a session: one person, place and light
         self._lock = threading.Lock()
@@ -56,7 +58,7 @@ class Recorder:
         self.check()
         self.stop()
         with self._lock:
-            self._due, self._most = float("-inf"), most
+            self._due, self._most, self._taken = float("-inf"), most, []
             self.session = self._new_session()
             self._undoable.append((self.session, []))
 
@@ -83,6 +85,7 @@ class Recorder:
         for path in paths:
             reject(self.data, path)
         self.saved[session.label] -= len(paths)
+        self.sessions[session.label] -= 0 < session.count == len(paths)
         if paths:
             append_line(self.data, {"session": session.id, "label": session.label, "undone": len(paths)})
         return len(paths)
@@ -105,6 +108,7 @@ class Recorder:
             late = frame.time - self._due
             self._due = self._period + (frame.time if late > self._period else self._due)
             self._most = None if self._most is None else self._most - 1
+            self._taken.append(frame.time)
             item = (frame, self.session, self._undoable[-1][1])
             try:
                 self._queue.put(item, block=not self._camera.live)  # a file can wait, a camera can't
@@ -123,6 +127,12 @@ class Recorder:
     def done(self) -> bool:
         """Whether the session has all the frames it was started for, on disk or on their way."""
         return self._most == 0
+
+    @property
+    def rate(self) -> float:
+        """Frames a second that the last session came to, 0 for fewer than two."""
+        times = self._taken
+        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 and times[-1] > times[0] else 0.0
 
     def close(self) -> None:
         """End everything that is open."""
@@ -150,6 +160,7 @@ class Recorder:
                 if self._error is None:
                     paths.append(session.save(frame.image))
                     self.saved[session.label] += 1
+                    self.sessions[session.label] += session.count == 1
             except Exception as error:
                 self._error = error
             finally:

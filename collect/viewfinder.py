@@ -36,7 +36,7 @@ class Viewfinder:
     def __init__(self, camera: Camera, recorder: Recorder, labels: list[str], count: int | None = None):
         """Show `labels`, in the order of their keys; `count` ends each recording after so many frames."""
         self._camera, self._recorder, self._labels, self._count = camera, recorder, labels, count
-        self._before, self._sessions = count_on_disk(recorder.data)
+        self._before, self._sessions_before = count_on_disk(recorder.data)
         self._held_until: float | None = None
         self._sharpest = 0.0
         self._help = self._model_view = False
@@ -78,7 +78,6 @@ class Viewfinder:
 
     def _start(self) -> None:
         self._recorder.start(self._count)
-        self._sessions[self._recorder.label] += 1
         self._message = ""
 
     def _stop(self) -> None:
@@ -105,7 +104,8 @@ class Viewfinder:
             put_text(picture, self._message, -len(self._labels) - 1)
         for index, label in enumerate(self._labels):
             count = self._before[label] + recorder.saved[label]
-            text = f"{index + 1} {label}: {count} frames, {self._sessions[label]} sessions"
+            sessions = self._sessions_before[label] + recorder.sessions[label]
+            text = f"{index + 1} {label}: {count} frames, {sessions} session{'s' * (sessions != 1)}"
             put_text(picture, text, index - len(self._labels), GREEN if label == recorder.label else (255, 255, 255))
         if self._model_view:
             _inset(picture, resize(image, (224, 224)))

@@ -22,7 +22,7 @@ class Window:
         self._title = title
         self.closed = False
         try:
-            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error:
             raise UserError("this OpenCV has no windows (a headless build): give --headless") from None
         self._sized = False
@@ -54,8 +54,8 @@ def put_text(picture: np.ndarray, text: str, line: int = 0, colour: tuple[int, i
     thickness = max(1, round(1.6 * scale))
     height, margin = round(34 * scale), round(8 * scale)
     (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
-    top = line * height if line >= 0 else picture.shape[0] + line * height
-    ground = picture[top : top + height, : width + 2 * margin]
+    top = margin + line * height if line >= 0 else picture.shape[0] - margin + line * height
+    ground = picture[top : top + height, margin : width + 3 * margin]
     ground //= 3
-    where = (margin, top + round(24 * scale))
+    where = (2 * margin, top + round(24 * scale))
     cv2.putText(picture, text, where, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)

@@ -66,7 +66,8 @@ def test_headless_records_every_label_in_turn_for_a_time(tmp_path):
     arguments = ["--label", "a", "b", "--camera", "synthetic:palm", "--fps", "20", "--duration", "0.5", "--delay", "1"]
     result = call("collect/capture.py", *arguments, "--headless", "--note", "kitchen", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert result.stderr.splitlines() == ["a in 1 s", "b in 1 s"]
+    assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["a in 1 s", "a", "b in 1 s", "b"]
+    assert "frames a second, none lost" in result.stderr
     labels = [item.label for item in dataset.read_items(tmp_path / "data")]
     assert 8 <= labels.count("a") <= 12
     assert 8 <= labels.count("b") <= 12

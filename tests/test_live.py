@@ -155,29 +155,25 @@ def test_runs_with_only_what_a_device_has(trained, clip, tmp_path):
     old = sorted(Path.home().glob(".pyenv/versions/3.8.*/bin/python"))
     subprocess.run([old[-1] if old else sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     device_python = tmp_path / "venv/bin/python"
-    install = [
-        device_python,
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "numpy",
-        "opencv-python",
-        "onnxruntime",
-        "traitlets",
-    ]
+    packages = ["numpy", "opencv-python", "onnxruntime", "traitlets"]
+    install = [device_python, "-m", "pip", "install", "-q", *packages]
     subprocess.run(install, check=True, capture_output=True, timeout=300)
-    arguments = ["--model", trained / "model.onnx", "--camera", clip, "--headless", "--json"]
-    result = subprocess.run(
-        [device_python, ROOT / "live/run.py", *arguments],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def on_device(script: str, *arguments) -> subprocess.CompletedProcess:
+        command = [device_python, ROOT / script, *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+
+    result = on_device("live/run.py", "--model", trained / "model.onnx", "--camera", clip, "--headless", "--json")
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == 10
-    result = subprocess.run(
-        [device_python, ROOT / "live/run.py", "--model", trained / "checkpoint.pt", "--headless"],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    for label in ("palm", "none"):
+        camera = f"synthetic:{label}?seed=1"
+        result = on_device("collect/capture.py", "--label", label, "--camera", camera, "--headless", "--count", "3")
+        assert result.returncode == 0, result.stderr
+    result = on_device("collect/check.py", "--html", "page.html")
+    assert result.returncode == 0, result.stderr
+    result = on_device("live/run.py", "--model", trained / "checkpoint.pt", "--headless")
     assert_one_line_error(result, "has to be exported first", "not installed here", "export/to_onnx.py")
 
 

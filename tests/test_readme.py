@@ -14,7 +14,7 @@ from collect import synthetic
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line.partition("#")[0].split() for block in BLOCKS for line in block.splitlines() if "/" in line]
+COMMANDS = [shlex.split(line, comments=True) for block in BLOCKS for line in block.splitlines() if "/" in line]
 COMMANDS = [words for words in COMMANDS if words[0] == "python"]
 
 
@@ -37,7 +37,8 @@ def home(tmp_path_factory, dataset, trained):
 
 def test_the_readme_has_commands():
     assert len(COMMANDS) > 10
-    assert {"collect/capture.py", "train/finetune.py", "export/to_onnx.py", "live/run.py"} == {c[1] for c in COMMANDS}
+    scripts = {"collect/capture.py", "collect/check.py", "train/finetune.py", "export/to_onnx.py", "live/run.py"}
+    assert {words[1] for words in COMMANDS} == scripts
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=[shlex.join(words[1:]) for words in COMMANDS])
@@ -50,6 +51,8 @@ def test_command(words, home):
         for flag, value in {"--headless": None, "--camera": "synthetic:thumbs_up", "--fps": "20"}.items():
             if flag not in arguments and not (flag == "--fps" and script == "live/run.py"):
                 arguments += [flag] if value is None else [flag, value]
+        if script == "collect/capture.py":
+            arguments += ["--delay", "0"]
         most = "--count" if script == "collect/capture.py" else "--frames"
         arguments += [most, "5"]
     if script == "train/finetune.py":

@@ -74,6 +74,7 @@ def test_each_start_is_a_session_and_shots_of_a_label_are_one(tmp_path):
         recorder.shoot(frame_at(2.0))
     sessions = {(item.label, item.session) for item in saved_in(tmp_path)}
     assert sorted(label for label, _ in sessions) == ["a", "a", "a", "b"]
+    assert recorder.sessions == {"a": 3, "b": 1}
     lines = [json.loads(line) for line in (tmp_path / "sessions.jsonl").read_text().splitlines()]
     assert {(line["label"], line["session"]) for line in lines} == sessions
     assert {line["note"] for line in lines} == {"kitchen, evening"}
@@ -101,7 +102,7 @@ def test_undo_takes_back_the_last_recording_and_deletes_nothing(tmp_path):
         recorder.stop()
         recorder.shoot(frame_at(9.0))
         assert [recorder.undo() for _ in range(4)] == [1, 3, 1, 0]
-        assert recorder.saved["a"] == 0
+        assert recorder.saved["a"] == recorder.sessions["a"] == 0
     assert saved_in(tmp_path) == []
     assert len(list((tmp_path / ".rejected/a").iterdir())) == 5
 

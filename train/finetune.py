@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     check_backbone(options.backbone)
     started = time.monotonic()
     device = _device(options.device)
-    out = options.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S")
+    out = options.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
 
     items, frames, skipped = _load(read_items(options.data))
     if not items:

@@ -117,7 +117,7 @@ def train_full(lesson: Lesson) -> None:
             schedule.step()
             total += loss.item() * len(batch)
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype is not None):
             chunks = range(0, len(lesson.held_out_frames), 32)
             logits = [model(to_inputs(lesson.held_out_frames[start : start + 32])) for start in chunks]
         empty = torch.empty(0, len(lesson.contract.labels))
