@@ -20,8 +20,8 @@ from pathlib import Path
 
 from collect import cli
 from collect.camera import FLIPS, Camera, CameraTimeout, Wanted
-from collect.cameras import list_cameras
 from collect.dataset import check_label
+from collect.probe import list_cameras
 from collect.recorder import Recorder
 from collect.viewfinder import Viewfinder
 from collect.window import Window

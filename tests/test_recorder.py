@@ -161,6 +161,7 @@ def test_killed_at_any_moment_no_picture_is_broken(tmp_path):
             [*command, "--headless", "--fps", "0", "--count", "9999"], cwd=tmp_path, stdout=subprocess.DEVNULL
         )
         while len(saved_in(tmp_path / "data")) == before:
+            assert process.poll() is None
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 0.2))
         process.kill()
