@@ -20,7 +20,7 @@ from pathlib import Path
 
 from collect.synthetic import LABELS, SECONDS_PER_LABEL, label_at
 
-ROOMS = range(1, 27)  # seeds: a room, a light and a person each
+ROOMS = range(1, 25)  # seeds: a room, a light and a person each
 UNSEEN_ROOMS = range(101, 105)
 FRAMES_PER_SESSION = 5
 ROOT = Path(__file__).resolve().parent
@@ -44,7 +44,7 @@ def main() -> int:
         with ThreadPoolExecutor(4) as pool:  # four cameras at a time: they mostly wait for the next frame
             list(pool.map(_run, commands))
     with _timed(seconds, "train"):
-        print(_command("train/finetune.py --strategy full --epochs 8"), end="")
+        print(_command("train/finetune.py --strategy full --epochs 6"), end="")
     with _timed(seconds, "export"):
         print(_command("export/to_onnx.py"), end="")
     right = answered = 0

@@ -15,7 +15,7 @@ from conftest import LABELS, assert_one_line_error, call, record
 from collect.dataset import Item, read_image, read_items
 from collect.resize import shrink
 from train import finetune, weights
-from train.augment import augment
+from train.augment import _relight, augment
 from train.backbones import Deployed, Normalise, build_network
 from train.checkpoint import CheckpointError, load_checkpoint
 from train.contract import Contract, ContractError, preprocess
@@ -175,11 +175,25 @@ def test_augmentation_changes_a_frame_and_keeps_its_kind():
     assert (changed.shape, changed.dtype) == (frame.shape, np.uint8)
     assert (changed != frame).any()
     assert (frame == 100).all()
-    ramp = np.repeat(np.arange(0, 256, 4, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(8, axis=0)
-    for seed in range(20):  # brighter stays brighter, and nothing wraps or is cut off in the middle of the scale
-        levels = augment(ramp, np.random.default_rng(seed))[4, 8:-8].astype(int)
-        assert (np.diff(levels, axis=0) >= -1).all()
-        assert (np.diff(levels, axis=0) > 0).mean() > 0.5
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_augmentation_keeps_up_up_and_left_left(axis):
+    """A thumb up must never become a thumb down, nor a left hand's label a right one's."""
+    ramp = np.linspace(0, 255, 64).astype(np.uint8)
+    frame = np.broadcast_to((ramp[:, None] if axis == 0 else ramp)[..., None], (64, 64, 3)).copy()
+    for seed in range(300):
+        changed = augment(frame, np.random.default_rng(seed)).mean(axis=2)
+        profile = changed.mean(axis=1 - axis)[8:-8]
+        assert np.corrcoef(profile, np.arange(len(profile)))[0, 1] > 0.5, seed
+
+
+def test_a_change_of_light_keeps_the_order_of_levels():
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+    for seed in range(50):
+        levels = _relight(ramp, np.random.default_rng(seed))[0].astype(int)
+        assert (np.diff(levels, axis=0) >= 0).all()
+        assert (np.diff(levels, axis=0) > 0).mean() > 0.3
 
 
 def lesson_on(dataset, seeds=(0, 1, 2, 3), epochs=12) -> Lesson:
