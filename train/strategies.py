@@ -91,8 +91,7 @@ def train_head(lesson: Lesson) -> None:
 def train_full(lesson: Lesson) -> None:
     """Train every layer on augmented frames; what is kept is the average of the weights along the way.
 
-    One-cycle AdamW, a smaller rate for the backbone than for the head, softened targets. On 11 rooms (`rps`, three
-    folds of whole rooms) the average of the weights is what makes the difference between epochs go away.
+    One-cycle AdamW, a smaller rate for the backbone than for the head, softened targets.
     """
     network, device = lesson.network, lesson.device
     normalise = Normalise(lesson.contract).to(device)
