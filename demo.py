@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from collect.synthetic import LABELS, SECONDS_PER_LABEL, label_at
@@ -42,7 +43,7 @@ def main() -> int:
         ]
         print(f"$ python {commands[0]}\n  ... and {len(commands) - 1} more like it: every label in {len(ROOMS)} rooms")
         with ThreadPoolExecutor(4) as pool:  # four cameras at a time: they mostly wait for the next frame
-            list(pool.map(_run, commands))
+            list(pool.map(partial(_run, quiet=True), commands))
     with _timed(seconds, "train"):
         print(_command("train/finetune.py --strategy full --epochs 6"), end="")
     with _timed(seconds, "export"):
@@ -71,12 +72,17 @@ def _command(command: str) -> str:
     return _run(command)
 
 
-def _run(command: str) -> str:
-    """Run one of the project's commands as a user would, in the demo's folder; return what it printed on stdout."""
+def _run(command: str, quiet: bool = False) -> str:
+    """Run one of the project's commands as a user would, in the demo's folder; return what it printed on stdout.
+
+    If `quiet`, what it says on stderr is shown only where it fails.
+    """
     script, *arguments = shlex.split(command)
-    run = subprocess.run([sys.executable, ROOT / script, *arguments], cwd=HOME, stdout=subprocess.PIPE, text=True)
+    stderr = subprocess.PIPE if quiet else None
+    python = [sys.executable, ROOT / script]
+    run = subprocess.run([*python, *arguments], cwd=HOME, stdout=subprocess.PIPE, stderr=stderr, text=True)
     if run.returncode:
-        sys.exit(f"python {command}: ended with {run.returncode}")
+        sys.exit(f"{run.stderr or ''}python {command}: ended with {run.returncode}")
     return run.stdout
 
 
