@@ -197,8 +197,8 @@ class Camera(traitlets.HasTraits):
         me, source = threading.current_thread(), None
         try:
             source = self._reopen() if lost else self._opener(self.source, self._wanted)
+            self.fps = source.fps if source is not None else 0.0
             while not self._closed.is_set() and source is not None:
-                self.fps = source.fps
                 image = source.read()
                 if self._grabber is not me:
                     return  # it hung for so long that another one took over

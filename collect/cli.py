@@ -6,8 +6,9 @@ Exceptions a user can mend, each raised with one line that says what was wrong a
     ├── CameraError      collect/camera.py    no such camera, or it stopped sending
     ├── DatasetError     collect/dataset.py   nothing to read, a label that can't be a folder, a full disk
     ├── ContractError    train/contract.py    a model without a contract, or with one of another version
-    ├── TrainingError    train/               too few labels, weights that can't be had
-    ├── ExportError      export/              a graph that is not what was trained
+    ├── TrainingError    train/weights.py     too few labels, weights that can't be had
+    ├── CheckpointError  train/checkpoint.py  a file that is not a whole checkpoint
+    ├── ExportError      export/parity.py     a graph that is not what was trained
     └── ModelError       live/classifier.py   a model that can't be loaded
 """
 

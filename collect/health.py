@@ -13,8 +13,8 @@ from collect.quality import BLURRED, SIGNATURE, Background, exposure_fault, grey
 from collect.resize import resize
 
 # Largest difference anywhere in two signatures, in grey levels. On recordings of 16 rooms the nearest two frames under
-# different labels are 37 apart; the same picture saved again as JPEG is within 2.
-SAME_PICTURE, NEAR_DUPLICATE = 3, 6
+# different labels are 37 apart; nineteen of twenty pictures saved again as JPEG of quality 70 are within 7.
+SAME_PICTURE, NEAR_DUPLICATE = 8, 6
 ENOUGH_FRAMES, ENOUGH_SESSIONS = 20, 3  # of a label
 IMBALANCE = 3  # times as many frames of one label as of another
 
@@ -115,7 +115,7 @@ def _duplicates(items: list[Item], signatures: np.ndarray) -> tuple[list[Item], 
     labels = np.array([item.label for item in items])
     same, near = set(), set()
     for index in range(1, len(items)):
-        candidates = np.flatnonzero(np.abs(coarse[:index] - coarse[index]).max(axis=1) <= NEAR_DUPLICATE)
+        candidates = np.flatnonzero(np.abs(coarse[:index] - coarse[index]).max(axis=1) <= SAME_PICTURE)
         largest = np.abs(signatures[candidates] - signatures[index]).max(axis=1)
         own = labels[candidates] == labels[index]
         if not near.issuperset(candidates[own & (largest <= NEAR_DUPLICATE)].tolist()):  # one that is kept is like it

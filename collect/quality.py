@@ -33,11 +33,6 @@ def signature(image: np.ndarray) -> np.ndarray:
     return resize(image, SIGNATURE).astype(np.float32).ravel()
 
 
-def difference(one: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the mean absolute difference in grey levels between a signature [D] and each of `others` [N, D]."""
-    return np.abs(others - one).mean(axis=-1)
-
-
 class Background:
     """What stays in place while a session is recorded, to tell whether two sessions show the same place."""
 
@@ -50,8 +45,8 @@ class Background:
     def alike(self, other: Background) -> bool:
         """Say whether both show one place: most of what stays in place in both is the same.
 
-        On recordings of 16 rooms (`rps`, `thumbs`): true for three quarters of the pairs from one room, and for one
-        in twenty of the pairs from two.
+        On recordings of 16 rooms (`rps`, `thumbs`): true for two thirds of the pairs of recordings from one room,
+        and for one in fifty of the pairs from two.
         """
         still = self._still & other._still
         if still.sum() < 60:

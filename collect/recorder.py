@@ -29,8 +29,6 @@ class Recorder:
         """Record at `fps` frames a second, 0 for every frame; `note` goes into the session's line."""
         self.label = check_label(label)
         self.data = Path(data)
-        self.saved: Counter[str] = Counter()  # label -> frames that are on disk, of this recorder
-        self.sessions: Counter[str] = Counter()  # label -> sessions that have a frame on disk, of this recorder
         self.overrun = 0  # frames that were due and did not fit in the queue
         self.session: Session | None = None  # the one that is open
         self._camera, self._fps, self._note = camera, fps, note
@@ -38,7 +36,7 @@ class Recorder:
         self._due = self._last = 0.0  # seconds, of Frame.time
         self._most: int | None = None
         self._taken: list[float] = []  # Frame.time of the frames of the session
-        self._undoable: list[tuple[Session, list[Path]]] = []
+        self._bursts: list[tuple[Session, list[Path]]] = []  # every recording and shot, and its frames on disk
         self._shots: dict[str, Session] = {}  # single shots of a label share a session: one person, place and light
         self._lock = threading.Lock()
         self._queue: queue.Queue = queue.Queue(QUEUE_FRAMES)
@@ -47,6 +45,26 @@ class Recorder:
         self._writer.start()
         if camera.live:
             camera.tap = self.offer
+
+    @property
+    def saved(self) -> Counter[str]:
+        """How many frames of each label this recorder has on disk."""
+        return Counter({label: sum(counts) for label, counts in self._counts().items()})
+
+    @property
+    def sessions(self) -> Counter[str]:
+        """How many sessions of each label have a frame on disk."""
+        return Counter({label: sum(count > 0 for count in counts) for label, counts in self._counts().items()})
+
+    def _counts(self) -> dict[str, list[int]]:
+        """Return each label's frames on disk, by session."""
+        sessions: Counter[Session] = Counter()
+        for session, paths in list(self._bursts):
+            sessions[session] += len(paths)
+        counts: dict[str, list[int]] = {}
+        for session, count in sessions.items():
+            counts.setdefault(session.label, []).append(count)
+        return counts
 
     @property
     def recording(self) -> bool:
@@ -60,7 +78,7 @@ class Recorder:
         with self._lock:
             self._due, self._most, self._taken = float("-inf"), most, []
             self.session = self._new_session()
-            self._undoable.append((self.session, []))
+            self._bursts.append((self.session, []))
 
     def stop(self) -> None:
         """End the session; all of it is on disk when this returns."""
@@ -73,19 +91,17 @@ class Recorder:
         """Save one frame."""
         self.check()
         session = self._shots.setdefault(self.label, self._new_session())
-        self._undoable.append((session, []))
-        self._queue.put((frame, session, self._undoable[-1][1]))
+        self._bursts.append((session, []))
+        self._queue.put((frame, *self._bursts[-1]))
 
     def undo(self) -> int:
         """Take the last session or shot back: its files move to data/.rejected/. Return how many."""
         self.stop()
-        if not self._undoable:
+        if not self._bursts:
             return 0
-        session, paths = self._undoable.pop()
+        session, paths = self._bursts.pop()
         for path in paths:
             reject(self.data, path)
-        self.saved[session.label] -= len(paths)
-        self.sessions[session.label] -= 0 < session.count == len(paths)
         if paths:
             append_line(self.data, {"session": session.id, "label": session.label, "undone": len(paths)})
         return len(paths)
@@ -107,14 +123,13 @@ class Recorder:
             # The grid of due times stays where it is, unless the camera fell a whole period behind it.
             late = frame.time - self._due
             self._due = self._period + (frame.time if late > self._period else self._due)
-            self._most = None if self._most is None else self._most - 1
-            self._taken.append(frame.time)
-            item = (frame, self.session, self._undoable[-1][1])
-            try:
-                self._queue.put(item, block=not self._camera.live)  # a file can wait, a camera can't
+            try:  # a file can wait, a camera can't
+                self._queue.put((frame, *self._bursts[-1]), block=not self._camera.live)
             except queue.Full:
                 self.overrun += 1
                 return False
+            self._most = None if self._most is None else self._most - 1
+            self._taken.append(frame.time)
         return True
 
     def check(self) -> None:
@@ -159,8 +174,6 @@ class Recorder:
             try:
                 if self._error is None:
                     paths.append(session.save(frame.image))
-                    self.saved[session.label] += 1
-                    self.sessions[session.label] += session.count == 1
             except Exception as error:
                 self._error = error
             finally:

@@ -50,7 +50,7 @@ class Synthetic:
         try:
             for key, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)):
                 if key == "seed":
-                    seed = abs(int(value))
+                    seed = int(value)
                 elif key == "fps":
                     self.fps = float(value)
                 elif key == "size":
@@ -59,6 +59,8 @@ class Synthetic:
                     numbered = value == "1"
                 else:
                     raise ValueError(key)
+            if seed is not None and seed < 0:
+                raise ValueError(seed)
             if not (0 < self.fps <= 1000 and 16 <= width <= 7680 and 16 <= height <= 4320):
                 raise ValueError(query)
         except ValueError:

@@ -42,6 +42,10 @@ class Window:
         return self
 
     def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it."""
         cv2.destroyAllWindows()
 
 

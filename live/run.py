@@ -16,7 +16,7 @@ from collect import cli
 from collect.camera import Camera
 from live.classifier import PROVIDERS, Classifier, ModelError
 from live.latency import Latency
-from live.sinks import Changes, JsonLines, Result, Screen, Video, stderr_summary
+from live.sinks import Changes, JsonLines, Result, Screen, Video
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,8 +68,20 @@ def loop(camera: Camera, classifier: Classifier, sinks: list, most: int | None =
     finally:
         for sink in sinks:
             sink.close()
-        stderr_summary(answered, camera.dropped, latency, age, classifier.provider)
+        _say_how_it_went(answered, camera.dropped, latency, age, classifier.provider)
     return answered
+
+
+def _say_how_it_went(frames: int, dropped: int, latency: Latency, age: Latency, provider: str) -> None:
+    if not frames:
+        print("no frame was answered", file=sys.stderr)
+        return
+    print(
+        f"{frames} frames, {dropped} dropped, on {provider}; "
+        f"latency p50 {latency.percentile(50):.1f} ms, p99 {latency.percentile(99):.1f} ms; "
+        f"frame age p50 {age.percentile(50):.1f} ms, p99 {age.percentile(99):.1f} ms",
+        file=sys.stderr,
+    )
 
 
 def find_model(model: Path | None) -> Path:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
+import numpy as np
 
 from collect.camera import Frame
 from collect.cli import UserError
@@ -17,7 +18,8 @@ from live.classifier import Answer
 from live.overlay import annotate
 
 
-class Result(NamedTuple):
+@dataclass
+class Result:
     """One frame, its answer, and how long both took. Times in seconds."""
 
     frame: Frame
@@ -25,6 +27,11 @@ class Result(NamedTuple):
     latency: float  # from the frame in hand to the answer
     age: float  # from the frame's capture to the answer
     fps: float  # answers a second, lately
+
+    @cached_property
+    def picture(self) -> np.ndarray:
+        """The annotated image, uint8 [H, W, 3] BGR: drawn once, however many sinks show it. Not to be changed."""
+        return annotate(self.frame.image, self.answer, self.fps, self.age)
 
 
 class JsonLines:
@@ -81,7 +88,7 @@ class Video:
 
     def __call__(self, result: Result) -> bool:
         """Write one frame; the first decides the size."""
-        picture = annotate(result.frame.image, result.answer, result.fps, result.age)
+        picture = result.picture
         height, width = picture.shape[:2]
         if self._writer is None:
             code = cv2.VideoWriter_fourcc(*"mp4v")
@@ -108,22 +115,9 @@ class Screen:
 
     def __call__(self, result: Result) -> bool:
         """Show one frame; False when the user closed the window."""
-        self._window.show(annotate(result.frame.image, result.answer, result.fps, result.age))
+        self._window.show(result.picture)
         return not self._window.closed
 
     def close(self) -> None:
         """Close the window."""
-        self._window.__exit__()
-
-
-def stderr_summary(frames: int, dropped: int, latency, age, provider: str) -> None:
-    """Say at the end how it went."""
-    if not frames:
-        print("no frame was answered", file=sys.stderr)
-        return
-    print(
-        f"{frames} frames, {dropped} dropped, on {provider}; "
-        f"latency p50 {latency.percentile(50):.1f} ms, p99 {latency.percentile(99):.1f} ms; "
-        f"frame age p50 {age.percentile(50):.1f} ms, p99 {age.percentile(99):.1f} ms",
-        file=sys.stderr,
-    )
+        self._window.close()

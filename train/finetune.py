@@ -82,7 +82,9 @@ def main(argv: list[str] | None = None) -> int:
 
         def on_epoch(line: dict) -> None:
             accuracy = line["held_out_accuracy"]
-            bar.set_postfix_str(f"loss {line['loss']:.3f}" + (f", held-out {accuracy:.3f}" if accuracy else ""))
+            bar.set_postfix_str(
+                f"loss {line['loss']:.3f}" + (f", held-out {accuracy:.3f}" if accuracy is not None else "")
+            )
             bar.update()
 
         train_frames, targets = lesson_part(split.train)
