@@ -80,7 +80,38 @@ def build_network(backbone: str, labels: int, weights: str = "none", seed: int =
     torch.manual_seed(seed)
     model = torchvision.models.get_model(backbone, weights=None)
     source = "random" if weights == "none" else load_pretrained(model, backbone, weights)
+    if hasattr(model, "transform_input"):  # GoogLeNet's and Inception's weights are of another normalisation
+        model.transform_input = weights != "none"
+    if getattr(model, "aux_logits", False):  # second and third heads halfway, which only ImageNet's training used
+        model.aux_logits = False
+        for name in ("aux1", "aux2", "AuxLogits"):
+            if hasattr(model, name):
+                setattr(model, name, None)
     return Network(model, _cut_head(model), labels), source
+
+
+def freeze_front(backbone: nn.Module, share: float) -> None:
+    """Let a share of the backbone's layers, counted from the input, learn no more, and the rest learn."""
+    layers = [layer for layer in backbone.modules() if list(layer.parameters(recurse=False))]
+    for index, layer in enumerate(layers):
+        for parameter in layer.parameters(recurse=False):
+            parameter.requires_grad_(index >= round(share * len(layers)))
+
+
+@torch.no_grad()
+def scaled_size(backbone: nn.Module, size: tuple[int, int], share: float) -> tuple[int, int]:
+    """Return that share of a size (height, width), in steps of 32, or all of it where the backbone takes no other."""
+    smaller = tuple(max(32, round(share * side / 32) * 32) for side in size)
+    if share == 1 or smaller == size:
+        return size
+    was_training, weight = backbone.training, next(backbone.parameters())
+    try:
+        backbone.eval()(torch.zeros(1, 3, *smaller, device=weight.device))
+    except (RuntimeError, AssertionError, ValueError):  # a vision transformer's positions are those of one size
+        return size
+    finally:
+        backbone.train(was_training)
+    return smaller
 
 
 def _cut_head(model: nn.Module) -> int:

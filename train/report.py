@@ -33,6 +33,11 @@ _PAGE = """<!doctype html>
 {{ sessions | length }} session{{ "s" if sessions | length > 1 }} that training never saw{% endif %}.</p>
 {% if sessions %}<details><summary>Which sessions</summary>{{ sessions | join(", ") }}</details>{% endif %}
 {% else %}<p class="warning">Nothing could be held out: no accuracy was measured.</p>{% endif %}
+{% if run.test %}<p class="figure">{{ "%.1f" % (100 * run.test.accuracy) }} %</p>
+<p>of {{ run.test.frames }} test frames, by which nothing was chosen:
+{{ run.test.sessions | join(", ") }}.</p>{% endif %}
+{% if run.split == "frames" %}<p class="warning">The held-out frames were chosen at random: their neighbours were
+trained on. The figure says little about another place.</p>{% endif %}
 {% if run.cut_labels %}<p class="warning">
 This figure is optimistic: {{ run.cut_labels | join(", ") }} had too few
 sessions to hold one out, so their last frames were tested on the first ones. Record more of
@@ -55,8 +60,19 @@ them, in other places.</p>{% endif %}
 {{ mistake.true }} taken for {{ mistake.answer }}, {{ "%.2f" % mistake.confidence }}<br>{{ mistake.file }}</figure>
 {% else %}<p>None.</p>{% endfor %}
 
+{% if score.ece is not none %}
+<h2>Confidence</h2>
+<p>On the average an answer's confidence is {{ "%.1f" % (100 * score.ece) }} points away from how often such answers are
+right (on the frames that it was adjusted on). Below {{ "%.2f" % run.unknown_threshold }} the answer is
+<em>unknown</em>.</p>{% endif %}
+
 <h2>The run</h2>
-<p>Trained on {{ run.frames }} frames in {{ "%.1f" % run.seconds }} s ({{ run.epochs | length }} epochs on
+{% if run.tried | length > 1 %}
+<div class="wide"><table><tr><th>tried</th><th>held-out accuracy</th><th>seconds</th></tr>
+{% for row in run.tried %}<tr><th>{{ row.strategy }}</th><td>{{ row.held_out_accuracy | percent }}</td>
+<td>{{ "%.1f" % row.seconds }}</td></tr>{% endfor %}</table></div>{% endif %}
+<p>{% if run.held_out_learned_later and score.frames %}After it was measured on the held-out frames, it learned them
+too. {% endif %}Trained on {{ run.frames }} frames in {{ "%.1f" % run.seconds }} s ({{ run.epochs | length }} epochs on
 {{ run.device }}). Starting weights: {{ run.weights }}.{% if run.skipped %} Skipped, because they can't be read:
 {{ run.skipped | join("; ") }}.{% endif %}</p>
 </html>

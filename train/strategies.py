@@ -1,156 +1,217 @@
-"""How a network learns from few frames: `head` and `full`.
+"""What of a network learns, and how fast: the field's strategies as settings, and `auto`, which chooses.
 
-Each strategy takes a `Lesson` and changes its network; after every epoch it reports to `lesson.on_epoch`.
+`learn` trains on what is given to train on, judges by what is held out, and fits what its answers mean.
 """
 
 from __future__ import annotations
 
+import copy
+import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 import torch
-from torch import nn
-from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel
 
-from train.augment import augment
-from train.backbones import Network, Normalise
-from train.contract import Contract, preprocess
+from train.augment import Augmentation
+from train.backbones import Network
+from train.calibrate import fit_temperature, fit_threshold, softmax
+from train.contract import Contract
 from train.features import extract_features
+from train.fit import Examples, Settings, fit, fit_head
+from train.foreground import cut_out
 
-BATCH = 32
-DROPOUT = 0.2  # of the features, before the head
-SMOOTHING = 0.1  # of the targets: how much of the probability goes to the other labels
-AVERAGE = 0.98  # how much of the averaged weights stays at each step: the average reaches back about 50 steps
+GROWING = (160 / 224, 192 / 224, 1.0, 1.0)  # the first epochs at a smaller size cost half, and as much is learned
+
+STRATEGIES = {
+    # the backbone stays as it is, so each frame runs through it once
+    "head": Settings(epochs=30, lr=1e-3, weight_decay=1.0, schedule="none", batch=64, smoothing=0.0),
+    # edges and textures stay as ImageNet taught them
+    "partial": Settings(epochs=8, lr=3e-3, backbone_lr=5e-4, learns=0.72, head_first=True, sizes=GROWING),
+    "differential": Settings(epochs=8, lr=3e-3, backbone_lr=3e-4, learns=1.0, head_first=True, sizes=GROWING),
+    "full": Settings(epochs=8, lr=5e-4, backbone_lr=5e-4, learns=1.0, sizes=GROWING),
+    "gradual": Settings(epochs=8, lr=3e-3, backbone_lr=3e-4, learns=1.0, head_first=True, gradual=True),
+    "scratch": Settings(epochs=30, lr=1e-3, backbone_lr=1e-3, learns=1.0, scratch=True),
+}
+LADDER = ("head", "partial", "differential")  # what `auto` tries, the cheapest first
+BUDGET = 120.0  # seconds, for `auto`
+LAST_EPOCHS = 3  # in which `auto` learns what was held out too
 
 
-@dataclass
-class Lesson:
-    """What a strategy needs: the network, frames (uint8 BGR, any size) with their class ids, and the settings."""
+@dataclass(frozen=True)
+class Outcome:
+    """A trained network, with what it is worth on the held-out examples before it learned any of them."""
 
     network: Network
-    contract: Contract
-    frames: list[np.ndarray]
-    targets: torch.Tensor  # int64 [N]
-    held_out_frames: list[np.ndarray]
-    held_out_targets: torch.Tensor
-    epochs: int
-    device: torch.device
-    seed: int = 0
-    on_epoch: Callable[[dict], None] = lambda _: None
-    history: list[dict] = field(default_factory=list)
-
-    def loss(self, logits: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
-        """Cross entropy in which every label counts the same, however many frames it has."""
-        counts = torch.bincount(self.targets, minlength=len(self.contract.labels)).clamp(min=1)
-        weights = len(self.targets) / (len(counts) * counts.to(logits.device, torch.float32))
-        return functional.cross_entropy(logits, targets.to(logits.device), weights, label_smoothing=smoothing)
-
-    def report(self, epoch: int, loss: float, held_out_logits: torch.Tensor) -> None:
-        """Note an epoch: its training loss, and loss and accuracy on the held-out frames."""
-        targets = self.held_out_targets.to(held_out_logits.device)
-        line = {"epoch": epoch, "loss": loss, "held_out_loss": None, "held_out_accuracy": None}
-        if len(targets):
-            line["held_out_loss"] = self.loss(held_out_logits.float(), targets).item()
-            line["held_out_accuracy"] = (held_out_logits.argmax(1) == targets).float().mean().item()
-        self.history.append(line)
-        self.on_epoch(line)
+    contract: Contract  # with the temperature and the threshold
+    strategy: str
+    logits: np.ndarray  # float32 [held out, labels]
+    probabilities: np.ndarray  # float64 [held out, labels]
+    history: list[dict]  # a line for each epoch
+    tried: list[dict]  # each strategy: its name, held-out accuracy (or None) and seconds
 
 
-def train_head(lesson: Lesson) -> None:
-    """Train the head alone on features that are computed once: seconds for the backbone, well under one to learn."""
-    network, device = lesson.network, lesson.device
-    seen = extract_features(network, lesson.frames + lesson.held_out_frames, lesson.contract, device)
-    features, held_out = seen[: len(lesson.frames)], seen[len(lesson.frames) :]
-    targets = lesson.targets.to(device)
-    # Learning on standardised features, then folding that into the head, makes one rate fit every backbone.
-    mean, std = features.mean(0), features.std(0, unbiased=False) + 1e-3
-    features, held_out = (features - mean) / std, (held_out - mean) / std
+class Learner:
+    """Frames to learn from, others to judge by, and a network to begin with, which stays as it is.
 
-    head = network.head.to(device)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3, weight_decay=1.0)
-    shuffle = torch.Generator().manual_seed(lesson.seed)
-    for epoch in range(1, lesson.epochs + 1):
-        total = 0.0
-        for batch in torch.randperm(len(features), generator=shuffle).split(2 * BATCH):
-            loss = lesson.loss(head(features[batch]), targets[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.item() * len(batch)
-        with torch.no_grad():
-            lesson.report(epoch, total / len(features), head(held_out))
-    with torch.no_grad():
-        head.weight /= std
-        head.bias -= head.weight @ mean
-
-
-def train_full(lesson: Lesson) -> None:
-    """Train every layer on augmented frames; what is kept is the average of the weights along the way.
-
-    One-cycle AdamW, a smaller rate for the backbone than for the head, softened targets.
+    `say` gets a line for each thing the user may want to know; `on_epoch` a strategy, how many epochs it has, and the
+    epoch's figures.
     """
-    network, device = lesson.network, lesson.device
-    normalise = Normalise(lesson.contract).to(device)
-    network.to(device, memory_format=torch.channels_last)
-    parts = [list(network.backbone.parameters()), list(network.head.parameters())]
-    optimizer = torch.optim.AdamW([{"params": part} for part in parts], weight_decay=0.02)
-    batches = -(-len(lesson.frames) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [3e-4, 3e-3], total_steps=lesson.epochs * batches, pct_start=0.2
+
+    def __init__(
+        self,
+        network: Network,
+        contract: Contract,
+        train: Examples,
+        held_out: Examples,
+        device: torch.device,
+        seed: int = 0,
+        say: Callable[[str], None] = lambda _: None,
+        on_epoch: Callable[[str, int, dict], None] = lambda *_: None,
+    ):
+        self.network, self.contract, self.train, self.held_out = network, contract, train, held_out
+        self.device, self.seed, self.say, self.on_epoch = device, seed, say, on_epoch
+
+    def learn(self, strategy: str, changes: dict | None = None, budget: float = BUDGET, refit: bool = True) -> Outcome:
+        """Train by one strategy; `changes` are settings in place of its own. Or `auto`: by the best that fits a budget.
+
+        `auto` begins with the cheapest and goes on while the held-out examples gain and `budget` seconds allow. With
+        `refit` the network then learns the held-out examples too, as the measuring is done.
+        """
+        started, changes = time.monotonic(), changes or {}
+        best, tried = None, []
+        for rung in LADDER if strategy == "auto" else (strategy,):
+            left = budget - (time.monotonic() - started)
+            if best and (needed := self._seconds(rung, changes)) > left:
+                self.say(f"{rung} was not tried: about {needed:.0f} s, and {max(0, left):.0f} s of the budget are left")
+                break
+            began = time.monotonic()
+            network, history = self.fit(rung, changes)
+            outcome = self._outcome(network, rung, history)
+            accuracy = _accuracy(outcome, self.held_out)
+            tried.append({"strategy": rung, "held_out_accuracy": accuracy, "seconds": time.monotonic() - began})
+            if best and not (accuracy or 0) > (_accuracy(best, self.held_out) or 0):
+                break
+            best = outcome
+        if refit and len(self.held_out):
+            best = replace(best, network=self._learn_the_rest(best, changes))
+        return replace(best, tried=tried)
+
+    def head_accuracy(self, train: list[bool], held_out: list[bool]) -> float:
+        """Return what a head alone gets on other held-out examples than the learner's own, of all that it has."""
+        everything = self.train + self.held_out
+        ids = everything.class_ids.to(self.device)
+        parts = [(self._features[mask], ids[mask]) for mask in (torch.tensor(train), torch.tensor(held_out))]
+        network = copy.deepcopy(self.network)
+        lines = fit_head(network, self.contract, *parts, replace(STRATEGIES["head"], seed=self.seed))
+        return min(lines, key=lambda line: line["held_out_loss"])["held_out_accuracy"]
+
+    @cached_property
+    def _features(self) -> torch.Tensor:
+        """The untrained backbone's features of all examples: each frame runs through it once."""
+        frames = self.train.frames + self.held_out.frames
+        return extract_features(self.network, frames, self.contract, self.device)
+
+    @cached_property
+    def _augmentation(self) -> Augmentation:
+        return augmentation_of(self.train)
+
+    def fit(self, strategy: str, changes: dict | None = None) -> tuple[Network, list[dict]]:
+        """Train a copy of the network by one strategy; return it and a line for each epoch."""
+        settings = replace(STRATEGIES[strategy], seed=self.seed, **(changes or {}))
+        network = copy.deepcopy(self.network)
+        if strategy == "head" or settings.head_first:
+            head = settings if strategy == "head" else replace(STRATEGIES["head"], seed=self.seed)
+            ids = (self.train.class_ids.to(self.device), self.held_out.class_ids.to(self.device))
+            parts = self._features.split([len(self.train), len(self.held_out)])
+            report = partial(self.on_epoch, strategy, settings.epochs) if strategy == "head" else lambda _: None
+            history = fit_head(network, self.contract, (parts[0], ids[0]), (parts[1], ids[1]), head, report)
+        if strategy != "head":
+            report = partial(self.on_epoch, strategy, settings.epochs)
+            history = fit(
+                network, self.contract, self.train, self.held_out, self._augmentation, settings, self.device, report
+            )
+        return network, history
+
+    def _learn_the_rest(self, outcome: Outcome, changes: dict) -> Network:
+        """Go on from what was kept, on all examples."""
+        everything = self.train + self.held_out
+        settings = replace(STRATEGIES[outcome.strategy], seed=self.seed, **changes)
+        network = copy.deepcopy(outcome.network)
+        if outcome.strategy == "head":
+            ids = everything.class_ids.to(self.device)
+            fit_head(network, self.contract, (self._features, ids), (self._features[:0], ids[:0]), settings)
+            return network
+        rates = {name: getattr(settings, name) / 2 for name in ("lr", "backbone_lr")}
+        settings = replace(settings, **rates, epochs=min(LAST_EPOCHS, settings.epochs), sizes=(1.0,), gradual=False)
+        report = partial(self.on_epoch, "the held-out sessions too", settings.epochs)
+        fit(
+            network,
+            self.contract,
+            everything,
+            everything[:0],
+            augmentation_of(everything),
+            settings,
+            self.device,
+            report,
+        )
+        return network
+
+    def _seconds(self, strategy: str, changes: dict) -> float:
+        """Estimate what a strategy takes, from two batches of it."""
+        settings = replace(STRATEGIES[strategy], seed=self.seed, **changes)
+        sample = self.train[: 2 * settings.batch]
+        augmentation = self._augmentation
+        began = time.monotonic()
+        once = replace(settings, epochs=1, sizes=(1.0,))
+        fit(copy.deepcopy(self.network), self.contract, sample, sample[:0], augmentation, once, self.device)
+        each = (time.monotonic() - began) / len(sample)
+        size = float(np.mean(np.square(settings.sizes)))  # the share of the pixels
+        frames = settings.epochs * size * len(self.train) + LAST_EPOCHS * (len(self.train) + len(self.held_out))
+        return each * frames
+
+    def _outcome(self, network: Network, strategy: str, history: list[dict]) -> Outcome:
+        features = extract_features(network, self.held_out.frames, self.contract, self.device)
+        with torch.no_grad():
+            logits = network.head(features).float().cpu().numpy()
+        contract, probabilities = calibrated(self.contract, logits, self.held_out.class_ids.numpy())
+        return Outcome(network, contract, strategy, logits, probabilities, history, [])
+
+
+def cross_validate(learners: list[Learner], strategy: str, changes: dict, budget: float = BUDGET) -> Outcome:
+    """Judge by each learner's held-out examples in turn, then train once more on all of them.
+
+    `auto` keeps what most of the folds kept. The outcome's logits are of the held-out examples of all folds, in order.
+    """
+    folds = [learner.learn(strategy, changes, budget / len(learners), refit=False) for learner in learners]
+    kept = Counter(fold.strategy for fold in folds).most_common(1)[0][0]
+    first = learners[0]
+    everything = first.train + first.held_out
+    last = Learner(
+        first.network, first.contract, everything, everything[:0], first.device, first.seed, first.say, first.on_epoch
     )
-    average = AveragedModel(network, avg_fn=_running_average)
-    dtype = half_precision(device)
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    rng = np.random.default_rng(lesson.seed)
-    shuffle = torch.Generator().manual_seed(lesson.seed)
-
-    def inputs_of(frames: list[np.ndarray]) -> torch.Tensor:
-        frames = torch.from_numpy(np.stack([preprocess(frame, lesson.contract) for frame in frames])).to(device)
-        return normalise(frames).contiguous(memory_format=torch.channels_last)
-
-    for epoch in range(1, lesson.epochs + 1):
-        network.train()
-        total = 0.0
-        for batch in torch.randperm(len(lesson.frames), generator=shuffle).split(BATCH):
-            inputs = inputs_of([augment(lesson.frames[index], rng) for index in batch])
-            with torch.autocast(device.type, dtype, enabled=dtype is not None):
-                features = network.backbone(inputs)
-            logits = network.head(functional.dropout(features.float(), DROPOUT))
-            loss = lesson.loss(logits, lesson.targets[batch], SMOOTHING)
-            optimizer.zero_grad()
-            scaler.scale(loss).backward()
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            scaler.step(optimizer)
-            scaler.update()
-            schedule.step()
-            average.update_parameters(network)
-            total += loss.item() * len(batch)
-        average.eval()
-        with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype is not None):
-            chunks = range(0, len(lesson.held_out_frames), BATCH)
-            logits = [average(inputs_of(lesson.held_out_frames[start : start + BATCH])) for start in chunks]
-        empty = torch.empty(0, len(lesson.contract.labels))
-        lesson.report(epoch, total / len(lesson.frames), torch.cat(logits) if logits else empty)
-    network.load_state_dict(average.module.state_dict())
+    network, history = last.fit(kept, changes)
+    logits = np.concatenate([fold.logits for fold in folds])
+    class_ids = np.concatenate([learner.held_out.class_ids.numpy() for learner in learners])
+    contract, probabilities = calibrated(first.contract, logits, class_ids)
+    tried = [row for fold in folds for row in fold.tried]
+    return Outcome(network, contract, kept, logits, probabilities, history, tried)
 
 
-def _running_average(average: torch.Tensor, now: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-    """Exponential, with a shorter memory at first: a short training must not end near where it began."""
-    return average.lerp(now, max(1 - AVERAGE, 9 / (10 + steps.item())))
+def calibrated(contract: Contract, logits: np.ndarray, class_ids: np.ndarray) -> tuple[Contract, np.ndarray]:
+    """Return the contract with the temperature and threshold that these held-out logits give, and probabilities."""
+    temperature = fit_temperature(logits, class_ids)
+    probabilities = softmax(logits, temperature)
+    return replace(contract, temperature=temperature, unknown_threshold=fit_threshold(probabilities)), probabilities
 
 
-def half_precision(device: torch.device) -> torch.dtype | None:
-    """Return the 16-bit type that trains faster on this device, or None: bfloat16 where the hardware has it."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return torch.bfloat16 if capabilities.get("avx512_bf16") else None
+def augmentation_of(examples: Examples) -> Augmentation:
+    """Return the augmentation of these examples, with what can be cut out of them."""
+    return Augmentation(examples.frames, cut_out(examples.frames, examples.class_ids.numpy(), examples.sessions))
 
 
-STRATEGIES = {"head": train_head, "full": train_full}
-EPOCHS = {"head": 30, "full": 8}  # unless --epochs says otherwise
+def _accuracy(outcome: Outcome, held_out: Examples) -> float | None:
+    right = outcome.probabilities.argmax(1) == held_out.class_ids.numpy()
+    return float(right.mean()) if len(right) else None
