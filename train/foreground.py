@@ -33,7 +33,7 @@ class Foregrounds:
 
 
 def cut_out(frames: list[np.ndarray], class_ids: np.ndarray, sessions: list[str]) -> Foregrounds | None:
-    """Cut the foregrounds out of frames (uint8 BGR, any size); None where that tells nothing. About 5 ms a frame.
+    """Cut the foregrounds out of frames (uint8 BGR, any size); None where that tells nothing. About 8 ms a frame.
 
     A scene needs at least two labels: what one label shows in all its frames might as well be the background. Two
     labels that show nothing in front mean that the background is what they are about: then it has to stay.
@@ -49,9 +49,9 @@ def cut_out(frames: list[np.ndarray], class_ids: np.ndarray, sessions: list[str]
             jitter = np.minimum(np.median(differences, 0), 12)  # what flickers all the time is not in front
             backgrounds.append(background)
             found = pool.map(lambda pair: _mask(*pair), zip(small[indices], differences - 2.5 * jitter, strict=True))
-            for index, mask in zip(indices, found, strict=True):
-                areas[index] = mask.mean()
-                if SEEN[0] < areas[index] < SEEN[1]:
+            for index, (mask, area) in zip(indices, found, strict=True):
+                areas[index] = area
+                if SEEN[0] < mask.mean() < SEEN[1]:
                     masks[index] = cv2.GaussianBlur(mask, (0, 0), 1)
     cut = ~np.isnan(areas)
     empty_labels = [
@@ -60,7 +60,6 @@ def cut_out(frames: list[np.ndarray], class_ids: np.ndarray, sessions: list[str]
     if not any(mask is not None for mask in masks) or len(empty_labels) > 1:
         return None
     empty = np.isin(class_ids, empty_labels)
-    masks = [None if bare else mask for mask, bare in zip(masks, empty, strict=True)]
     return Foregrounds(masks, backgrounds, empty)
 
 
@@ -91,13 +90,19 @@ def _background(small: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
     """Return what most frames agree on, pixel by pixel: the median of all, or of one label's frames."""
     parts = [small, *(small[class_ids == label] for label in np.unique(class_ids))]
     candidates = np.stack([np.median(part, 0) for part in parts]).astype(np.uint8)
-    votes = [(np.abs(small.astype(np.int16) - candidate).max(3) < NEAR).mean(0) for candidate in candidates]
+    votes = [
+        ((np.maximum(small, candidate) - np.minimum(small, candidate)).max(3) < NEAR).mean(0)
+        for candidate in candidates
+    ]
     best = np.argmax(votes, 0)
     return np.take_along_axis(candidates, best[None, ..., None], 0)[0]
 
 
-def _mask(frame: np.ndarray, difference: np.ndarray) -> np.ndarray:
-    """Cut what differs out of a frame: roughly by the difference, then along the edges that the colours give."""
+def _mask(frame: np.ndarray, difference: np.ndarray) -> tuple[np.ndarray, float]:
+    """Cut what differs out of a frame: roughly by the difference, then along the edges that the colours give.
+
+    Returns the mask, and how much of the frame is surely in front.
+    """
     rough = np.clip((cv2.GaussianBlur(difference.max(2), (0, 0), 1) - 8) / 12, 0, 1)
     rough = cv2.morphologyEx(rough, cv2.MORPH_OPEN, np.ones((3, 3)))
     rough = cv2.morphologyEx(rough, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (11, 11)))
@@ -106,8 +111,12 @@ def _mask(frame: np.ndarray, difference: np.ndarray) -> np.ndarray:
     guess = np.where(rough > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     guess[cv2.dilate(rough, np.ones((9, 9))) < 0.05] = cv2.GC_BGD
     front = guess == cv2.GC_PR_FGD
-    if front.mean() > SEEN[0] / 2 and not front.all():
+    if front.mean() > SEEN[0] and not front.all():
         cv2.setRNGSeed(0)  # of this thread: the same frames give the same masks
-        cv2.grabCut(frame, guess, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
-        front = (guess == cv2.GC_PR_FGD) | (guess == cv2.GC_FGD)
-    return cv2.resize(front.astype(np.float32), (SIDE, SIDE))
+        cv2.grabCut(frame, guess, None, np.zeros((1, 65)), np.zeros((1, 65)), 1, cv2.GC_INIT_WITH_MASK)
+        fine = (guess == cv2.GC_PR_FGD) | (guess == cv2.GC_FGD)
+    else:
+        fine = front
+    # Where most is lost along the edges, the foreground is coloured as the background is: the rough cut is better.
+    front = fine if fine.sum() > front.sum() / 2 else front
+    return cv2.resize(front.astype(np.float32), (SIDE, SIDE)), fine.mean()
