@@ -30,7 +30,18 @@ def test_other_backbones_export_with_parity(backbone, dataset, tmp_path, monkeyp
     from train import finetune
 
     monkeypatch.chdir(tmp_path)
-    arguments = ["--data", str(dataset), "--backbone", backbone, "--weights", "none", "--out", "run"]
+    arguments = [
+        "--data",
+        str(dataset),
+        "--backbone",
+        backbone,
+        "--weights",
+        "none",
+        "--out",
+        "run",
+        "--strategy",
+        "head",
+    ]
     assert finetune.main(arguments) == 0
     assert to_onnx.main([]) == 0  # runs/latest points to it
     assert "the same label as PyTorch on all of 60 real frames" in capsys.readouterr().out

@@ -56,7 +56,7 @@ def test_command(words, home):
         most = "--count" if script == "collect/capture.py" else "--frames"
         arguments += [most, "5"]
     if script == "train/finetune.py":
-        arguments += ["--epochs", "1"]
+        arguments += ["--epochs", "1", "--budget", "1"]
         if "resnet18" in arguments:
             arguments += ["--weights", "none"]
     result = call(script, *arguments, cwd=home)

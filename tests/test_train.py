@@ -308,7 +308,8 @@ def test_temperature_makes_confidence_come_true():
     temperature = fit_temperature(boastful, class_ids)
     assert temperature == pytest.approx(3, rel=0.1)
     assert expected_calibration_error(softmax(boastful, temperature), class_ids) < 0.03
-    assert fit_temperature(np.empty((0, 3)), np.empty(0, int)) == 1
+    assert fit_temperature(np.empty((0, 3)), np.empty(0, int)) == pytest.approx(1)
+    assert fit_temperature(boastful[:12], (boastful[:12].argmax(1) + 1) % 3) < 3  # all wrong, but only a dozen
 
 
 def test_the_threshold_lets_95_of_100_pass():

@@ -63,8 +63,8 @@ them, in other places.</p>{% endif %}
 {% if score.ece is not none %}
 <h2>Confidence</h2>
 <p>On the average an answer's confidence is {{ "%.1f" % (100 * score.ece) }} points away from how often such answers are
-right (on the frames that it was adjusted on). Below {{ "%.2f" % run.unknown_threshold }} the answer is
-<em>unknown</em>.</p>{% endif %}
+right (on the frames that it was adjusted on).{% if run.unknown_threshold %} Below
+{{ "%.2f" % run.unknown_threshold }} the answer is <em>unknown</em>.{% endif %}</p>{% endif %}
 
 <h2>The run</h2>
 {% if run.tried | length > 1 %}

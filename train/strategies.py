@@ -29,7 +29,7 @@ STRATEGIES = {
     # the backbone stays as it is, so each frame runs through it once
     "head": Settings(epochs=30, lr=1e-3, weight_decay=1.0, schedule="none", batch=64, smoothing=0.0),
     # edges and textures stay as ImageNet taught them
-    "partial": Settings(epochs=6, lr=3e-3, backbone_lr=5e-4, learns=0.72, head_first=True, sizes=GROWING),
+    "partial": Settings(epochs=8, lr=3e-3, backbone_lr=5e-4, learns=0.72, head_first=True, sizes=GROWING),
     "differential": Settings(epochs=8, lr=3e-3, backbone_lr=3e-4, learns=1.0, head_first=True, sizes=GROWING),
     "full": Settings(epochs=8, lr=5e-4, backbone_lr=5e-4, learns=1.0, sizes=GROWING),
     "gradual": Settings(epochs=8, lr=3e-3, backbone_lr=3e-4, learns=1.0, head_first=True, gradual=True),
@@ -180,7 +180,8 @@ class Learner:
         features = extract_features(network, self.held_out.frames, self.contract, self.device)
         with torch.no_grad():
             logits = network.head(features).float().cpu().numpy()
-        contract, probabilities = calibrated(self.contract, logits, self.held_out.class_ids.numpy())
+        saw_nothing = strategy != "head" and self._augmentation.knows_nothing
+        contract, probabilities = calibrated(self.contract, logits, self.held_out.class_ids.numpy(), saw_nothing)
         return Outcome(network, contract, strategy, logits, probabilities, history, [])
 
 
@@ -199,16 +200,24 @@ def cross_validate(learners: list[Learner], strategy: str, changes: dict, budget
     network, history = last.fit(kept, changes)
     logits = np.concatenate([fold.logits for fold in folds])
     class_ids = np.concatenate([learner.held_out.class_ids.numpy() for learner in learners])
-    contract, probabilities = calibrated(first.contract, logits, class_ids)
+    saw_nothing = all(fold.contract.unknown_threshold > 0 for fold in folds)
+    contract, probabilities = calibrated(first.contract, logits, class_ids, saw_nothing)
     tried = [row for fold in folds for row in fold.tried]
     return Outcome(network, contract, kept, logits, probabilities, history, tried)
 
 
-def calibrated(contract: Contract, logits: np.ndarray, class_ids: np.ndarray) -> tuple[Contract, np.ndarray]:
-    """Return the contract with the temperature and threshold that these held-out logits give, and probabilities."""
+def calibrated(
+    contract: Contract, logits: np.ndarray, class_ids: np.ndarray, saw_nothing: bool
+) -> tuple[Contract, np.ndarray]:
+    """Return the contract with the temperature and threshold that these held-out logits give, and probabilities.
+
+    The threshold is 0 unless training `saw_nothing`, pictures of no label: only then does a low confidence mean that.
+    With a label for the bare background, it would be the known frames of another room that fall below a threshold.
+    """
     temperature = fit_temperature(logits, class_ids)
     probabilities = softmax(logits, temperature)
-    return replace(contract, temperature=temperature, unknown_threshold=fit_threshold(probabilities)), probabilities
+    threshold = fit_threshold(probabilities) if saw_nothing else 0.0
+    return replace(contract, temperature=temperature, unknown_threshold=threshold), probabilities
 
 
 def augmentation_of(examples: Examples) -> Augmentation:
