@@ -77,7 +77,7 @@ def test_parity_counts_what_disagrees(trained, dataset):
     measured = parity.measure_parity(trained / "model.onnx", model, frames, checkpoint.contract)
     assert measured.frames == 60
     assert measured.agreeing < 20
-    assert measured.largest_difference > 0.5
+    assert measured.largest_difference > 0.1
 
 
 def test_frames_that_are_gone_are_asked_for(run_copy, dataset, tmp_path):
