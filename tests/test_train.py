@@ -21,8 +21,9 @@ from train.backbones import Deployed, Normalise, build_network, freeze_front, sc
 from train.calibrate import expected_calibration_error, fit_temperature, fit_threshold, softmax
 from train.checkpoint import CheckpointError, load_checkpoint
 from train.contract import Contract, ContractError, preprocess
+from train.examples import Examples
 from train.features import extract_features
-from train.fit import OPTIMIZERS, SCHEDULES, Examples, balanced_loss
+from train.fit import OPTIMIZERS, SCHEDULES, balanced_loss
 from train.foreground import cut_out
 from train.split import folds_by_session, split_by_session, take_sessions
 from train.strategies import Learner
@@ -180,6 +181,18 @@ def test_the_head_is_cut_by_one_rule(backbone, size):
         assert network(frames).shape == (2, 3)
 
 
+@pytest.mark.filterwarnings("ignore:The default weight initialization")
+def test_a_network_from_a_checkpoint_is_the_one_that_was_trained(tmp_path):
+    """GoogLeNet's own normalisation must not be lost on the way."""
+    torch.save(torchvision.models.googlenet().state_dict(), tmp_path / "w.pth")
+    trained, _ = build_network("googlenet", 3, str(tmp_path / "w.pth"))
+    again, _ = build_network("googlenet", 3)
+    again.load_state_dict(trained.state_dict())
+    frames = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(trained.eval()(frames), again.eval()(frames))
+
+
 def test_shrinking_first_changes_no_input():
     contract = Contract(labels=("a",), input_size=(224, 224))
     rng = np.random.default_rng(0)
@@ -268,7 +281,10 @@ def test_nothing_is_cut_out_where_it_could_be_the_label(labels, sessions):
     walls = {"a": 90, "b": 200}
     frames = [frame for label, place in zip(labels, sessions, strict=True) for frame in scene(label, wall=walls[place])]
     class_ids = np.repeat(np.arange(len(labels)), 8)
-    assert cut_out(frames, class_ids, [place for place in sessions for _ in range(8)]) is None
+    found = cut_out(frames, class_ids, [place for place in sessions for _ in range(8)])
+    assert not found.backgrounds
+    assert set(found.masks) == {None}
+    assert not found.empty.any()
 
 
 def test_what_was_cut_out_is_shown_before_other_backgrounds():
@@ -368,7 +384,8 @@ def test_head_runs_the_backbone_once_for_each_frame_and_changes_none_of_it(datas
     before = {name: value.clone() for name, value in learner.network.backbone.state_dict().items()}
     ran = []
     learner.network.backbone.register_forward_hook(lambda _, inputs, __: ran.append(len(inputs[0])))
-    network, history = learner.fit("head")
+    outcome = learner.learn("head", refit=False)
+    network, history = outcome.network, outcome.history
     assert sum(ran) == len(learner.train) + len(learner.held_out)
     after = network.backbone.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -497,7 +514,7 @@ def test_the_accuracy_is_that_of_the_checkpoint_on_its_held_out_frames(trained, 
     right = 0
     for name in checkpoint.held_out:
         frame = preprocess(read_image(dataset / name), checkpoint.contract)
-        answer = checkpoint.contract.labels[model(torch.from_numpy(frame[None])).argmax()]
+        answer = checkpoint.contract.labels[model(torch.from_numpy(frame[None]))[0].argmax()]
         right += answer == name.split("/")[0]
     assert right / len(checkpoint.held_out) == checkpoint.contract.trained_on["held_out_accuracy"]
 

@@ -6,6 +6,8 @@ something in the way. No flip: a label may be about a side, and nobody was asked
 
 from __future__ import annotations
 
+from functools import cache
+
 import cv2
 import numpy as np
 
@@ -19,16 +21,17 @@ CLUTTERS = 64  # pictures of clutter to choose from
 class Augmentation:
     """Frames (uint8 BGR, any size) as training shows them: another way each time."""
 
-    def __init__(self, frames: list[np.ndarray], foregrounds: Foregrounds | None = None):
+    def __init__(self, frames: list[np.ndarray], foregrounds: Foregrounds):
         self.frames = frames
         self.foregrounds = foregrounds
-        rng = np.random.default_rng(0)
-        self._clutter = [clutter(rng) for _ in range(CLUTTERS if foregrounds else 0)]
+
+    def __add__(self, other: Augmentation) -> Augmentation:
+        return Augmentation(self.frames + other.frames, self.foregrounds + other.foregrounds)
 
     def __call__(self, index: int, rng: np.random.Generator) -> np.ndarray:
         """Return a changed copy of frame `index`, of the same shape. 1 to 3 ms for 224x224."""
         frame = self.frames[index]
-        if self.foregrounds and rng.random() < ELSEWHERE:
+        if self.foregrounds.backgrounds and rng.random() < ELSEWHERE:
             if (mask := self.foregrounds.masks[index]) is not None:
                 return self._elsewhere(frame, mask, rng)
             if self.foregrounds.empty[index]:
@@ -36,10 +39,18 @@ class Augmentation:
         frame = augment(frame, rng)
         return augment(frame, rng) if rng.random() < 0.5 else frame
 
+    def picture(self, rng: np.random.Generator, rows: int = 6, columns: int = 8, side: int = 224) -> np.ndarray:
+        """Return a picture, uint8 BGR: a row for each of a few frames, itself first, then as it was changed."""
+        lines = []
+        for index in np.linspace(0, len(self.frames) - 1, rows).round().astype(int):
+            shown = [self.frames[index], *(self(index, rng) for _ in range(columns - 1))]
+            lines.append(np.hstack([cv2.resize(frame, (side, side)) for frame in shown]))
+        return np.vstack(lines)
+
     @property
     def knows_nothing(self) -> bool:
         """Whether it can draw pictures of no label: where backgrounds are known, and are no label of their own."""
-        return self.foregrounds is not None and not self.foregrounds.empty.any()
+        return bool(self.foregrounds.backgrounds) and not self.foregrounds.empty.any()
 
     def nothing(self, rng: np.random.Generator) -> np.ndarray:
         """Return a picture of no label, of the shape of one of the frames."""
@@ -47,11 +58,11 @@ class Augmentation:
 
     def _background(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         """Another scene's background, or clutter; any side up, changed as frames are."""
-        choices = self.foregrounds.backgrounds if rng.random() < 0.4 else self._clutter
+        choices = self.foregrounds.backgrounds if rng.random() < 0.4 else clutters()
         size = shape[1], shape[0]
         picture = augment(cv2.resize(_turned(choices[rng.integers(len(choices))], rng), size), rng)
         if rng.random() < 0.3:
-            other = cv2.resize(_turned(self._clutter[rng.integers(CLUTTERS)], rng), size)
+            other = cv2.resize(_turned(clutters()[rng.integers(CLUTTERS)], rng), size)
             picture = cv2.addWeighted(picture, 0.5, other, 0.5, 0)
         return picture
 
@@ -82,6 +93,13 @@ def augment(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.3:
         _cover(frame, rng)
     return frame
+
+
+@cache
+def clutters() -> list[np.ndarray]:
+    """Return the pictures of clutter, the same in every run: over a second to draw, so only once and when needed."""
+    rng = np.random.default_rng(0)
+    return [clutter(rng) for _ in range(CLUTTERS)]
 
 
 def clutter(rng: np.random.Generator, side: int = 224) -> np.ndarray:

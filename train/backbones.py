@@ -43,11 +43,11 @@ class Normalise(nn.Module):
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         """Return the network's input."""
-        return frames.permute(0, 3, 1, 2).float() * self.scale - self.shift
+        return frames.float().permute(0, 3, 1, 2) * self.scale - self.shift  # TensorRT casts before anything else
 
 
 class Deployed(nn.Module):
-    """What is evaluated and exported: frames uint8 [N, H, W, 3] in, probabilities [N, labels] out."""
+    """What is evaluated and exported: frames [N, H, W, 3] in, probabilities [N, labels] and features [N, D] out."""
 
     def __init__(self, network: Network, contract: Contract):
         super().__init__()
@@ -56,9 +56,10 @@ class Deployed(nn.Module):
         self.temperature = contract.temperature
         self.eval()
 
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """Return the probabilities."""
-        return torch.softmax(self.network(self.normalise(frames)) / self.temperature, dim=1)
+    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the probabilities, and the features that they were made from."""
+        features = self.network.backbone(self.normalise(frames))
+        return torch.softmax(self.network.head(features) / self.temperature, dim=1), features
 
 
 def check_backbone(backbone: str) -> None:
@@ -81,7 +82,7 @@ def build_network(backbone: str, labels: int, weights: str = "none", seed: int =
     model = torchvision.models.get_model(backbone, weights=None)
     source = "random" if weights == "none" else load_pretrained(model, backbone, weights)
     if hasattr(model, "transform_input"):  # GoogLeNet's and Inception's weights are of another normalisation
-        model.transform_input = weights != "none"
+        model.transform_input = True  # of random weights too: a checkpoint rebuilds its network around those
     if getattr(model, "aux_logits", False):  # second and third heads halfway, which only ImageNet's training used
         model.aux_logits = False
         for name in ("aux1", "aux2", "AuxLogits"):
@@ -112,6 +113,14 @@ def scaled_size(backbone: nn.Module, size: tuple[int, int], share: float) -> tup
     finally:
         backbone.train(was_training)
     return smaller
+
+
+def half_precision(device: torch.device) -> torch.dtype | None:
+    """Return the 16-bit type that trains faster on this device, or None: bfloat16 where the hardware has it."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return torch.bfloat16 if capabilities.get("avx512_bf16") else None
 
 
 def _cut_head(model: nn.Module) -> int:

@@ -6,15 +6,15 @@ Both are fitted on held-out frames, whose accuracy is that of a new place.
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
 
 KEPT = 0.95  # the share of the known frames that the threshold lets pass
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Return probabilities, float64 [N, labels]."""
-    scaled = logits.astype(np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+    return torch.softmax(torch.from_numpy(logits).double() / temperature, 1).numpy()
 
 
 def fit_temperature(logits: np.ndarray, class_ids: np.ndarray) -> float:
@@ -24,8 +24,8 @@ def fit_temperature(logits: np.ndarray, class_ids: np.ndarray) -> float:
     temperature is 1, give or take a factor of 1.6. Without any it is 1.
     """
     temperatures = np.geomspace(0.1, 10, 201)
-    rows = np.arange(len(logits))
-    losses = [-np.log(softmax(logits, value)[rows, class_ids] + 1e-12).sum() for value in temperatures]
+    scores, targets = torch.from_numpy(logits).double(), torch.from_numpy(class_ids)
+    losses = [cross_entropy(scores / value, targets, reduction="sum").item() for value in temperatures]
     return float(temperatures[np.argmin(np.array(losses) / 10 + 2 * np.log(temperatures) ** 2)])
 
 

@@ -16,7 +16,8 @@ def predict(model: Deployed, frames: list[np.ndarray], contract: Contract, devic
     rows = [np.empty((0, len(contract.labels)), np.float32)]
     for start in range(0, len(frames), 32):
         inputs = np.stack([preprocess(frame, contract) for frame in frames[start : start + 32]])
-        rows.append(model(torch.from_numpy(inputs).to(device)).cpu().numpy())
+        probabilities, _ = model(torch.from_numpy(inputs).to(device))
+        rows.append(probabilities.cpu().numpy())
     return np.concatenate(rows)
 
 

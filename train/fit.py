@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,37 +18,18 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from train.augment import Augmentation
-from train.backbones import Network, Normalise, freeze_front, scaled_size
+from train.backbones import Network, Normalise, freeze_front, half_precision, scaled_size
 from train.contract import Contract, preprocess
+from train.examples import Examples
 
 AVERAGE = 0.98  # how much of the averaged weights stays at each step: the average reaches back about 50 steps
-NOTHING = 0.5  # the weight of pictures of no label, of which there is one for every eight frames
+NOTHING = 1.5  # the weight of pictures of no label, of which there is one for every eight frames
 OPTIMIZERS = {
     "adamw": torch.optim.AdamW,
     "adam": torch.optim.Adam,
     "sgd": lambda groups, **more: torch.optim.SGD(groups, momentum=0.9, **more),
 }
 SCHEDULES = ("one-cycle", "cosine", "step", "none")
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Frames (uint8 BGR, any size), their class ids (int64 [N]) and their sessions."""
-
-    frames: list[np.ndarray]
-    class_ids: torch.Tensor
-    sessions: list[str]
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def __add__(self, other: Examples) -> Examples:
-        return Examples(
-            self.frames + other.frames, torch.cat([self.class_ids, other.class_ids]), self.sessions + other.sessions
-        )
-
-    def __getitem__(self, part: slice) -> Examples:
-        return Examples(self.frames[part], self.class_ids[part], self.sessions[part])
 
 
 @dataclass(frozen=True)
@@ -67,9 +49,7 @@ class Settings:
     batch: int = 32
     patience: int | None = None  # stop after so many epochs without a better held-out loss
     dropout: float = 0.2  # of the features, before the head
-    smoothing: float = 0.1  # of the targets: how much of the probability goes to the other labels
     sizes: tuple[float, ...] = (1.0,)  # of the input, in shares, as the epochs go by: small ones are quicker
-    average: bool = True  # keep the average of the weights instead of the last ones
     seed: int = 0
 
 
@@ -135,7 +115,7 @@ def fit(
     learning = [parameter for parameter in network.backbone.parameters() if parameter.requires_grad]
     groups = [(learning, settings.backbone_lr), (network.head.parameters(), settings.lr)]
     optimizer, schedule = _optimizer(groups, settings, len(train))
-    average = AveragedModel(network, avg_fn=_running_average) if settings.average else None
+    average = AveragedModel(network, avg_fn=_running_average)
     loss_of = balanced_loss(train.class_ids.to(device), len(contract.labels))
     log = _Log(loss_of, held_out.class_ids.to(device), settings.patience, on_epoch)
     dtype = half_precision(device)
@@ -162,7 +142,7 @@ def fit(
         order = torch.randperm(len(train), generator=shuffle).split(settings.batch)
         for batch, inputs in _ahead(order, lambda batch, now=now: _inputs(augmentation, batch, rng, now)):
             logits = network.head(functional.dropout(features_of(network, inputs), settings.dropout))
-            loss = loss_of(logits[: len(batch)], train.class_ids[batch].to(device), settings.smoothing)
+            loss = loss_of(logits[: len(batch)], train.class_ids[batch].to(device))
             if len(inputs) > len(batch):  # what is of no label should be no label more than another
                 loss = loss - NOTHING * functional.log_softmax(logits[len(batch) :], 1).mean()
             optimizer.zero_grad()
@@ -172,11 +152,9 @@ def fit(
             scaler.step(optimizer)
             scaler.update()
             schedule.step()
-            if average:
-                average.update_parameters(network)
+            average.update_parameters(network)
             total += loss.item() * len(batch)
-        model = average.module if average else network
-        model.eval()
+        model = average.module.eval()
         logits = [torch.empty(0, len(contract.labels), device=device)]
         with torch.no_grad():
             for start in range(0, len(held_out), settings.batch):
@@ -194,18 +172,7 @@ def balanced_loss(class_ids: torch.Tensor, labels: int) -> Callable[..., torch.T
     counts = torch.bincount(class_ids, minlength=labels).clamp(min=1)
     weights = len(class_ids) / (labels * counts.float())
 
-    def loss(logits: torch.Tensor, targets: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
-        return functional.cross_entropy(logits, targets, weights, label_smoothing=smoothing)
-
-    return loss
-
-
-def half_precision(device: torch.device) -> torch.dtype | None:
-    """Return the 16-bit type that trains faster on this device, or None: bfloat16 where the hardware has it."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return torch.bfloat16 if capabilities.get("avx512_bf16") else None
+    return partial(functional.cross_entropy, weight=weights)
 
 
 class _Log:

@@ -7,7 +7,6 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,17 +17,17 @@ import torch
 import torchvision
 from tqdm import tqdm
 
-from collect.dataset import Item, UnreadableImage, fingerprint, guessed_sessions, read_image, read_items, write_atomic
-from collect.resize import shrink
+from collect.dataset import Item, fingerprint, write_atomic
+from train import claims
 from train.backbones import INPUT_SIZE, Deployed, build_network, check_backbone
 from train.calibrate import expected_calibration_error
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.contract import Contract
 from train.evaluate import predict, score
-from train.fit import Examples
+from train.examples import Dataset
 from train.report import write_report
 from train.split import Split, folds_by_session, split_by_session, split_frames, take_sessions
-from train.strategies import BUDGET, Learner, Outcome, augmentation_of, cross_validate
+from train.strategies import BUDGET, Learner, augmentation_of, cross_validate
 from train.weights import TrainingError
 
 
@@ -59,9 +58,10 @@ def train(options: Options) -> Path:
     started = time.monotonic()
     check_backbone(options.backbone)
     device = _device(options.device)
-    dataset = _Dataset(options.data)
+    dataset = Dataset(options.data)
     splits, test = _splits(dataset.items, options)
-    _say_splits(splits, options)
+    for line in claims.before(splits, options.split):
+        _say(line)
     out = options.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
     out.mkdir(parents=True, exist_ok=True)  # now: a folder that can't be made is no surprise after training
 
@@ -142,43 +142,17 @@ def train(options: Options) -> Path:
     mistakes = _worst_mistakes(outcome.probabilities, held_out, dataset.frames, dataset.labels)
     write_report(out / "report.html", metrics, mistakes)
     _point_latest_at(out)
-    for line in _claims(outcome, held_out, splits, options, learners[0]):
+    right = outcome.probabilities.argmax(1) == [dataset.labels.index(item.label) for item in held_out]
+    for line in claims.after(right, splits, options.split):
         print(line)
+    if options.split == "frames":
+        print(claims.worth(*_head_both_ways(learners[0], splits[0], options.seed)))
     if tested:
         print(
             f"accuracy {tested['accuracy']:.3f} on {tested['frames']} frames of {len(tested['sessions'])} test sessions"
         )
     print(f"{out / 'checkpoint.pt'}, {metrics['seconds']} s; the report: {out / 'report.html'}")
     return out
-
-
-class _Dataset:
-    """A dataset in memory, its frames as small as `preprocess` allows; what can't be read is named and left out."""
-
-    def __init__(self, folder: Path):
-        self.frames: dict[Path, np.ndarray] = {}
-        self.skipped: list[str] = []
-        items = read_items(folder)
-        for item in tqdm(items, desc="reading", unit="frame", leave=False, disable=None):
-            try:
-                self.frames[item.path] = shrink(read_image(item.path), INPUT_SIZE)
-            except UnreadableImage as error:
-                self.skipped.append(str(error))
-                _say(f"skipped: {error}")
-        if not self.frames:
-            raise TrainingError(f"none of the {len(items)} images in {folder} can be read")
-        self.items = [item for item in items if item.path in self.frames]
-        self.labels = tuple(sorted({item.label for item in self.items}))
-        if len(self.labels) < 2:
-            raise TrainingError(
-                f"only one label in {folder} ({', '.join(self.labels)}): record another with "
-                "python collect/capture.py --label NAME"
-            )
-
-    def examples(self, items: list[Item]) -> Examples:
-        """Return the frames of items, with their class ids and sessions."""
-        ids = torch.tensor([self.labels.index(item.label) for item in items], dtype=torch.int64)
-        return Examples([self.frames[item.path] for item in items], ids, [item.session for item in items])
 
 
 def _splits(items: list[Item], options: Options) -> tuple[list[Split], list[Item]]:
@@ -199,18 +173,13 @@ def _splits(items: list[Item], options: Options) -> tuple[list[Split], list[Item
     return splits, test
 
 
-def show_augmentation(options: Options, path: Path, rows: int = 6, columns: int = 8) -> None:
+def show_augmentation(options: Options, path: Path) -> None:
     """Write a picture of what training sees: a row for each of a few frames, itself first, then as it was changed."""
     if not cv2.haveImageWriter(str(path)):
         raise TrainingError(f"--show-augment {path}: give a name that ends in .png or .jpg")
-    dataset = _Dataset(options.data)
-    augmentation = augmentation_of(dataset.examples(dataset.items))
-    rng = np.random.default_rng(options.seed)
-    lines = []
-    for index in np.linspace(0, len(dataset.items) - 1, rows).round().astype(int):
-        pictures = [augmentation.frames[index], *(augmentation(index, rng) for _ in range(columns - 1))]
-        lines.append(np.hstack([cv2.resize(picture, INPUT_SIZE[::-1]) for picture in pictures]))
-    write_atomic(path, cv2.imencode(path.suffix, np.vstack(lines))[1].tobytes())
+    dataset = Dataset(options.data)
+    picture = augmentation_of(dataset.examples(dataset.items)).picture(np.random.default_rng(options.seed))
+    write_atomic(path, cv2.imencode(path.suffix, picture)[1].tobytes())
 
 
 class _Bar:
@@ -252,56 +221,6 @@ def _figures(probabilities: np.ndarray, items: list[Item], labels: tuple[str, ..
         "ece": expected_calibration_error(probabilities, class_ids) if items else None,
         "sessions": sorted({item.session for item in items}),
     }
-
-
-def _say_splits(splits: list[Split], options: Options) -> None:
-    split = splits[0]
-    if options.split == "frames":
-        _say(
-            f"training on {len(split.train)} frames; held out: {len(split.held_out)} frames at random, their neighbours"
-        )
-        return
-    if guess := guessed_sessions(split.train + split.held_out):
-        _say(guess)
-    if len(splits) > 1:
-        _say(f"cross-validation: {len(splits)} times another {len(splits)}th of the sessions is held out")
-        return
-    sessions = len({item.session for item in split.train})
-    _say(
-        f"training on {len(split.train)} frames of {sessions} sessions; held out: {len(split.held_out)} frames of "
-        f"{len(split.held_out_sessions)} whole sessions"
-    )
-    if split.cut_labels:
-        _say(f"too few sessions to hold one out of {', '.join(split.cut_labels)}: record more, in other places")
-
-
-def _claims(
-    outcome: Outcome, held_out: list[Item], splits: list[Split], options: Options, learner: Learner
-) -> Iterator[str]:
-    """Say how accurate it is, and what that is worth: on frames of sessions that were trained on it is no promise."""
-    labels = outcome.contract.labels
-    right = outcome.probabilities.argmax(1) == [labels.index(item.label) for item in held_out]
-    if options.split == "frames":
-        yield f"accuracy {right.mean():.3f} on {len(right)} frames held out at random"
-        by_frames, by_sessions = _head_both_ways(learner, splits[0], options.seed)
-        yield (
-            f"what that is worth: a head alone gets {by_frames:.3f} on frames held out so, and {by_sessions:.3f} on "
-            "whole sessions; the rest is memory"
-        )
-        return
-    sessions = {session for split in splits for session in split.held_out_sessions}
-    whole = np.array([item.session in sessions for item in held_out], bool)
-    if whole.any():
-        count = f"{len(sessions)} session{'s' * (len(sessions) > 1)}"
-        each = "it was not trained on" if len(splits) == 1 else "each not trained on when it was asked"
-        yield f"accuracy {right[whole].mean():.3f} on {whole.sum()} frames of {count} {each}"
-    if not whole.all():
-        yield (
-            f"accuracy {right[~whole].mean():.3f} on {(~whole).sum()} later frames of sessions it was trained on: "
-            f"optimistic, it says little about another place ({', '.join(splits[0].cut_labels)})"
-        )
-    if not len(right):
-        yield "accuracy: not measured, there was nothing to hold out"
 
 
 def _head_both_ways(learner: Learner, split: Split, seed: int) -> list[float]:
