@@ -45,7 +45,7 @@ def main() -> int:
         with ThreadPoolExecutor(4) as pool:  # four cameras at a time: they mostly wait for the next frame
             list(pool.map(partial(_run, quiet=True), commands))
     with _timed(seconds, "train"):
-        print(_command("train/finetune.py --strategy partial --epochs 10"), end="")
+        print(_command("train/finetune.py --strategy partial --epochs 10 --no-refit"), end="")
     with _timed(seconds, "export"):
         print(_command("export/to_onnx.py"), end="")
     right = answered = 0

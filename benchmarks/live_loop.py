@@ -23,9 +23,11 @@ import torch
 import torchvision
 
 from collect.synthetic import render
-from export.to_onnx import write_onnx
+from export.graph import write_onnx
+from export.metadata import write_metadata
+from export.targets import TARGETS
 from live.classifier import Classifier
-from train.backbones import INPUT_SIZE, Network, build_network
+from train.backbones import INPUT_SIZE, Deployed, Network, build_network
 from train.contract import Contract, preprocess
 
 BLOCKS, FRAMES = 10, 15
@@ -45,7 +47,8 @@ def main() -> None:
         contract = Contract(labels=LABELS, input_size=INPUT_SIZE, trained_on={"backbone": backbone})
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
-            write_onnx(path, network, contract)
+            write_onnx(path, Deployed(network, contract), INPUT_SIZE, TARGETS["desktop"])
+            write_metadata(path, contract, {})
             classifier = Classifier(path, "cpu")
         prepared = {"frames": preprocess(image, contract)[None]}
         contenders = (

@@ -9,9 +9,10 @@ import numpy as np
 import onnxruntime
 
 from collect.cli import UserError
-from train.backbones import Deployed
 from train.contract import Contract, preprocess
-from train.evaluate import predict
+
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}  # of any probability
+SOME = 3  # frames at once, where a file leaves the batch open
 
 
 class ExportError(UserError):
@@ -26,25 +27,37 @@ class Parity:
     agreeing: int
     largest_difference: float  # of any probability
 
-    def require(self, tolerance: float = 1e-4) -> None:
-        """Raise ExportError unless every label agrees and no probability differs by more than `tolerance`."""
-        if self.agreeing < self.frames or not self.largest_difference <= tolerance:
+    def require(self, tolerance: float = TOLERANCE["fp32"]) -> None:
+        """Raise ExportError where a probability differs by more than `tolerance`, or a label does in float32."""
+        labels = self.agreeing == self.frames or tolerance > TOLERANCE["fp32"]  # two labels may be nearly as likely
+        if not (labels and self.largest_difference <= tolerance):
             raise ExportError(
                 f"the exported model is not the trained one: {self.agreeing} of {self.frames} labels agree, "
                 f"largest difference {self.largest_difference:.2g} (allowed {tolerance:g}); no file was written"
             )
 
 
-def measure_parity(onnx_file: Path, model: Deployed, frames: list[np.ndarray], contract: Contract) -> Parity:
-    """Compare a file, in ONNX Runtime on the CPU, with PyTorch on frames (uint8 BGR, any size)."""
-    session = onnxruntime.InferenceSession(str(onnx_file), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    answers = np.concatenate(
-        [session.run(["probabilities"], {name: preprocess(frame, contract)[None]})[0] for frame in frames]
-    )
-    expected = predict(model, frames, contract)
+def compare(answers: np.ndarray, expected: np.ndarray) -> Parity:
+    """Compare probabilities [N, labels]."""
     return Parity(
-        frames=len(frames),
+        frames=len(answers),
         agreeing=int((answers.argmax(1) == expected.argmax(1)).sum()),
         largest_difference=float(np.abs(answers - expected).max()),
     )
+
+
+def answer(file: Path, frames: list[np.ndarray], contract: Contract) -> np.ndarray:
+    """Return the probabilities [N, labels] that an ONNX file gives frames (uint8 BGR, any size), on the CPU."""
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    (value,) = session.get_inputs()
+    batch = value.shape[0] if isinstance(value.shape[0], int) else SOME
+    inputs = batches(frames, contract, np.uint8 if value.type == "tensor(uint8)" else np.float32, batch)
+    rows = [session.run(["probabilities"], {value.name: part})[0] for part in inputs]
+    return np.concatenate(rows)[: len(frames)]
+
+
+def batches(frames: list[np.ndarray], contract: Contract, dtype: type, batch: int) -> list[np.ndarray]:
+    """Return a graph's inputs, [batch, H, W, 3] each, from frames (uint8 BGR, any size); the last is filled up."""
+    inputs = [preprocess(frame, contract) for frame in frames]
+    inputs += inputs[:1] * (-len(inputs) % batch)
+    return [np.stack(inputs[start : start + batch]).astype(dtype) for start in range(0, len(inputs), batch)]

@@ -1,110 +1,269 @@
-"""Export a checkpoint to ONNX, and prove the file before it is there.
+"""Export a checkpoint to ONNX for a device, and prove the file before it is there.
 
     python export/to_onnx.py
-    python export/to_onnx.py --checkpoint runs/my_run/checkpoint.pt --out model.onnx
+    python export/to_onnx.py --precision int8 --out small.onnx
+    python export/to_onnx.py --target jetpack5 --precision fp16 --out jetson.onnx
+    python export/to_onnx.py --format triton --out model_repository
+    python export/to_onnx.py --describe runs/latest/model.onnx
 
-The graph takes frames as `train.contract.preprocess` gives them (uint8 [1, H, W, 3]) and returns probabilities;
-normalisation, temperature and softmax are inside it, the contract is in its metadata.
+The file is written only if the target can read it, and answers as the trained network does, on real frames.
 """
 
 from __future__ import annotations
 
-import contextlib
-import secrets
-import warnings
+import hashlib
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 
 from collect import cli
-from collect.dataset import UnreadableImage, read_image
+from collect.dataset import UnreadableImage, read_image, write_atomic
 from collect.resize import shrink
-from export.parity import ExportError, Parity, measure_parity
-from train.backbones import Deployed, Network
+from export import repository
+from export.graph import fold_normalisation, write_onnx
+from export.metadata import description, write_metadata
+from export.parity import TOLERANCE, ExportError, Parity, answer, batches, compare
+from export.quantize import LEAST_FRAMES, to_half, to_int8, worst_layers
+from export.targets import TARGETS, lint
+from train.backbones import Deployed
 from train.checkpoint import Checkpoint, load_checkpoint
-from train.contract import METADATA_KEY, Contract
+from train.contract import Contract
+from train.evaluate import predict
 
-OPSET = 17  # the newest that JetPack 5's TensorRT reads
-PARITY_FRAMES = 200
+FRAMES = 200  # at most, to prove a file on and as many to learn int8's ranges from
+OPEN_BATCH = 8  # frames at once that an engine is made for, where the batch is left open
+ALLOWED_LOSS = 0.01 + 1e-9  # of the accuracy, by int8: a point, however it is rounded
+OTHER_ANSWERS = 0.1  # the share beyond which int8 is another model, even if it is right as often
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to export for. With `open_batch` the graph takes 1 to `batch` frames at once, else `batch` exactly."""
+
+    target: str = "desktop"
+    precision: str = "fp32"
+    batch: int = 1
+    open_batch: bool = False
+    allow_loss: bool = False
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a written file was measured to be worth, on the same frames as the network it was made from."""
+
+    parity: Parity
+    held_out: int  # frames among them that it was not trained on when it was measured
+    accuracy: float | None  # on those
+    fp32_accuracy: float | None
+    kept_in_float: list[str] = field(default_factory=list)  # layers that int8 would have cost too much in
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Export, check, and print what was proved."""
+    """Export, check, and print what was proved; or describe a file."""
     parser = cli.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, default=Path("runs/latest/checkpoint.pt"))
-    parser.add_argument("--out", type=Path, help="the ONNX file (model.onnx beside the checkpoint)")
+    parser.add_argument("--out", type=Path, help="the ONNX file (model.onnx beside the checkpoint), or the repository")
     parser.add_argument("--data", type=Path, help="where the frames are, if no longer where they were trained on")
+    parser.add_argument("--target", choices=list(TARGETS), default="desktop", help="what it will run on")
+    parser.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32")
+    parser.add_argument("--batch", type=int, help="frames at once (1)")
+    parser.add_argument("--dynamic-batch", action="store_true", help=f"any number up to --batch ({OPEN_BATCH})")
+    parser.add_argument("--allow-loss", action="store_true", help="write int8 even if it loses over a point")
+    parser.add_argument("--format", choices=("onnx", "triton"), default="onnx")
+    parser.add_argument("--describe", type=Path, metavar="FILE", help="tell what an exported file is, and stop")
     options = parser.parse_args(argv)
-    out = options.out or options.checkpoint.parent / "model.onnx"
-    parity = export(options.checkpoint, out, options.data)
-    print(
-        f"{out}: the same label as PyTorch on all of {parity.frames} real frames, "
-        f"largest difference of a probability {parity.largest_difference:.1e}"
-    )
+    if options.describe:
+        print(description(options.describe))
+        return 0
+    if options.batch is not None and not 1 <= options.batch <= 1024:
+        parser.error("--batch: 1 to 1024")
+    if options.format == "triton" and options.target != "desktop":
+        parser.error("--format triton: for --target desktop")
+    open_batch = options.dynamic_batch or options.format == "triton"
+    batch = options.batch or (OPEN_BATCH if open_batch else 1)
+    request = Request(options.target, options.precision, batch, open_batch, options.allow_loss)
+    if options.format == "triton":
+        out = options.out or options.checkpoint.parent / "model_repository"
+        proof = repository.export(out, batch, lambda file: export(options.checkpoint, file, options.data, request))
+    else:
+        out = options.out or options.checkpoint.parent / "model.onnx"
+        proof = export(options.checkpoint, out, options.data, request)
+    for line in _lines(out, request, proof):
+        print(line)
     return 0
 
 
-def export(checkpoint_file: Path, out: Path, data: Path | None = None) -> Parity:
+def export(checkpoint_file: Path, out: Path, data: Path | None = None, request: Request | None = None) -> Proof:
     """Write `out` from a checkpoint, if it passes; raises ExportError and leaves no file if not.
 
-    Parity is measured on the held-out frames, then on trained ones up to `PARITY_FRAMES`, below `data` or where
-    the checkpoint says they were.
+    It is proved on held-out frames, and on trained ones up to `FRAMES`, below `data` or where the checkpoint says.
     """
+    request = request or Request()
     checkpoint = load_checkpoint(checkpoint_file)
-    frames = _frames(checkpoint, data)
-    beside = out.with_name(f".{out.name}.{secrets.token_hex(3)}.tmp")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        write_onnx(beside, checkpoint.network, checkpoint.contract)
-        parity = measure_parity(beside, Deployed(checkpoint.network, checkpoint.contract), frames, checkpoint.contract)
-        parity.require()
-        beside.replace(out)
-    except OSError as error:
-        raise ExportError(f"can't write {out}: {error.strerror}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()
-    return parity
-
-
-def _frames(checkpoint: Checkpoint, data: Path | None) -> list[np.ndarray]:
-    """Read real frames of the dataset, as small as `preprocess` allows."""
-    folder = data or Path(checkpoint.data)
-    frames = []
-    for name in (checkpoint.held_out + checkpoint.trained_on)[:PARITY_FRAMES]:
+    judge = _Judge(checkpoint, data)
+    with tempfile.TemporaryDirectory() as folder:
+        if request.precision == "int8":
+            file, kept = _int8(Path(folder), judge, request)
+        else:
+            file, kept = _float(Path(folder), judge, request), []
+        if complaints := lint(onnx.load(str(file)), TARGETS[request.target]):
+            more = f" (and {len(complaints) - 1} more)" if len(complaints) > 1 else ""
+            raise ExportError(f"{complaints[0]}{more}; no file was written")
+        proof = judge.proof(file, kept)
+        if request.precision in TOLERANCE:
+            proof.parity.require(TOLERANCE[request.precision])
+        write_metadata(file, checkpoint.contract, _record(checkpoint_file, request, proof))
         try:
-            frames.append(shrink(read_image(folder / name), checkpoint.contract.input_size))
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(out, file.read_bytes())
+        except OSError as error:
+            raise ExportError(f"can't write {out}: {error.strerror}") from None
+    return proof
+
+
+class _Judge:
+    """The trained network's answers on real frames, and how good they are where it was not trained on them."""
+
+    def __init__(self, checkpoint: Checkpoint, data: Path | None):
+        self.contract = checkpoint.contract
+        self.model = Deployed(checkpoint.network, self.contract)
+        folder = data or Path(checkpoint.data)
+        self.held_out, self.trained = (
+            _read(_spread(names, FRAMES), folder, self.contract)
+            for names in (checkpoint.held_out, checkpoint.trained_on)
+        )
+        if len(self.trained) < LEAST_FRAMES:  # after cross-validation all were held out
+            self.trained += self.held_out[1::2]
+            self.held_out = self.held_out[::2]
+        self.frames = [frame for frame, _ in (self.held_out + self.trained)[:FRAMES]]
+        if not self.frames:
+            raise ExportError(
+                f"none of the frames it was trained on are in {folder}, so nothing can be proved: "
+                "say where they are with python export/to_onnx.py --data DIR"
+            )
+        self.expected = predict(self.model, self.frames, self.contract)
+        self.class_ids = np.array([self.contract.labels.index(label) for _, label in self.held_out], int)
+
+    def accuracy(self, answers: np.ndarray) -> float | None:
+        """Return the accuracy on the held-out frames, the first of all."""
+        right = answers[: len(self.class_ids)].argmax(1) == self.class_ids
+        return float(right.mean()) if len(right) else None
+
+    def proof(self, file: Path, kept: list[str]) -> Proof:
+        """Ask a file all frames."""
+        answers = answer(file, self.frames, self.contract)
+        parity = compare(answers, self.expected)
+        return Proof(parity, len(self.class_ids), self.accuracy(answers), self.accuracy(self.expected), kept)
+
+    def loss(self, file: Path) -> float:
+        """Return how much accuracy a file lacks, 0 to 1; and where many answers are others, at least their share."""
+        proof = self.proof(file, [])
+        lost = proof.fp32_accuracy - proof.accuracy if len(self.class_ids) else 0.0
+        other = 1 - proof.parity.agreeing / proof.parity.frames
+        return max(lost, other if other > OTHER_ANSWERS else 0.0)
+
+
+def _float(folder: Path, judge: _Judge, request: Request) -> Path:
+    batch = None if request.open_batch else request.batch
+    file = folder / "fp32.onnx"
+    write_onnx(file, judge.model, judge.contract.input_size, TARGETS[request.target], batch)
+    if request.precision == "fp16":
+        file = to_half(file, folder / "fp16.onnx")
+    return file
+
+
+def _int8(folder: Path, judge: _Judge, request: Request) -> tuple[Path, list[str]]:
+    """Write int8, with as many of the layers that it distorts most in float as it takes; return those too."""
+    target, size = TARGETS[request.target], judge.contract.input_size
+    if not judge.held_out and not request.allow_loss:
+        raise ExportError("no held-out frames to judge int8 by: record more sessions, or give --allow-loss")
+    # A GPU does the normalisation for nothing, and a centred picture has more of int8's steps around zero.
+    model = judge.model if target.operators else fold_normalisation(judge.model, size)
+    batch = None if request.open_batch else request.batch
+    source, file = folder / "fp32.onnx", folder / "int8.onnx"
+    write_onnx(source, model, size, target, batch)
+    dtype = np.uint8 if target.uint8_input else np.float32
+    inputs = batches([frame for frame, _ in judge.trained], judge.contract, dtype, batch or 1)
+    to_int8(source, file, inputs, target)
+    loss = judge.loss(file)
+    if loss <= ALLOWED_LOSS or request.allow_loss:
+        return file, []
+    layers = worst_layers(source, file, inputs[:4])
+    count = 1
+    while count <= len(layers) / 2:
+        print(f"int8 loses {100 * loss:.1f} points: trying with {count} layers in float", file=sys.stderr)
+        to_int8(source, file, inputs, target, keep=layers[:count])
+        loss = judge.loss(file)
+        if loss <= ALLOWED_LOSS:
+            return file, layers[:count]
+        count *= 2
+    raise ExportError(
+        f"int8 loses {100 * loss:.1f} points of accuracy on {len(judge.held_out)} held-out frames, even with half of "
+        "its layers in float; no file was written: export fp16, or give --allow-loss"
+    )
+
+
+def _spread(names: list[str], most: int) -> list[str]:
+    """Return up to `most` names, taken evenly from all: they are in order of their labels."""
+    return [
+        names[index] for index in np.unique(np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int))
+    ]
+
+
+def _read(names: list[str], folder: Path, contract: Contract) -> list[tuple[np.ndarray, str]]:
+    """Read frames, as small as `preprocess` allows, and their labels."""
+    frames = []
+    for name in names:
+        try:
+            frames.append((shrink(read_image(folder / name), contract.input_size), name.split("/")[0]))
         except UnreadableImage:
             continue  # moved or deleted since; the others prove as much
-    if not frames:
-        raise ExportError(
-            f"none of the frames it was trained on are in {folder}, so nothing can be proved: "
-            "say where they are with python export/to_onnx.py --data DIR"
-        )
     return frames
 
 
-def write_onnx(path: Path, network: Network, contract: Contract) -> None:
-    """Write a network and its contract as ONNX, unproved: `export` is what proves it."""
-    height, width = contract.input_size
-    with warnings.catch_warnings():
-        # The newer exporter writes no opset below 18; this one serves every JetPack.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.onnx.export(
-            Deployed(network, contract),
-            (torch.zeros(1, height, width, 3, dtype=torch.uint8),),
-            str(path),
-            input_names=["frames"],
-            output_names=["probabilities"],
-            opset_version=OPSET,
-            dynamo=False,
+def _record(checkpoint_file: Path, request: Request, proof: Proof) -> dict:
+    """Return what a file tells of how it was made."""
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "checkpoint_sha256": hashlib.sha256(checkpoint_file.read_bytes()).hexdigest(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+        },
+        **asdict(request),
+        # Smallest, usual and largest number of frames at once: what TensorRT needs to know of an open batch.
+        "profile": [1 if request.open_batch else request.batch, request.batch, request.batch],
+        "proof": asdict(proof),
+    }
+
+
+def _lines(out: Path, request: Request, proof: Proof) -> Iterator[str]:
+    parity = proof.parity
+    yield (
+        f"{out}: {request.precision} for {TARGETS[request.target].device}; the same label as PyTorch on "
+        f"{'all of ' if parity.agreeing == parity.frames else f'{parity.agreeing} of '}{parity.frames} real frames, "
+        f"largest difference of a probability {parity.largest_difference:.1e}"
+    )
+    if request.precision != "fp32" and proof.held_out:
+        yield (
+            f"accuracy on the {proof.held_out} held-out frames among them: {proof.accuracy:.3f}, "
+            f"in fp32 {proof.fp32_accuracy:.3f}"
         )
-    graph = onnx.load(str(path))
-    onnx.helper.set_model_props(graph, {METADATA_KEY: contract.to_json()})
-    onnx.checker.check_model(graph, full_check=True)
-    onnx.save(graph, str(path))
+    if proof.kept_in_float:
+        yield f"kept in float, for the accuracy: {', '.join(proof.kept_in_float)}"
+    if request.precision == "int8" and request.target == "jetpack4":
+        yield "the Nano's GPU has no int8 and will not be quicker with it; a Xavier's has"
 
 
 if __name__ == "__main__":

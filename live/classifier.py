@@ -68,7 +68,8 @@ class Classifier:
             )
         self.contract = Contract.from_json(metadata[METADATA_KEY])
         self._check_graph()
-        self._input = self.session.get_inputs()[0].name
+        frames = self.session.get_inputs()[0]
+        self._dtype = np.uint8 if frames.type == "tensor(uint8)" else np.float32  # older TensorRT takes no uint8
         height, width = self.contract.input_size
         self.classify(np.zeros((height, width, 3), np.uint8))  # the first run allocates and is slow
 
@@ -91,15 +92,23 @@ class Classifier:
 
     def _check_graph(self) -> None:
         """Raise ModelError where the graph does not take or give what its contract says."""
-        shapes = [(array.name, array.type, array.shape) for array in self.session.get_inputs()]
-        expected = ("frames", "tensor(uint8)", [1, *self.contract.input_size, 3])
-        outputs = {array.name: array.shape for array in self.session.get_outputs()}
-        if shapes != [expected] or outputs.get("probabilities") != [1, len(self.contract.labels)]:
+        inputs = [(array.name, array.shape[1:]) for array in self.session.get_inputs()]
+        types = [array.type for array in self.session.get_inputs()]
+        outputs = {array.name: array.shape[1:] for array in self.session.get_outputs()}
+        if (
+            inputs != [("frames", [*self.contract.input_size, 3])]
+            or types not in (["tensor(uint8)"], ["tensor(float)"])
+            or outputs.get("probabilities") != [len(self.contract.labels)]
+        ):
             raise ModelError(f"{self.path}: its graph is not what its contract says, export it again")
+        batch = self.session.get_inputs()[0].shape[0]
+        if isinstance(batch, int) and batch != 1:
+            raise ModelError(f"{self.path} takes {batch} frames at once: export it with --batch 1, or --dynamic-batch")
 
     def classify(self, image: np.ndarray) -> Answer:
         """Answer for one image, uint8 [H, W, 3] BGR."""
-        probabilities = self.session.run(["probabilities"], {self._input: preprocess(image, self.contract)[None]})[0][0]
+        frames = preprocess(image, self.contract)[None].astype(self._dtype, copy=False)
+        probabilities = self.session.run(["probabilities"], {"frames": frames})[0][0]
         best = int(probabilities.argmax())
         confidence = float(probabilities[best])
         if confidence != confidence:

@@ -19,7 +19,9 @@ from conftest import LABELS, REAL_DATA, ROOT, assert_one_line_error, call
 
 from collect.dataset import read_image, read_items
 from collect.synthetic import render
-from export.to_onnx import write_onnx
+from export.graph import write_onnx
+from export.metadata import write_metadata
+from export.targets import TARGETS
 from live import run
 from live.classifier import Classifier, ModelError
 from live.latency import Latency
@@ -218,7 +220,10 @@ def test_a_model_that_answers_nan_is_an_error(run_copy):
     checkpoint = load_checkpoint(run_copy / "checkpoint.pt")
     with torch.no_grad():
         checkpoint.network.head.bias.fill_(float("nan"))
-    write_onnx(run_copy / "nan.onnx", checkpoint.network, checkpoint.contract)
+    contract = checkpoint.contract
+    model = Deployed(checkpoint.network, contract)
+    write_onnx(run_copy / "nan.onnx", model, contract.input_size, TARGETS["desktop"])
+    write_metadata(run_copy / "nan.onnx", contract, {})
     with pytest.raises(ModelError, match="answers with NaN"):
         Classifier(run_copy / "nan.onnx")
 

@@ -37,7 +37,8 @@ def home(tmp_path_factory, dataset, trained):
 
 def test_the_readme_has_commands():
     assert len(COMMANDS) > 10
-    scripts = {"collect/capture.py", "collect/check.py", "train/finetune.py", "export/to_onnx.py", "live/run.py"}
+    scripts = {"collect/capture.py", "collect/check.py", "train/finetune.py", "live/run.py"}
+    scripts |= {"export/to_onnx.py", "export/compare.py"}
     assert {words[1] for words in COMMANDS} == scripts
 
 
@@ -55,6 +56,8 @@ def test_command(words, home):
             arguments += ["--delay", "0"]
         most = "--count" if script == "collect/capture.py" else "--frames"
         arguments += [most, "5"]
+    if script == "export/compare.py":
+        arguments += ["--frames", "5"]
     if script == "train/finetune.py":
         arguments += ["--epochs", "1", "--budget", "1"]
         if "resnet18" in arguments:
