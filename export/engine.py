@@ -86,7 +86,7 @@ def trtexec_command(trtexec: str, model: Path, engine: Path, record: dict) -> li
     command += {"fp32": [], "fp16": ["--fp16"], "int8": ["--int8", "--fp16"]}[record["precision"]]
     if record["open_batch"]:
         height, width = read_metadata(model)[0].input_size
-        for name, batch in zip(("min", "opt", "max"), record["profile"], strict=True):
+        for name, batch in zip(("min", "opt", "max"), record["profile"]):
             command.append(f"--{name}Shapes=frames:{batch}x{height}x{width}x3")
     return command
 
