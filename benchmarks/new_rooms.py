@@ -1,6 +1,6 @@
 """How right a model is in rooms it was never trained in, and how right it says it is: three folds of whole sessions.
 
-    python benchmarks/new_rooms.py DATA [CONTENDER ...] [--seeds 3] [--without LABEL]
+    python benchmarks/new_rooms.py DATA [CONTENDER ...] [--seeds 0 1 2] [--without LABEL]
 
 DATA is a dataset whose sessions are rooms. Sessions are sorted by name; fold k holds out those whose index modulo 3
 is k. Contenders are the strategies of train/finetune.py, as it runs them, and `tutorial`: the thumbs tutorial's recipe

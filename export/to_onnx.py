@@ -16,7 +16,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from collect.dataset import UnreadableImage, read_image, write_atomic
 from collect.resize import shrink
 from export import repository
 from export.graph import fold_normalisation, write_onnx
-from export.metadata import description, write_metadata
+from export.metadata import description, read_metadata, write_metadata
 from export.parity import TOLERANCE, ExportError, Parity, answer, batches, compare
 from export.quantize import LEAST_FRAMES, to_half, to_int8, worst_layers
 from export.targets import TARGETS, lint
@@ -128,6 +128,16 @@ def export(checkpoint_file: Path, out: Path, data: Path | None = None, request: 
         except OSError as error:
             raise ExportError(f"can't write {out}: {error.strerror}") from None
     return proof
+
+
+def request_of(file: Path) -> Request | None:
+    """Return what a file was exported for, to export a newer checkpoint alike; None if it does not say."""
+    try:
+        _, record = read_metadata(file)
+    except cli.UserError:
+        return None
+    known = {entry.name for entry in fields(Request)}
+    return Request(**{name: value for name, value in record.items() if name in known})
 
 
 class _Judge:

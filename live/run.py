@@ -87,7 +87,7 @@ def _say_how_it_went(frames: int, dropped: int, latency: Latency, age: Latency, 
 def find_model(model: Path | None) -> Path:
     """Return the ONNX file to run: `model`, or the newest run's; a checkpoint is exported first.
 
-    An ONNX file older than the checkpoint beside it is exported again.
+    An ONNX file older than the checkpoint beside it is exported again, for the device and the precision that it had.
     """
     if model is None:
         checkpoint = Path("runs/latest/checkpoint.pt")
@@ -100,14 +100,14 @@ def find_model(model: Path | None) -> Path:
         return model
     print(f"exporting {model}", file=sys.stderr)
     try:
-        from export.to_onnx import export
+        from export.to_onnx import export, request_of
     except ImportError as error:
         raise ModelError(
             f"{model} has to be exported first, and {error.name} is not installed here: run "
             "python export/to_onnx.py where it was trained, and bring model.onnx"
         ) from None
     exported = model.with_name("model.onnx")
-    export(model, exported)
+    export(model, exported, request=request_of(exported))
     return exported
 
 

@@ -22,6 +22,7 @@ from collect.synthetic import render
 from export.graph import write_onnx
 from export.metadata import write_metadata
 from export.targets import TARGETS
+from export.to_onnx import Request, export, request_of
 from live import run
 from live.classifier import Classifier, ModelError
 from live.latency import Latency
@@ -109,6 +110,19 @@ def test_newest_run_is_the_default_and_a_newer_checkpoint_is_exported_again(run_
     assert run.main(["--camera", str(clip), "--headless", "--frames", "3"]) == 0
     assert "exporting" in capsys.readouterr().err
     assert model.stat().st_mtime > 1
+
+
+def test_it_is_exported_again_in_the_precision_that_was_chosen(run_copy):
+    checkpoint, model = run_copy / "checkpoint.pt", run_copy / "model.onnx"
+    chosen = Request("jetpack5", "fp16")
+    export(checkpoint, model, request=chosen)
+    os.utime(model, (1, 1))
+    assert run.find_model(checkpoint) == model
+    assert model.stat().st_mtime > 1
+    assert request_of(model) == chosen
+    model.write_bytes(b"no model")
+    run.find_model(checkpoint)
+    assert request_of(model) == Request()
 
 
 def test_a_checkpoint_is_exported_first(run_copy, clip, capsys):
