@@ -3,6 +3,9 @@
 classifier = Classifier("runs/latest/model.onnx")
 answer = classifier.classify(image)             # uint8 [H, W, 3], BGR
 print(answer.label, answer.confidence)
+
+for answer in classifier.watch(Camera(0)):      # the same for each frame, steadied
+    print(answer.label, answer.confidence)
 """
 
 from __future__ import annotations
@@ -11,13 +14,17 @@ import contextlib
 import io
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Iterator
 
 import numpy as np
 import onnxruntime
 
 from collect.cli import UserError, first_line
+from live.smooth import SMOOTHING, Answer, Smoother, verdict
 from train.contract import METADATA_KEY, Contract, ContractError, preprocess
+
+if TYPE_CHECKING:
+    from collect.camera import Camera
 
 # The fastest first; the first that really runs the model is taken.
 PROVIDERS = {
@@ -25,23 +32,17 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
-UNKNOWN = "unknown"
 
 
 class ModelError(UserError):
     """A model that can't be loaded or run."""
 
 
-class Answer(NamedTuple):
-    """What the model says of one frame."""
-
-    label: str  # "unknown" where the confidence is below the contract's threshold
-    confidence: float  # the probability of the likeliest label
-    probabilities: dict[str, float]  # in the contract's order
-
-
 class Classifier:
-    """An ONNX model of export/to_onnx.py with its contract. Raises ModelError, or ContractError without one."""
+    """An ONNX model of export/to_onnx.py with its contract, for one thread at a time.
+
+    Raises ModelError, or ContractError for a model without one.
+    """
 
     def __init__(self, path: Path | str, provider: str | None = None):
         """Load and warm up; `provider` (tensorrt, cuda, cpu) insists on one, else the first that works is taken."""
@@ -68,8 +69,7 @@ class Classifier:
             )
         self.contract = Contract.from_json(metadata[METADATA_KEY])
         self._check_graph()
-        frames = self.session.get_inputs()[0]
-        self._dtype = np.uint8 if frames.type == "tensor(uint8)" else np.float32  # older TensorRT takes no uint8
+        self._bind()
         height, width = self.contract.input_size
         self.classify(np.zeros((height, width, 3), np.uint8))  # the first run allocates and is slow
 
@@ -77,11 +77,14 @@ class Classifier:
         """Open the model on one provider; None where that provider does not work on this machine."""
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
+        settings = {}
+        if name == "tensorrt":  # building an engine takes minutes: it is kept beside the model
+            settings = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(self.path.parent / "engines")}
         try:
             # Older versions of ONNX Runtime know no enable_fallback, and print to stdout as they fall back.
             with contextlib.redirect_stdout(sys.stderr if name == "cpu" else io.StringIO()):
                 session = onnxruntime.InferenceSession(
-                    str(self.path), options, providers=[PROVIDERS[name]], enable_fallback=0
+                    str(self.path), options, providers=[(PROVIDERS[name], settings)], enable_fallback=0
                 )
         except Exception as error:  # ONNX Runtime's errors share no base class
             if name != "cpu":
@@ -105,13 +108,36 @@ class Classifier:
         if isinstance(batch, int) and batch != 1:
             raise ModelError(f"{self.path} takes {batch} frames at once: export it with --batch 1, or --dynamic-batch")
 
+    def _bind(self) -> None:
+        """Bind the input and the output to memory of their own, so that no frame allocates any."""
+        frames = self.session.get_inputs()[0]
+        dtype = np.uint8 if frames.type == "tensor(uint8)" else np.float32  # older TensorRT takes no uint8
+        device = "cpu" if self.provider == "cpu" else "cuda"
+        self._frames = np.zeros((1, *self.contract.input_size, 3), dtype)
+        self._probabilities = np.zeros((1, len(self.contract.labels)), np.float32)
+        self._input = onnxruntime.OrtValue.ortvalue_from_numpy(self._frames, device, 0)  # shared, if on the CPU
+        output = onnxruntime.OrtValue.ortvalue_from_numpy(self._probabilities)
+        self._binding = self.session.io_binding()
+        self._binding.bind_ortvalue_input("frames", self._input)
+        self._binding.bind_ortvalue_output("probabilities", output)
+
+    def probabilities(self, frame: np.ndarray) -> np.ndarray:
+        """Run the model on what `preprocess` gives; return float32 [labels], good until the next call."""
+        self._frames[0] = frame
+        if self.provider != "cpu":
+            self._input.update_inplace(self._frames)
+        self.session.run_with_iobinding(self._binding)
+        return self._probabilities[0]
+
     def classify(self, image: np.ndarray) -> Answer:
         """Answer for one image, uint8 [H, W, 3] BGR."""
-        frames = preprocess(image, self.contract)[None].astype(self._dtype, copy=False)
-        probabilities = self.session.run(["probabilities"], {"frames": frames})[0][0]
-        best = int(probabilities.argmax())
-        confidence = float(probabilities[best])
-        if confidence != confidence:
+        probabilities = self.probabilities(preprocess(image, self.contract)).tolist()
+        if any(value != value for value in probabilities):
             raise ModelError(f"{self.path} answers with NaN: train it again")
-        label = self.contract.labels[best] if confidence >= self.contract.unknown_threshold else UNKNOWN
-        return Answer(label, confidence, dict(zip(self.contract.labels, probabilities.tolist())))
+        return verdict(dict(zip(self.contract.labels, probabilities)), self.contract.unknown_threshold)
+
+    def watch(self, camera: Camera, smoothing: float = SMOOTHING) -> Iterator[Answer]:
+        """Answer each frame of a camera, steadied over `smoothing` seconds (0: not), until it ends."""
+        smooth = Smoother(self.contract.unknown_threshold, smoothing)
+        for frame in camera:
+            yield smooth(self.classify(frame.image), frame.time)

@@ -2,113 +2,116 @@
 
     python live/run.py --camera 0
     python live/run.py --camera clip.mp4 --headless --json
+    python live/run.py --headless --http 8080 --watch
+    python live/run.py --on thumbs_up="mpc play" --on thumbs_down="mpc stop"
 
 Takes the newest run unless --model names an ONNX file; a checkpoint is exported first. Needs no torch but for that.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
-import time
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 from collect import cli
 from collect.camera import Camera
-from live.classifier import PROVIDERS, Classifier, ModelError
-from live.latency import Latency
-from live.sinks import Changes, JsonLines, Result, Screen, Video
+from live.actions import COOL_DOWN, Actions
+from live.classifier import PROVIDERS, Classifier
+from live.loop import loop
+from live.models import Watcher, find_model
+from live.screen import Screen
+from live.sinks import Changes, JsonLines, Video
+from live.smooth import SMOOTHING
+from live.teach import Teacher
 
 
 def main(argv: list[str] | None = None) -> int:
     """Answer every frame until the source, `--frames` or the user ends it."""
-    parser = cli.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--camera", default="0", help="0, http://..., rtsp://..., a file, a folder, synthetic")
-    parser.add_argument("--model", type=Path, help="an ONNX file or a checkpoint (the newest run's)")
-    parser.add_argument("--headless", action="store_true", help="no window")
-    parser.add_argument("--json", action="store_true", help="a JSON object a frame on stdout")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write an annotated video, .mp4")
-    parser.add_argument("--frames", type=int, help="stop after this many frames")
-    parser.add_argument("--provider", choices=list(PROVIDERS), help="insist on an execution provider")
-    options = parser.parse_args(argv)
-    if options.frames is not None and options.frames < 1:
-        parser.error("--frames: at least 1")
-
+    options = _parse(argv)
     classifier = Classifier(find_model(options.model), options.provider)
-    print(f"{classifier.path}: {', '.join(classifier.contract.labels)}; {classifier.provider}", file=sys.stderr)
-    with Camera(options.camera) as camera:
-        sinks = [JsonLines() if options.json else Changes()]
+    labels = classifier.contract.labels
+    print(f"{classifier.path}: {', '.join(labels)}; {classifier.provider}", file=sys.stderr)
+    with ExitStack() as stack:
+        sinks = [Actions(options.on, labels, options.cool_down, options.shell)] if options.on else []
+        camera = stack.enter_context(Camera(options.camera))
+        teach = Teacher(options.data, camera=options.camera, note="corrected live")
+        sinks.append(JsonLines(camera.live) if options.json else Changes(camera.live))
         if options.record:
-            sinks.append(Video(options.record, camera.fps or 30.0))
-        if not options.headless:
-            sinks.append(Screen())
-        loop(camera, classifier, sinks, options.frames)
+            sinks.append(Video(options.record, camera.fps or 30.0, camera.live))
+        if options.save_uncertain:
+            from live.uncertain import Uncertain
+
+            sinks.append(Uncertain(options.save_uncertain))
+        if options.http:
+            from live.web import Web
+
+            sinks.append(Web(*options.http, list(labels), camera, teach))
+            print(f"the page: {sinks[-1].url}", file=sys.stderr)
+        watcher = Watcher(options.model, options.provider) if options.watch else None
+        if watcher:
+            stack.callback(watcher.close)
+        settings = {
+            "smoothing": options.smoothing, "min_hold": options.min_hold, "most": options.frames, "watcher": watcher,
+        }  # fmt: skip
+        if options.headless:
+            loop(camera, classifier, sinks, **settings)
+        else:
+            screen = Screen(camera, teach, classifier.path)
+            _with_window(screen, camera, classifier, [*sinks, screen], settings)
     return 0
 
 
-def loop(camera: Camera, classifier: Classifier, sinks: list, most: int | None = None) -> int:
-    """Answer frames until the camera or a sink ends it, or `most` are answered; return how many were."""
-    latency, age, answered = Latency(), Latency(), 0
-    period = None  # seconds from answer to answer, smoothed
-    last = None
-    try:
-        for frame in camera:
-            started = time.monotonic()
-            answer = classifier.classify(frame.image)
-            now = time.monotonic()
-            latency.add(now - started)
-            age.add(now - frame.captured)
-            if last is not None:
-                period = now - last if period is None else 0.9 * period + 0.1 * (now - last)
-            last = now
-            answered += 1
-            fps = 1 / period if period else 0.0
-            result = Result(frame, answer, now - started, now - frame.captured, fps)
-            if not all([sink(result) for sink in sinks]) or answered == most:
-                break
-    finally:
-        for sink in sinks:
-            sink.close()
-        _say_how_it_went(answered, camera.dropped, latency, age, classifier.provider)
-    return answered
+def _with_window(screen: Screen, camera: Camera, classifier: Classifier, sinks: list, settings: dict) -> None:
+    """Run the loop in a thread of its own, for a window belongs to the main one."""
+    stop = threading.Event()
+    with ThreadPoolExecutor(1, "loop") as pool:
+        running = pool.submit(loop, camera, classifier, sinks, stop=stop, pace=True, **settings)
+        try:
+            screen.run(lambda: not running.done())
+        finally:
+            stop.set()
+    running.result()
 
 
-def _say_how_it_went(frames: int, dropped: int, latency: Latency, age: Latency, provider: str) -> None:
-    if not frames:
-        print("no frame was answered", file=sys.stderr)
-        return
-    print(
-        f"{frames} frames, {dropped} dropped, on {provider}; "
-        f"latency p50 {latency.percentile(50):.1f} ms, p99 {latency.percentile(99):.1f} ms; "
-        f"frame age p50 {age.percentile(50):.1f} ms, p99 {age.percentile(99):.1f} ms",
-        file=sys.stderr,
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = cli.Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("--camera", default="0", help="0, http://..., rtsp://..., a file, a folder, synthetic")
+    parser.add_argument("--model", type=Path, help="an ONNX file or a checkpoint (the newest run's)")
+    parser.add_argument("--watch", action="store_true", help="take a newer model as soon as there is one")
+    parser.add_argument("--provider", choices=list(PROVIDERS), help="insist on an execution provider")
+    parser.add_argument("--frames", type=int, help="stop after this many frames")
+    parser.add_argument(
+        "--smoothing", type=float, default=SMOOTHING, help=f"seconds to average over ({SMOOTHING})"
     )
+    parser.add_argument("--min-hold", type=float, default=0.0, help="seconds until another label counts (0)")
+    parser.add_argument("--on", action="append", metavar="LABEL=COMMAND", help="run a command when it is that label")
+    parser.add_argument("--cool-down", type=float, default=COOL_DOWN, help=f"seconds between two of one ({COOL_DOWN})")
+    parser.add_argument("--shell", action="store_true", help="hand the commands of --on to a shell")
+    parser.add_argument("--headless", action="store_true", help="no window")
+    parser.add_argument("--json", action="store_true", help="a JSON object a frame on stdout")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write an annotated video, .mp4")
+    parser.add_argument(
+        "--http", type=_address, metavar="[ADDRESS:]PORT", help="serve a web page"
+    )
+    parser.add_argument("--save-uncertain", type=Path, metavar="DIR", help="keep the frames it was unsure of")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="where corrections are saved: the dataset")
+    options = parser.parse_args(argv)
+    if options.frames is not None and options.frames < 1:
+        parser.error("--frames: at least 1")
+    for name in ("smoothing", "min_hold", "cool_down"):
+        if not 0 <= getattr(options, name) < float("inf"):
+            parser.error(f"--{name.replace('_', '-')}: seconds, 0 or more")
+    return options
 
 
-def find_model(model: Path | None) -> Path:
-    """Return the ONNX file to run: `model`, or the newest run's; a checkpoint is exported first.
+def _address(text: str) -> tuple[str, int]:
+    from live.web import address_and_port  # only now: the web server takes as long to import as all of the rest
 
-    An ONNX file older than the checkpoint beside it is exported again, for the device and the precision that it had.
-    """
-    if model is None:
-        checkpoint = Path("runs/latest/checkpoint.pt")
-        model = checkpoint.with_name("model.onnx")
-        if not checkpoint.exists() and not model.exists():
-            raise ModelError("no run here yet: train one with python train/finetune.py, or give --model FILE")
-        if checkpoint.exists() and not (model.exists() and model.stat().st_mtime >= checkpoint.stat().st_mtime):
-            model = checkpoint
-    if model.suffix != ".pt":
-        return model
-    print(f"exporting {model}", file=sys.stderr)
-    try:
-        from export.to_onnx import export, request_of
-    except ImportError as error:
-        raise ModelError(
-            f"{model} has to be exported first, and {error.name} is not installed here: run "
-            "python export/to_onnx.py where it was trained, and bring model.onnx"
-        ) from None
-    exported = model.with_name("model.onnx")
-    export(model, exported, request=request_of(exported))
-    return exported
+    return address_and_port(text)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,17 @@
-"""Where answers go: JSON lines, text, an annotated video, a window."""
+"""Where answers go: JSON lines, text, an annotated video. The window is in screen.py, the web page in web.py.
+
+A sink is called with each Result and says whether it can take more. Where it writes may be slow or gone: so it writes
+in a thread of its own, behind a queue that a live camera's loop never waits for.
+"""
 
 from __future__ import annotations
 
 import json
+import queue
+import shutil
+import sys
+import threading
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +22,11 @@ import numpy as np
 from collect.camera import Frame
 from collect.cli import UserError
 from collect.sources import quiet
-from collect.window import Window
-from live.classifier import Answer
 from live.overlay import annotate
+from live.smooth import Answer
+
+LINES, PICTURES = 1000, 15  # what may wait to be written
+KEPT_FREE = 32 << 20  # bytes of the disk that a recording leaves: its index still has to be written
 
 
 @dataclass
@@ -23,58 +34,128 @@ class Result:
     """One frame, its answer, and how long both took. Times in seconds."""
 
     frame: Frame
-    answer: Answer
+    answer: Answer  # steadied
+    raw: Answer  # of this frame alone
     latency: float  # from the frame in hand to the answer
     age: float  # from the frame's capture to the answer
     fps: float  # answers a second, lately
+    provider: str  # which execution provider ran the model
+    labels: tuple[str, ...]  # the model's
 
     @cached_property
     def picture(self) -> np.ndarray:
         """The annotated image, uint8 [H, W, 3] BGR: drawn once, however many sinks show it. Not to be changed."""
-        return annotate(self.frame.image, self.answer, self.fps, self.age)
+        state = f"{self.fps:.0f} FPS, {1000 * self.age:.0f} ms old, {self.provider}"
+        return annotate(self.frame.image, self.answer, state)
 
 
-class JsonLines:
+class Written:
+    """A sink that writes in a thread. Its kinds say what to write (`_prepare`, in the loop) and how (`_write`).
+
+    With a live camera what does not fit in the queue is dropped, and counted; a file's frames are waited for. An error
+    of writing is raised by the next call.
+    """
+
+    def __init__(self, live: bool, most: int):
+        """Let `most` entries wait; `live` says whether the frames come from a camera."""
+        self.dropped = 0
+        self._live = live
+        self._queue: queue.Queue = queue.Queue(most)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
+        self._thread.start()
+
+    def __call__(self, result: Result) -> bool:
+        """Hand it on. Raises what went wrong with the ones before (OSError, UserError)."""
+        if self._error is not None:
+            raise self._error
+        entry = self._prepare(result)
+        if entry is None:
+            return True
+        if not self._live:
+            self._queue.put(entry)
+            return True
+        try:
+            self._queue.put_nowait(entry)
+        except queue.Full:
+            self.dropped += 1
+        return True
+
+    def close(self, wait: float = 5.0) -> None:
+        """Write what still waits, for at most `wait` seconds, and finish. Raises what went wrong."""
+        try:
+            self._queue.put(None, timeout=wait)
+            self._thread.join(wait)
+        except queue.Full:
+            pass  # whoever reads us has stopped: it is left behind
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    def _run(self) -> None:
+        try:
+            while (entry := self._queue.get()) is not None:
+                if self._error is None:  # after one the queue is emptied, so that nobody waits for it
+                    try:
+                        self._write(entry)
+                    except (OSError, UserError, ValueError) as error:
+                        self._error = error
+        finally:
+            try:
+                self._finish()
+            except (OSError, UserError) as error:
+                self._error = self._error or error
+
+    def _prepare(self, result: Result) -> object:
+        raise NotImplementedError
+
+    def _write(self, entry: object) -> None:
+        raise NotImplementedError
+
+    def _finish(self) -> None:
+        """Close what was opened."""
+
+
+class JsonLines(Written):
     """One JSON object a line on stdout, for programs."""
 
-    def __call__(self, result: Result) -> bool:
-        """Write one line."""
-        line = {
-            "frame": result.frame.number,
-            "label": result.answer.label,
-            "confidence": round(result.answer.confidence, 6),
-            "probabilities": {label: round(value, 6) for label, value in result.answer.probabilities.items()},
-            "latency_ms": round(1000 * result.latency, 3),
-            "age_ms": round(1000 * result.age, 3),
-        }
-        print(json.dumps(line), flush=True)
-        return True
+    def __init__(self, live: bool):
+        """See Written."""
+        super().__init__(live, LINES)
 
-    def close(self) -> None:
-        """Nothing to give back."""
+    def _prepare(self, result: Result) -> str:
+        answer = result.answer
+        return json.dumps(
+            {
+                "frame": result.frame.number,
+                "label": answer.label,
+                "confidence": round(answer.confidence, 6),
+                "probabilities": {label: round(value, 6) for label, value in answer.probabilities.items()},
+                "latency_ms": round(1000 * result.latency, 3),
+                "age_ms": round(1000 * result.age, 3),
+            }
+        )
+
+    def _write(self, entry: str) -> None:
+        print(entry, flush=True)
 
 
-class Changes:
+class Changes(JsonLines):
     """One line on stdout whenever the answer changes, for people."""
 
-    def __init__(self):
-        self._last = None
+    _last: str | None = None
 
-    def __call__(self, result: Result) -> bool:
-        """Write a line if the label is another one."""
-        if result.answer.label != self._last:
-            self._last = result.answer.label
-            print(f"{result.frame.time:8.2f} s  {self._last}  {result.answer.confidence:.2f}", flush=True)
-        return True
-
-    def close(self) -> None:
-        """Nothing to give back."""
+    def _prepare(self, result: Result) -> str | None:
+        if result.answer.label == self._last:
+            return None
+        self._last = result.answer.label
+        return f"{result.frame.time:8.2f} s  {self._last}  {result.answer.confidence:.2f}"
 
 
-class Video:
+class Video(Written):
     """An annotated video file (MPEG-4)."""
 
-    def __init__(self, path: Path, fps: float):
+    def __init__(self, path: Path, fps: float, live: bool):
         """Write to `path`, to be played at `fps`. Raises UserError now if that can't be done."""
         if path.suffix.lower() != ".mp4":
             raise UserError(f"--record {path}: give a name that ends in .mp4")
@@ -84,11 +165,17 @@ class Video:
         path.touch()
         quiet()
         self._path, self._fps = path, fps
-        self._writer = None
+        self._writer: cv2.VideoWriter | None = None
+        self._checked = float("-inf")
+        super().__init__(live, PICTURES)
 
-    def __call__(self, result: Result) -> bool:
+    def _prepare(self, result: Result) -> Result:
+        return result
+
+    def _write(self, entry: Result) -> None:
         """Write one frame; the first decides the size."""
-        picture = result.picture
+        self._check_disk()
+        picture = entry.picture
         height, width = picture.shape[:2]
         if self._writer is None:
             code = cv2.VideoWriter_fourcc(*"mp4v")
@@ -97,27 +184,24 @@ class Video:
             if not self._writer.isOpened():
                 raise UserError(f"this OpenCV can't write a video to {self._path}")
         self._writer.write(picture if (width, height) == self._size else cv2.resize(picture, self._size))
-        return True
 
-    def close(self) -> None:
+    def _check_disk(self) -> None:
+        """End in time: OpenCV says nothing of a full disk, and a file without its index can't be played."""
+        now = time.monotonic()
+        if now - self._checked < 1.0:
+            return
+        self._checked = now
+        if shutil.disk_usage(self._path.parent).free < KEPT_FREE:
+            raise UserError(
+                f"--record {self._path}: less than {KEPT_FREE >> 20} MB free, so the recording ended here; "
+                "free some space"
+            )
+
+    def _finish(self) -> None:
         """Finish the file; none is left if there was no frame."""
         if self._writer is None:
             self._path.unlink()
         else:
             self._writer.release()
-
-
-class Screen:
-    """The window on this machine's screen."""
-
-    def __init__(self):
-        self._window = Window("teachcam")
-
-    def __call__(self, result: Result) -> bool:
-        """Show one frame; False when the user closed the window."""
-        self._window.show(result.picture)
-        return not self._window.closed
-
-    def close(self) -> None:
-        """Close the window."""
-        self._window.close()
+            if self.dropped:
+                print(f"--record: {self.dropped} frames left out, it can't be written as fast", file=sys.stderr)

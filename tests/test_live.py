@@ -26,6 +26,7 @@ from export.to_onnx import Request, export, request_of
 from live import run
 from live.classifier import Classifier, ModelError
 from live.latency import Latency
+from live.models import find_model
 from train.backbones import Deployed
 from train.checkpoint import load_checkpoint
 from train.contract import METADATA_KEY, ContractError
@@ -117,11 +118,11 @@ def test_it_is_exported_again_in_the_precision_that_was_chosen(run_copy):
     chosen = Request("jetpack5", "fp16")
     export(checkpoint, model, request=chosen)
     os.utime(model, (1, 1))
-    assert run.find_model(checkpoint) == model
+    assert find_model(checkpoint) == model
     assert model.stat().st_mtime > 1
     assert request_of(model) == chosen
     model.write_bytes(b"no model")
-    run.find_model(checkpoint)
+    find_model(checkpoint)
     assert request_of(model) == Request()
 
 
@@ -141,7 +142,7 @@ def test_records_an_annotated_video(trained, clip, tmp_path):
     assert len(frames) == 10
     original = render("thumbs_up", 77, 1, 320, 240)[0]
     difference = np.abs(frames[0].astype(int) - original).mean(axis=(1, 2))
-    assert difference[:20].mean() > 3 * difference[100:].mean()  # the text is at the top
+    assert difference[:20].mean() > 3 * difference[90:150].mean()  # the text is at the top, the bars below
 
 
 def test_a_live_camera_is_answered_within_a_frame(trained, tmp_path, capsys):

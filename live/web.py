@@ -1,0 +1,369 @@
+"""The live loop as a web page, for a device without a screen: the picture, the answer, and corrections.
+
+web = Web("127.0.0.1", 8080, labels, camera, teach)
+print(web.url)
+web(result)                  # for each answer: takes microseconds, whatever the browsers do
+
+    GET  /         the page
+    GET  /stream   the camera's picture, MJPEG
+    GET  /events   the answers, server-sent events with one JSON object each
+    POST /labels   {"label": X}: what is shown is in truth X
+
+On a loopback address it is open to this machine alone; on any other, to whoever has the token that is in `url`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import hashlib
+import ipaddress
+import json
+import os
+import re
+import secrets
+import socket
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, AsyncIterator, Callable
+
+import cv2
+import numpy as np
+
+from collect.camera import Camera
+from collect.cli import UserError, first_line
+
+try:
+    import uvicorn
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+except ImportError:  # a device that serves no page needs neither
+    uvicorn = None
+
+if TYPE_CHECKING:
+    from live.sinks import Result
+
+PICTURES, EVENTS = 40, 15  # a second and client, at most
+HEARTBEAT = 1.0  # seconds: how often a client hears of the camera when there is no answer
+JPEG_QUALITY = 80
+LONGEST_SIDE = 1280  # pixels of the picture that is sent
+UNSENT = 128 << 10  # bytes that may wait in the system for a slow client: more would be old pictures
+STALLED = 20.0  # seconds until a client that takes nothing is hung up on (Linux)
+CONNECTIONS = 256
+LONGEST_REQUEST = 4096  # bytes of a correction
+
+NO_TOKEN = "This page needs its token: open the whole address that live/run.py printed when it started (?token=...)\n"
+NOT_LOCAL = "This page is for this machine alone: open it as localhost, or start it with --http ADDRESS:PORT\n"
+FOREIGN = "This page takes no corrections from another site\n"
+
+
+def address_and_port(text: str) -> tuple[str, int]:
+    """Read what --http takes: `8080` (this machine alone), `0.0.0.0:8080`, `[::]:8080`, `name:8080`."""
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]:|([^\[\]:/\s]+):)?([0-9]{1,5})", text)
+    if match is None or int(match[3]) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no PORT and no ADDRESS:PORT, as in 8080 or 0.0.0.0:8080")
+    return match[1] or match[2] or "127.0.0.1", int(match[3])
+
+
+class Web:
+    """A sink of the live loop that serves the page, from a thread of its own.
+
+    It keeps the newest result and no more. Each client is sent the newest picture when it has taken the one before,
+    and a picture is encoded once, while somebody watches.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        port: int,
+        labels: list[str],
+        camera: Camera,
+        teach: Callable[[np.ndarray, str], object] | None = None,
+    ):
+        """Serve on `address` and `port` (0: any that is free); the page to open is `url`.
+
+        `labels` are the model's, until a result says otherwise. `teach` is called with an image, uint8 [H, W, 3] BGR,
+        and its true label, in a thread; a UserError it raises is shown on the page. Raises UserError where
+        the port can't be had.
+        """
+        if uvicorn is None:
+            raise UserError("--http needs two more packages: pip install starlette uvicorn")
+        listener = _listen(address, port)
+        bound, self.port = listener.getsockname()[:2]
+        self.token = None if _is_loopback(bound) else secrets.token_urlsafe(24)
+        self.url = f"http://{_reachable(bound)}:{self.port}/" + (f"?token={self.token}" if self.token else "")
+        self._cookie = f"teachcam-{self.port}"  # a browser sends a host's cookies to all of its ports
+        self._page = Path(__file__).with_name("page.html").read_bytes()
+        self._headers = {
+            "Content-Security-Policy": _policy(self._page.decode()),
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+            "X-Frame-Options": "DENY",
+            "Cache-Control": "no-store",
+        }
+        self._labels, self._camera, self._teach = labels, camera, teach
+        self._taught = Counter()
+        self._newest: Result | None = None  # set by the live loop; everything below is the server's thread's
+        self._shown: Result | None = None  # the one whose picture was encoded last
+        self._picture: asyncio.Future | None = None
+        self._clients = self._watchers = 0  # connections that wait for results, and those of them for pictures
+        self._told = False  # whether the server's thread was woken for the newest result
+        self._encoder = ThreadPoolExecutor(1, "encode")
+        self._teacher = ThreadPoolExecutor(1, "teach")
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                self._app, loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None, log_level="error",
+                access_log=False, server_header=False, proxy_headers=False, limit_concurrency=CONNECTIONS,
+            )
+        )  # fmt: skip
+        self._closed = False
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(listener,), name="web", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+
+    def __call__(self, result: Result) -> bool:
+        """Take the newest result."""
+        self._newest = result
+        if self._clients and not self._told and not self._closed:
+            self._told = True  # one wake-up at a time: a server that is busy has no queue of them
+            self._loop.call_soon_threadsafe(self._tell)
+        return True
+
+    def close(self) -> None:
+        """Hang up on everyone and give the port back; a correction being saved is saved."""
+        if self._closed:
+            return
+        self._closed = True
+        self._loop.call_soon_threadsafe(self._closing.set)
+        self._thread.join(5.0)
+        self._encoder.shutdown(wait=False)
+        self._teacher.shutdown()
+
+    def _run(self, listener: socket.socket) -> None:
+        asyncio.run(self._serve(listener))
+
+    async def _serve(self, listener: socket.socket) -> None:
+        self._loop, self._news, self._closing = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+        self._ready.set()
+        serving = asyncio.ensure_future(self._server.serve([listener]))
+        await self._closing.wait()
+        self._tell()
+        self._server.should_exit = True
+        await asyncio.wait([serving], timeout=0.5)
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()  # it does not read, and would be waited for
+        await serving
+
+    def _tell(self) -> None:
+        """Wake every client that waits for a result."""
+        self._told = False
+        self._news.set()
+        self._news = asyncio.Event()
+
+    async def _app(self, scope, receive, send) -> None:
+        """One request, as ASGI has it."""
+        request = Request(scope, receive)
+        refusal = self._refusal(request)
+        response = refusal or await self._respond(request)
+        response.headers.update(self._headers)
+        waits = isinstance(response, StreamingResponse)
+        watches = waits and scope["path"] == "/stream"
+        self._clients += waits
+        self._watchers += watches
+        try:
+            await response(scope, receive, send)
+        finally:
+            self._clients -= waits
+            self._watchers -= watches
+
+    def _refusal(self, request: Request) -> Response | None:
+        """Say why a request is not answered, if it is not."""
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        if self.token is None:
+            if not _is_loopback(_name_in(host)):  # another site's name that was made to point here
+                return PlainTextResponse(NOT_LOCAL, 403)
+        elif not any(secrets.compare_digest(given.encode(), self.token.encode()) for given in self._given(request)):
+            return PlainTextResponse(NO_TOKEN, 403)
+        if request.method not in ("GET", "HEAD") and origin is not None and origin.partition("://")[2] != host:
+            return PlainTextResponse(FOREIGN, 403)
+        return None
+
+    def _given(self, request: Request) -> list[str]:
+        """List the tokens that came with a request."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        given = [request.query_params.get("token"), request.cookies.get(self._cookie)]
+        return [*filter(None, given), *([token.strip()] if scheme.lower() == "token" else [])]
+
+    async def _respond(self, request: Request) -> Response:
+        method, path = request.method, request.scope["path"]
+        allowed = {"/": "GET", "/stream": "GET", "/events": "GET", "/labels": "POST"}.get(path)
+        if allowed is None:
+            return PlainTextResponse("There is nothing here\n", 404)
+        if method != allowed and not (path == "/" and method == "HEAD"):
+            return PlainTextResponse(f"{path} takes {allowed}\n", 405, headers={"Allow": allowed})
+        if path == "/stream":
+            return StreamingResponse(self._pictures(), media_type="multipart/x-mixed-replace; boundary=frame")
+        if path == "/events":
+            return StreamingResponse(self._answers(), media_type="text/event-stream")
+        if path == "/labels":
+            return await self._correct(request)
+        if self.token and request.query_params.get("token"):
+            response = Response(status_code=303, headers={"Location": "./"})
+            response.set_cookie(self._cookie, self.token, httponly=True, samesite="strict")
+            return response
+        return Response(self._page, media_type="text/html")
+
+    async def _newer_than(self, last: Result | None, rate: float) -> Result | None:
+        """Return the newest result, when it is not `last` or a heartbeat has passed; at most `rate` a second."""
+        await asyncio.sleep(1 / rate if last is not None else 0)
+        if self._newest is last and not self._closed:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._news.wait(), HEARTBEAT)
+        return self._newest
+
+    async def _pictures(self) -> AsyncIterator[bytes]:
+        """Yield the newest picture, and the next one when that was taken."""
+        yield b"--frame\r\n"
+        last = None
+        while not self._closed:
+            if await self._newer_than(last, PICTURES) is last:
+                continue
+            if self._picture is None or self._picture.done() and self._shown is not self._newest:
+                self._shown = self._newest
+                self._picture = self._loop.run_in_executor(self._encoder, _encode, self._shown.frame.image)
+            last, picture = self._shown, self._picture
+            jpeg = await asyncio.shield(picture)  # a client that leaves must not cancel it for the others
+            # The boundary follows at once: a browser shows a picture when it knows that it has ended.
+            yield b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n--frame\r\n" % (len(jpeg), jpeg)
+
+    async def _answers(self) -> AsyncIterator[str]:
+        """Yield what the page shows, after each answer and at least every heartbeat."""
+        last = self._newest
+        while not self._closed:
+            yield f"data: {json.dumps(self._state(last))}\n\n"
+            last = await self._newer_than(last, EVENTS)
+
+    def _state(self, result: Result | None) -> dict[str, object]:
+        state = {
+            "camera": "lost" if self._camera.lost else "ok",
+            "dropped": self._camera.dropped,
+            "labels": self._labels if result is None else list(result.labels),
+            "teach": self._teach is not None,
+        }
+        if result is None:
+            return state
+        answer, answered = result.answer, result.frame.captured + result.age
+        return {
+            **state,
+            "frame": result.frame.number,
+            "label": answer.label,
+            "confidence": round(answer.confidence, 4),
+            "probabilities": {label: round(value, 4) for label, value in answer.probabilities.items()},
+            "latency_ms": round(1000 * result.latency, 2),
+            "age_ms": round(1000 * result.age, 2),
+            "since_ms": round(1000 * (time.monotonic() - answered)),
+            "fps": round(result.fps, 1),
+            "provider": result.provider,
+        }
+
+    async def _correct(self, request: Request) -> Response:
+        """Save what is shown under the label that was sent."""
+        if self._teach is None:
+            return _error(404, "corrections are not being taken: start it with a folder to save them in")
+        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+            return _error(415, "send JSON, as application/json")
+        body = b""
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > LONGEST_REQUEST:
+                    return _error(413, f"more than {LONGEST_REQUEST} bytes")
+            label = json.loads(body)["label"]
+        except (ValueError, TypeError, KeyError, RecursionError, ClientDisconnect):
+            return _error(400, 'send {"label": "..."}')
+        result = self._shown if self._watchers and self._shown else self._newest
+        if label not in (self._labels if self._newest is None else self._newest.labels):
+            return _error(400, "the model has no such label")
+        if result is None:
+            return _error(409, "there is no frame yet")
+        try:
+            await self._loop.run_in_executor(self._teacher, self._teach, result.frame.image, label)
+        except UserError as error:
+            return _error(507 if isinstance(error.__context__, OSError) else 409, first_line(error))
+        self._taught[label] += 1
+        return JSONResponse({"label": label, "count": self._taught[label]})
+
+
+def _error(status: int, line: str) -> Response:
+    return JSONResponse({"error": line}, status)
+
+
+def _encode(image: np.ndarray) -> bytes:
+    scale = LONGEST_SIDE / max(image.shape[:2])
+    if scale < 1:
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    """Open the port; its connections inherit how much may wait for a client, and how long."""
+    try:
+        family, _, _, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server(where, family=family, dualstack_ipv6=address == "::" and _dual())
+    except (OSError, UnicodeError) as error:
+        known = isinstance(error, OSError) and not isinstance(error, socket.gaierror)
+        reason = os.strerror(error.errno) if known else "there is no such address"
+        raise UserError(f"--http: can't serve on {address} port {port}: {reason}; give another one") from None
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * STALLED))
+    return listener
+
+
+def _dual() -> bool:
+    return socket.has_dualstack_ipv6()
+
+
+def _policy(page: str) -> str:
+    """Return a Content-Security-Policy under which nothing runs but what is written in `page` itself."""
+
+    def hashes(tag: str) -> str:
+        inside = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in inside]
+        return " ".join(f"'sha256-{digest}'" for digest in digests)
+
+    return (
+        f"default-src 'self'; script-src {hashes('script')}; style-src {hashes('style')}; img-src 'self' data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
+    )
+
+
+def _name_in(host: str) -> str:
+    """Return what stands before the port in a Host header."""
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return name.lower() == "localhost" or ipaddress.ip_address(name.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def _reachable(bound: str) -> str:
+    """Return the address to open: of a server on all addresses, the one this machine has in its network."""
+    if ipaddress.ip_address(bound.partition("%")[0]).is_unspecified:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect(("192.0.2.1", 9))  # sends nothing: it only chooses the interface
+                bound = probe.getsockname()[0]
+            except OSError:
+                bound = socket.gethostname()
+    return f"[{bound}]" if ":" in bound else bound
