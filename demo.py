@@ -52,7 +52,7 @@ def main() -> int:
     with _timed(seconds, "live"):
         for room in UNSEEN_ROOMS:
             frames = round(30 * SECONDS_PER_LABEL * len(LABELS))
-            arguments = f"--camera synthetic?seed={room} --frames {frames} --headless --json"
+            arguments = f"--camera synthetic?seed={room} --frames {frames} --smoothing 0 --headless --json"
             lines = _command(f"live/run.py {arguments} --record live_{room}.mp4")
             answers = [json.loads(line) for line in lines.splitlines()]
             right += sum(answer["label"] == label_at(answer["frame"]) for answer in answers)

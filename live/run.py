@@ -84,9 +84,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--watch", action="store_true", help="take a newer model as soon as there is one")
     parser.add_argument("--provider", choices=list(PROVIDERS), help="insist on an execution provider")
     parser.add_argument("--frames", type=int, help="stop after this many frames")
-    parser.add_argument(
-        "--smoothing", type=float, default=SMOOTHING, help=f"seconds to average over ({SMOOTHING})"
-    )
+    parser.add_argument("--smoothing", type=float, default=SMOOTHING, help=f"seconds to average over ({SMOOTHING})")
     parser.add_argument("--min-hold", type=float, default=0.0, help="seconds until another label counts (0)")
     parser.add_argument("--on", action="append", metavar="LABEL=COMMAND", help="run a command when it is that label")
     parser.add_argument("--cool-down", type=float, default=COOL_DOWN, help=f"seconds between two of one ({COOL_DOWN})")
@@ -94,9 +92,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--headless", action="store_true", help="no window")
     parser.add_argument("--json", action="store_true", help="a JSON object a frame on stdout")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write an annotated video, .mp4")
-    parser.add_argument(
-        "--http", type=_address, metavar="[ADDRESS:]PORT", help="serve a web page"
-    )
+    parser.add_argument("--http", type=_address, metavar="[ADDRESS:]PORT", help="serve a web page")
     parser.add_argument("--save-uncertain", type=Path, metavar="DIR", help="keep the frames it was unsure of")
     parser.add_argument("--data", type=Path, default=Path("data"), help="where corrections are saved: the dataset")
     options = parser.parse_args(argv)
@@ -109,8 +105,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _address(text: str) -> tuple[str, int]:
-    from live.web import address_and_port  # only now: the web server takes as long to import as all of the rest
-
+    try:
+        from live.access import address_and_port  # only now: a web server takes as long to import as all of the rest
+    except ImportError:
+        raise cli.UserError("--http needs two more packages: pip install starlette uvicorn") from None
     return address_and_port(text)
 
 

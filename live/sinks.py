@@ -121,6 +121,7 @@ class JsonLines(Written):
 
     def __init__(self, live: bool):
         """See Written."""
+        self._stdout = sys.stdout  # the real one: while a model is loaded sys.stdout is another, for every thread
         super().__init__(live, LINES)
 
     def _prepare(self, result: Result) -> str:
@@ -137,7 +138,7 @@ class JsonLines(Written):
         )
 
     def _write(self, entry: str) -> None:
-        print(entry, flush=True)
+        print(entry, file=self._stdout, flush=True)
 
 
 class Changes(JsonLines):

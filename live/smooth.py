@@ -11,7 +11,7 @@ import math
 from typing import NamedTuple
 
 UNKNOWN = "unknown"
-SMOOTHING = 0.1  # seconds
+SMOOTHING = 0.15  # seconds: the least that bridges a spoilt frame in five (benchmarks/steady.py), 3 to 4 frames late
 
 
 class Answer(NamedTuple):

@@ -14,36 +14,28 @@ On a loopback address it is open to this machine alone; on any other, to whoever
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import base64
 import contextlib
 import hashlib
-import ipaddress
 import json
-import os
 import re
-import secrets
 import socket
 import threading
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, AsyncIterator, Callable
 
 import cv2
 import numpy as np
+import uvicorn
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from collect.camera import Camera
 from collect.cli import UserError, first_line
-
-try:
-    import uvicorn
-    from starlette.requests import ClientDisconnect, Request
-    from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
-except ImportError:  # a device that serves no page needs neither
-    uvicorn = None
+from live.access import Access, listen
 
 if TYPE_CHECKING:
     from live.sinks import Result
@@ -52,22 +44,8 @@ PICTURES, EVENTS = 40, 15  # a second and client, at most
 HEARTBEAT = 1.0  # seconds: how often a client hears of the camera when there is no answer
 JPEG_QUALITY = 80
 LONGEST_SIDE = 1280  # pixels of the picture that is sent
-UNSENT = 128 << 10  # bytes that may wait in the system for a slow client: more would be old pictures
-STALLED = 20.0  # seconds until a client that takes nothing is hung up on (Linux)
 CONNECTIONS = 256
 LONGEST_REQUEST = 4096  # bytes of a correction
-
-NO_TOKEN = "This page needs its token: open the whole address that live/run.py printed when it started (?token=...)\n"
-NOT_LOCAL = "This page is for this machine alone: open it as localhost, or start it with --http ADDRESS:PORT\n"
-FOREIGN = "This page takes no corrections from another site\n"
-
-
-def address_and_port(text: str) -> tuple[str, int]:
-    """Read what --http takes: `8080` (this machine alone), `0.0.0.0:8080`, `[::]:8080`, `name:8080`."""
-    match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]:|([^\[\]:/\s]+):)?([0-9]{1,5})", text)
-    if match is None or int(match[3]) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no PORT and no ADDRESS:PORT, as in 8080 or 0.0.0.0:8080")
-    return match[1] or match[2] or "127.0.0.1", int(match[3])
 
 
 class Web:
@@ -83,21 +61,17 @@ class Web:
         port: int,
         labels: list[str],
         camera: Camera,
-        teach: Callable[[np.ndarray, str], object] | None = None,
+        teach: Callable[[np.ndarray, str], int] | None = None,
     ):
         """Serve on `address` and `port` (0: any that is free); the page to open is `url`.
 
         `labels` are the model's, until a result says otherwise. `teach` is called with an image, uint8 [H, W, 3] BGR,
-        and its true label, in a thread; a UserError it raises is shown on the page. Raises UserError where
-        the port can't be had.
+        and its true label, in a thread, and returns how many it has saved; a UserError it raises is shown on the page.
+        Raises UserError where the port can't be had.
         """
-        if uvicorn is None:
-            raise UserError("--http needs two more packages: pip install starlette uvicorn")
-        listener = _listen(address, port)
-        bound, self.port = listener.getsockname()[:2]
-        self.token = None if _is_loopback(bound) else secrets.token_urlsafe(24)
-        self.url = f"http://{_reachable(bound)}:{self.port}/" + (f"?token={self.token}" if self.token else "")
-        self._cookie = f"teachcam-{self.port}"  # a browser sends a host's cookies to all of its ports
+        listener = listen(address, port)
+        self._access = Access(*listener.getsockname()[:2])
+        self.url = self._access.url
         self._page = Path(__file__).with_name("page.html").read_bytes()
         self._headers = {
             "Content-Security-Policy": _policy(self._page.decode()),
@@ -108,7 +82,6 @@ class Web:
             "Cache-Control": "no-store",
         }
         self._labels, self._camera, self._teach = labels, camera, teach
-        self._taught = Counter()
         self._newest: Result | None = None  # set by the live loop; everything below is the server's thread's
         self._shown: Result | None = None  # the one whose picture was encoded last
         self._picture: asyncio.Future | None = None
@@ -118,8 +91,9 @@ class Web:
         self._teacher = ThreadPoolExecutor(1, "teach")
         self._server = uvicorn.Server(
             uvicorn.Config(
-                self._app, loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None, log_level="error",
-                access_log=False, server_header=False, proxy_headers=False, limit_concurrency=CONNECTIONS,
+                self._app, interface="asgi3", loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None,
+                log_level="error", access_log=False, server_header=False, proxy_headers=False,
+                limit_concurrency=CONNECTIONS,
             )
         )  # fmt: skip
         self._closed = False
@@ -170,8 +144,7 @@ class Web:
     async def _app(self, scope, receive, send) -> None:
         """One request, as ASGI has it."""
         request = Request(scope, receive)
-        refusal = self._refusal(request)
-        response = refusal or await self._respond(request)
+        response = self._access.refusal(request) or await self._respond(request)
         response.headers.update(self._headers)
         waits = isinstance(response, StreamingResponse)
         watches = waits and scope["path"] == "/stream"
@@ -182,24 +155,6 @@ class Web:
         finally:
             self._clients -= waits
             self._watchers -= watches
-
-    def _refusal(self, request: Request) -> Response | None:
-        """Say why a request is not answered, if it is not."""
-        host, origin = request.headers.get("host", ""), request.headers.get("origin")
-        if self.token is None:
-            if not _is_loopback(_name_in(host)):  # another site's name that was made to point here
-                return PlainTextResponse(NOT_LOCAL, 403)
-        elif not any(secrets.compare_digest(given.encode(), self.token.encode()) for given in self._given(request)):
-            return PlainTextResponse(NO_TOKEN, 403)
-        if request.method not in ("GET", "HEAD") and origin is not None and origin.partition("://")[2] != host:
-            return PlainTextResponse(FOREIGN, 403)
-        return None
-
-    def _given(self, request: Request) -> list[str]:
-        """List the tokens that came with a request."""
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        given = [request.query_params.get("token"), request.cookies.get(self._cookie)]
-        return [*filter(None, given), *([token.strip()] if scheme.lower() == "token" else [])]
 
     async def _respond(self, request: Request) -> Response:
         method, path = request.method, request.scope["path"]
@@ -214,11 +169,7 @@ class Web:
             return StreamingResponse(self._answers(), media_type="text/event-stream")
         if path == "/labels":
             return await self._correct(request)
-        if self.token and request.query_params.get("token"):
-            response = Response(status_code=303, headers={"Location": "./"})
-            response.set_cookie(self._cookie, self.token, httponly=True, samesite="strict")
-            return response
-        return Response(self._page, media_type="text/html")
+        return self._access.welcome(request) or Response(self._page, media_type="text/html")
 
     async def _newer_than(self, last: Result | None, rate: float) -> Result | None:
         """Return the newest result, when it is not `last` or a heartbeat has passed; at most `rate` a second."""
@@ -229,18 +180,18 @@ class Web:
         return self._newest
 
     async def _pictures(self) -> AsyncIterator[bytes]:
-        """Yield the newest picture, and the next one when that was taken."""
+        """Yield the newest picture, and the next one when that was taken; the same again each heartbeat."""
         yield b"--frame\r\n"
         last = None
         while not self._closed:
-            if await self._newer_than(last, PICTURES) is last:
+            if await self._newer_than(last, PICTURES) is None:
                 continue
-            if self._picture is None or self._picture.done() and self._shown is not self._newest:
+            if self._picture is None or (self._picture.done() and self._shown is not self._newest):
                 self._shown = self._newest
                 self._picture = self._loop.run_in_executor(self._encoder, _encode, self._shown.frame.image)
             last, picture = self._shown, self._picture
             jpeg = await asyncio.shield(picture)  # a client that leaves must not cancel it for the others
-            # The boundary follows at once: a browser shows a picture when it knows that it has ended.
+            # Without a newer one the same is sent again: browsers show a picture when the next one begins.
             yield b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n--frame\r\n" % (len(jpeg), jpeg)
 
     async def _answers(self) -> AsyncIterator[str]:
@@ -294,11 +245,10 @@ class Web:
         if result is None:
             return _error(409, "there is no frame yet")
         try:
-            await self._loop.run_in_executor(self._teacher, self._teach, result.frame.image, label)
+            count = await self._loop.run_in_executor(self._teacher, self._teach, result.frame.image, label)
         except UserError as error:
             return _error(507 if isinstance(error.__context__, OSError) else 409, first_line(error))
-        self._taught[label] += 1
-        return JSONResponse({"label": label, "count": self._taught[label]})
+        return JSONResponse({"label": label, "count": count})
 
 
 def _error(status: int, line: str) -> Response:
@@ -310,25 +260,6 @@ def _encode(image: np.ndarray) -> bytes:
     if scale < 1:
         image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-
-
-def _listen(address: str, port: int) -> socket.socket:
-    """Open the port; its connections inherit how much may wait for a client, and how long."""
-    try:
-        family, _, _, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server(where, family=family, dualstack_ipv6=address == "::" and _dual())
-    except (OSError, UnicodeError) as error:
-        known = isinstance(error, OSError) and not isinstance(error, socket.gaierror)
-        reason = os.strerror(error.errno) if known else "there is no such address"
-        raise UserError(f"--http: can't serve on {address} port {port}: {reason}; give another one") from None
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * STALLED))
-    return listener
-
-
-def _dual() -> bool:
-    return socket.has_dualstack_ipv6()
 
 
 def _policy(page: str) -> str:
@@ -343,27 +274,3 @@ def _policy(page: str) -> str:
         f"default-src 'self'; script-src {hashes('script')}; style-src {hashes('style')}; img-src 'self' data:; "
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
     )
-
-
-def _name_in(host: str) -> str:
-    """Return what stands before the port in a Host header."""
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-
-
-def _is_loopback(name: str) -> bool:
-    try:
-        return name.lower() == "localhost" or ipaddress.ip_address(name.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
-
-
-def _reachable(bound: str) -> str:
-    """Return the address to open: of a server on all addresses, the one this machine has in its network."""
-    if ipaddress.ip_address(bound.partition("%")[0]).is_unspecified:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            try:
-                probe.connect(("192.0.2.1", 9))  # sends nothing: it only chooses the interface
-                bound = probe.getsockname()[0]
-            except OSError:
-                bound = socket.gethostname()
-    return f"[{bound}]" if ":" in bound else bound

@@ -334,7 +334,7 @@ def test_a_real_recording_is_answered_right(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     finetune.main(["--data", str(REAL_DATA / "thumbs"), "--out", "runs/thumbs"])
     capsys.readouterr()
-    run.main(["--camera", str(REAL_DATA / "clips/thumbs.mp4"), "--headless", "--json"])
+    run.main(["--camera", str(REAL_DATA / "clips/thumbs.mp4"), "--headless", "--json", "--smoothing", "0"])
     answers = [json.loads(line)["label"] for line in capsys.readouterr().out.splitlines()]
     truth = []
     for row in (REAL_DATA / "clips/thumbs.tsv").read_text().splitlines()[1:]:

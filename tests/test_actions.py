@@ -1,0 +1,98 @@
+"""Commands on a label: real programs, no shell unless asked."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+from conftest import assert_one_line_error, call
+
+from collect.cli import UserError
+from live.actions import Actions
+from live.smooth import verdict
+
+
+def see(actions: Actions, labels: list[str], seconds: float = 0.1) -> None:
+    """Show it one answer after another, `seconds` apart by the frames' clock."""
+    for index, label in enumerate(labels):
+        result = SimpleNamespace(
+            frame=SimpleNamespace(captured=index * seconds), answer=verdict({label: 0.9, "other": 0.1}, 0.0)
+        )
+        assert actions(result)
+        for thread in actions._running.values():
+            thread.join(5)
+
+
+def test_a_command_runs_once_when_its_label_comes(tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    script = tmp_path / "note"
+    script.write_text(f'#!/bin/sh\necho "$TEACHCAM_LABEL $TEACHCAM_CONFIDENCE $1" >> {log}\n')
+    script.chmod(0o755)
+    actions = Actions([f"a={script} 'two words'"], ("a", "b"), cool_down=0)
+    see(actions, ["b", "a", "a", "a", "b", "a"])
+    actions.close()
+    assert log.read_text() == "a 0.900 two words\n" * 2
+
+
+def test_it_cools_down(tmp_path):
+    log = tmp_path / "log"
+    actions = Actions([f"a=echo x >> {log}"], ("a", "b"), cool_down=0.5, shell=True)
+    see(actions, ["a", "b"] * 6, seconds=0.1)  # a at 0, 0.2, 0.4, 0.6, 0.8, 1.0
+    actions.close()
+    assert log.read_text() == "x\n" * 2
+
+
+def test_no_shell_sees_a_command_unless_asked(tmp_path):
+    actions = Actions([f"a=echo $(touch {tmp_path}/pwned) ; touch {tmp_path}/pwned"], ("a",))
+    see(actions, ["a"])
+    assert not list(tmp_path.iterdir())
+    actions = Actions([f"a=cd {tmp_path} && touch asked"], ("a",), shell=True)
+    see(actions, ["a"])
+    assert (tmp_path / "asked").exists()
+
+
+def test_a_command_that_fails_or_hangs_holds_nothing_up(capfd):
+    actions = Actions(["a=false", "b=sleep 30"], ("a", "b"), cool_down=0)
+    see(actions, ["a"])
+    assert "--on a: the command failed (1)" in capfd.readouterr().err
+    started = time.monotonic()
+    for label in ["b", "a", "b", "a", "b"]:
+        actions(SimpleNamespace(frame=SimpleNamespace(captured=0.0), answer=verdict({label: 1.0}, 0.0)))
+    assert time.monotonic() - started < 1
+    assert sum(thread.is_alive() for thread in actions._running.values()) <= 2
+    actions.close()
+    assert time.monotonic() - started < 5
+
+
+def test_unknown_is_a_label_too(tmp_path):
+    actions = Actions([f"unknown=touch {tmp_path}/seen"], ("a",))
+    actions(SimpleNamespace(frame=SimpleNamespace(captured=0.0), answer=verdict({"a": 0.2}, 0.5)))
+    actions.close()
+    assert (tmp_path / "seen").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("c=true", "give one of a, b, unknown"),
+        ("true", "give one of"),
+        ("a=", "no command after the ="),
+        ("a=no-such-program x", "no program 'no-such-program' here"),
+        ("a=echo 'open", "No closing quotation"),
+    ],
+)
+def test_bad_commands_are_refused(command, words):
+    with pytest.raises(UserError, match=words):
+        Actions([command], ("a", "b"))
+
+
+def test_as_a_command(trained, tmp_path):
+    arguments = ["--model", trained / "model.onnx", "--camera", "synthetic", "--headless", "--frames", "40"]
+    result = call("live/run.py", *arguments, "--on", "thumbs_sideways=true", cwd=tmp_path)
+    assert_one_line_error(result, "--on thumbs_sideways=true", "palm, thumbs_down, thumbs_up, unknown")
+    every = [part for label in ("palm", "thumbs_up", "thumbs_down") for part in ("--on", f"{label}=touch {label}")]
+    result = call("live/run.py", *arguments, *every, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    seen = {line.split()[2] for line in result.stdout.splitlines()}
+    assert {path.name for path in tmp_path.iterdir()} == seen

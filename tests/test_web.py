@@ -1,0 +1,324 @@
+"""The live page: a real server, real HTTP, a real browser."""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import shutil
+import socket
+import time
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from conftest import call
+
+from collect.camera import Frame
+from collect.cli import UserError
+from collect.dataset import read_items
+from collect.synthetic import render
+from live.access import address_and_port
+from live.sinks import Result
+from live.smooth import Answer
+from live.teach import Teacher
+from live.web import Web
+
+LABELS = ["none", "<b>bold</b>"]
+IMAGE = render("palm", 3, 1, 320, 240)[0]
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+def result(number: int = 0, labels=LABELS, image: np.ndarray = IMAGE) -> Result:
+    probabilities = {label: 0.75 if index == 0 else 0.25 / (len(labels) - 1) for index, label in enumerate(labels)}
+    answer = Answer(labels[0], 0.75, probabilities)
+    frame = Frame(image, number, number / 30, time.monotonic())
+    return Result(frame, answer, answer, 0.002, 0.004, 30.0, "cpu", tuple(labels))
+
+
+class Served:
+    """A page with its camera, and ways to ask it."""
+
+    def __init__(self, tmp_path, address="127.0.0.1", teach=True):
+        self._open = []
+        self.camera = SimpleNamespace(lost=False, dropped=0)
+        self.teacher = Teacher(tmp_path / "data")
+        self.web = Web(address, 0, LABELS, self.camera, self.teacher if teach else None)
+        self.port = int(self.web.url.split("/")[2].rpartition(":")[2])
+        self.token = self.web.url.partition("token=")[2]
+
+    def ask(self, method, path, body=None, headers=()):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection.request(method, path, body, dict(headers))
+        reply = connection.getresponse()
+        endless = reply.headers.get_content_type() in ("text/event-stream", "multipart/x-mixed-replace")
+        self._open += [reply, connection]
+        body = b"" if endless else reply.read()
+        return SimpleNamespace(status=reply.status, headers=reply.headers, body=body, stream=reply)
+
+    def close(self):
+        for connection in self._open:
+            connection.close()
+        self.web.close()
+
+    def correct(self, label, **headers):
+        body = json.dumps({"label": label})
+        return self.ask("POST", "/labels", body, {"Content-Type": "application/json", **headers})
+
+
+@pytest.fixture
+def served(tmp_path):
+    page = Served(tmp_path)
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def guarded(tmp_path):
+    page = Served(tmp_path, "0.0.0.0")
+    yield page
+    page.close()
+
+
+def events(reply, count):
+    """Read `count` events."""
+    found = []
+    while len(found) < count:
+        line = reply.stream.readline()
+        if line.startswith(b"data: "):
+            found.append(json.loads(line[6:]))
+    return found
+
+
+def test_the_page_is_one_file_and_runs_nothing_else(served):
+    reply = served.ask("GET", "/")
+    assert reply.status == 200
+    assert b"<title>teachcam" in reply.body
+    assert b"http://" not in reply.body
+    assert "'unsafe-inline'" not in reply.headers["Content-Security-Policy"]
+    assert reply.headers["X-Frame-Options"] == "DENY"
+
+
+def test_the_stream_is_whole_pictures(served):
+    served.web(result())
+    reply = served.ask("GET", "/stream")
+    assert reply.headers["Content-Type"] == "multipart/x-mixed-replace; boundary=frame"
+    for number in range(3):
+        while not reply.stream.readline().startswith(b"Content-Length: "):
+            pass
+        reply.stream.readline()
+        start = reply.stream.read(2)
+        assert start == b"\xff\xd8"
+        content = start
+        while not content.endswith(b"\xff\xd9"):
+            content += reply.stream.read(1)
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+        assert np.abs(picture.astype(int) - IMAGE).mean() < 10
+        served.web(result(number + 1))
+
+
+def test_events_tell_the_answer_the_camera_and_a_newer_models_labels(served):
+    reply = served.ask("GET", "/events")
+    (empty,) = events(reply, 1)
+    assert "label" not in empty
+    assert empty["labels"] == LABELS
+    served.web(result(7))
+    (first,) = events(reply, 1)
+    assert (first["frame"], first["label"], first["confidence"], first["provider"]) == (7, "none", 0.75, "cpu")
+    assert first["probabilities"] == {"none": 0.75, "<b>bold</b>": 0.25}
+    served.camera.lost = True
+    served.web(result(8, ["x", "y", "z"]))
+    second = events(reply, 1)[0]
+    assert (second["labels"], second["camera"]) == (["x", "y", "z"], "lost")
+
+
+def test_a_correction_saves_what_is_shown(served, tmp_path):
+    assert served.correct("none").status == 409  # there is no frame yet
+    served.web(result())
+    for count in (1, 2):
+        reply = served.correct("none")
+        assert (reply.status, json.loads(reply.body)) == (200, {"label": "none", "count": count})
+    items = read_items(tmp_path / "data")
+    assert [item.label for item in items] == ["none", "none"]
+    assert len({item.session for item in items}) == 1
+    assert json.loads(served.correct("<b>bold</b>").body)["error"].startswith("label '<b>bold</b>' can't name a folder")
+
+
+@pytest.mark.parametrize("label", ["other", "../../etc", "none/../x", "", None, ["none"], {"a": 1}, 5, "none\x00"])
+def test_no_label_but_the_models_is_taken(served, tmp_path, label):
+    served.web(result())
+    assert served.correct(label).status == 400
+    assert not (tmp_path / "data").exists()
+
+
+def test_bad_requests_get_their_status(served):
+    served.web(result())
+    json_type = {"Content-Type": "application/json"}
+    assert served.ask("POST", "/labels", b"{" * 100_000, json_type).status == 413
+    assert served.ask("POST", "/labels", b"[" * 4000, json_type).status == 400
+    assert served.ask("POST", "/labels", b"[]", json_type).status == 400
+    assert served.ask("POST", "/labels", b'{"label": "none"}').status == 415
+    assert served.ask("GET", "/labels").status == 405
+    assert served.ask("POST", "/").status == 405
+    for path in ("/../../etc/passwd", "/live/web.py", "/page.html", "/%2e%2e/x", "//", "/stream/"):
+        assert served.ask("GET", path).status == 404
+
+
+def test_a_loopback_page_answers_no_other_name_and_no_other_site(served):
+    served.web(result())
+    for path in ("/", "/stream", "/events"):
+        assert served.ask("GET", path, headers={"Host": "evil.example"}).status == 403
+    assert served.correct("none", Host="evil.example:80").status == 403
+    assert served.correct("none", Origin="http://evil.example").status == 403
+    assert served.correct("none", Origin="null").status == 403
+    assert served.correct("none", Origin=f"http://127.0.0.1:{served.port}").status == 200
+    assert served.ask("GET", "/", headers={"Host": f"localhost:{served.port}"}).status == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/stream", "/events", "/labels", "/nothing"])
+def test_without_its_token_all_of_the_page_is_refused(guarded, path):
+    guarded.web(result())
+    method = "POST" if path == "/labels" else "GET"
+    good = guarded.token
+    wrong = [
+        {}, {"Authorization": "token wrong"}, {"Authorization": f"token {good}x"}, {"Authorization": "token "},
+        {"Cookie": f"teachcam-{guarded.port}=wrong"}, {"Cookie": f"teachcam-1={good}"}, {"Authorization": good},
+    ]  # fmt: skip
+    for headers in wrong:
+        assert guarded.ask(method, path, headers=headers).status == 403
+    for query in ("?token=", "?token=wrong", "?token=%C3%BC", f"?TOKEN={good}"):
+        assert guarded.ask(method, path + query).status == 403
+    assert guarded.ask(method, path, headers={"Authorization": f"token {good}"}).status != 403
+
+
+def test_the_token_moves_from_the_address_into_a_cookie(guarded):
+    reply = guarded.ask("GET", f"/?token={guarded.token}")
+    assert (reply.status, reply.headers["Location"]) == (303, "./")
+    cookie = reply.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "samesite=strict" in cookie.lower()
+    assert guarded.ask("GET", "/", headers={"Cookie": cookie.partition(";")[0]}).status == 200
+    assert len(guarded.token) >= 32
+
+
+def test_clients_that_never_read_hold_nobody_up(served):
+    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)  # as large as a JPEG can be
+    stuck = []
+    for _ in range(10):
+        client = socket.create_connection(("127.0.0.1", served.port))
+        client.sendall(b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        stuck.append(client)
+    reply = served.ask("GET", "/events")
+    events(reply, 1)
+    slowest, last = 0.0, None
+    for number in range(60):
+        started = time.perf_counter()
+        served.web(result(number, image=image))
+        slowest = max(slowest, time.perf_counter() - started)
+        time.sleep(0.02)
+    while last is None or last["frame"] < 59:
+        (last,) = events(reply, 1)
+    assert slowest < 0.5  # a stall, not a speed
+    started = time.monotonic()
+    served.web.close()
+    assert time.monotonic() - started < 4
+    for client in stuck:
+        client.close()
+
+
+def test_closing_gives_the_port_back_and_a_port_in_use_is_an_error(served):
+    with pytest.raises(UserError, match=f"can't serve on 127.0.0.1 port {served.port}: Address already in use"):
+        Web("127.0.0.1", served.port, LABELS, served.camera)
+    served.web.close()
+    Web("127.0.0.1", served.port, LABELS, served.camera).close()
+
+
+def test_addresses():
+    assert address_and_port("8080") == ("127.0.0.1", 8080)
+    assert address_and_port("0.0.0.0:80") == ("0.0.0.0", 80)
+    assert address_and_port("[::1]:8080") == ("::1", 8080)
+    for text in ("x", "70000", "http://a:80", "1.2.3.4", ":80", "a/b:80", "-1"):
+        with pytest.raises(argparse.ArgumentTypeError):
+            address_and_port(text)
+    with pytest.raises(UserError, match="no such address"):
+        Web("no.such.host.invalid", 0, LABELS, SimpleNamespace(lost=False, dropped=0))
+
+
+def test_as_a_command(trained, tmp_path):
+    arguments = ["--model", trained / "model.onnx", "--camera", "synthetic", "--headless", "--frames", "5"]
+    answered = call("live/run.py", *arguments, "--http", "0", cwd=tmp_path)
+    assert answered.returncode == 0, answered.stderr
+    assert "the page: http://127.0.0.1:" in answered.stderr
+    assert call("live/run.py", *arguments, "--http", "x", cwd=tmp_path).returncode == 2
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def see(page, where: str, text: str) -> None:
+    """Wait until that part of the page begins with `text`."""
+    wait_until(lambda: page.locator(where).inner_text(timeout=5000).startswith(text))
+
+
+def wait_until(condition, seconds: float = 15.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def test_in_a_browser(chromium, guarded, tmp_path):
+    """Picture, bars, a click that saves, labels that are only text, a camera that is lost, a server that goes."""
+    page = chromium.new_page(viewport={"width": 390, "height": 844})
+    faults = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: faults.append(message.text) if "Security" in message.text else None)
+    labels = ["palm", "<b>bold</b>"]
+    guarded.web(result(1, labels))
+    page.goto(f"http://127.0.0.1:{guarded.port}/?token={guarded.token}")
+    assert "token" not in page.url
+    see(page, "#label", "palm")
+    wait_until(lambda: page.evaluate("document.images[0].naturalWidth") == 320)
+    assert page.locator(".bar").all_inner_texts()[1].startswith("<b>bold</b>")
+    assert page.locator("b").count() == 0
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.get_by_role("button", name="palm").click()
+    see(page, "#said", "saved as palm (1 so far)")
+    page.keyboard.press("1")
+    see(page, "#said", "saved as palm (2 so far)")
+    page.keyboard.press("2")
+    see(page, "#said.bad", "not saved: label '<b>bold</b>' can't name a folder")
+    assert len(read_items(tmp_path / "data")) == 2
+    guarded.camera.lost = True
+    see(page, "#state", "camera lost")
+    guarded.camera.lost = False
+    guarded.web(result(2, ["x", "y", "z"]))
+    wait_until(lambda: page.locator(".bar").count() == 3)
+    guarded.web.close()
+    see(page, "#state", "no connection")
+    assert not faults
+    page.close()
+
+
+def test_a_page_comes_back_with_its_device(chromium, served):
+    page = chromium.new_page()
+    served.web(result(1))
+    page.goto(served.web.url)
+    see(page, "#state", "live")
+    served.web.close()
+    see(page, "#state", "no connection")
+    again = Web("127.0.0.1", served.port, LABELS, served.camera)
+    again(result(2))
+    see(page, "#state", "live")
+    wait_until(lambda: page.evaluate("document.images[0].naturalWidth") == 320)
+    again.close()
+    page.close()
