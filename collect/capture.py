@@ -4,6 +4,7 @@
     python collect/capture.py --label thumbs_up thumbs_down none --note "kitchen, evening"
     python collect/capture.py --label thumbs_up --headless --count 40 --fps 5
     python collect/capture.py --label door_open --camera clip.mp4 --fps 2 --headless
+    python collect/capture.py --review uncertain      # sort what live/run.py --save-uncertain kept
     python collect/capture.py --list-cameras
 
 In the window SPACE starts and stops a session, h shows all keys. Without a window every label is recorded at once,
@@ -23,6 +24,7 @@ from collect.camera import FLIPS, Camera, CameraTimeout, Wanted
 from collect.dataset import check_label
 from collect.probe import list_cameras
 from collect.recorder import Recorder
+from collect.review import review
 from collect.viewfinder import Viewfinder
 from collect.window import Window
 
@@ -34,7 +36,10 @@ def main(argv: list[str] | None = None) -> int:
     options = _parse(argv)
     if options.list_cameras:
         return list_cameras()
-    labels = list(dict.fromkeys(check_label(label) for label in options.label))
+    labels = list(dict.fromkeys(check_label(label) for label in options.label or ()))
+    if options.review:
+        review(options.review, options.data, labels)
+        return 0
     wanted = Wanted(options.width, options.height, options.camera_fps)
     with Camera(options.camera, wanted=wanted, flip=options.flip) as camera:
         if not camera.live and len(labels) > 1:
@@ -66,9 +71,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--height", type=int)
     parser.add_argument("--camera-fps", type=float, help="frames a second, asked of the camera")
     parser.add_argument("--flip", choices=list(FLIPS), help="turn the picture over")
+    parser.add_argument("--review", type=Path, metavar="DIR", help="sort frames that the live loop was unsure of")
     parser.add_argument("--list-cameras", action="store_true", help="say which cameras answer here, and end")
     options = parser.parse_args(argv)
-    if not options.label and not options.list_cameras:
+    if not (options.label or options.list_cameras or options.review):
         parser.error("--label: say what the frames show, as in --label thumbs_up")
     for name in ("count", "width", "height"):
         if getattr(options, name) is not None and getattr(options, name) < 1:

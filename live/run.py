@@ -27,6 +27,7 @@ from live.screen import Screen
 from live.sinks import Changes, JsonLines, Video
 from live.smooth import SMOOTHING
 from live.teach import Teacher
+from live.uncertain import Uncertain
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -43,9 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.record:
             sinks.append(Video(options.record, camera.fps or 30.0, camera.live))
         if options.save_uncertain:
-            from live.uncertain import Uncertain
-
-            sinks.append(Uncertain(options.save_uncertain))
+            sinks.append(Uncertain(options.save_uncertain, camera.live))
         if options.http:
             from live.web import Web
 
