@@ -11,6 +11,7 @@ for answer in classifier.watch(Camera(0)):      # the same for each frame, stead
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import sys
 from pathlib import Path
@@ -120,6 +121,12 @@ class Classifier:
         self._binding = self.session.io_binding()
         self._binding.bind_ortvalue_input("frames", self._input)
         self._binding.bind_ortvalue_output("probabilities", output)
+
+    def twin(self) -> Classifier:
+        """Return another one of the same session, for another thread."""
+        twin = copy.copy(self)
+        twin._bind()
+        return twin
 
     def probabilities(self, frame: np.ndarray) -> np.ndarray:
         """Run the model on what `preprocess` gives; return float32 [labels], good until the next call."""

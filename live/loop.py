@@ -64,9 +64,11 @@ def loop(
                 period = now - last if period is None else 0.9 * period + 0.1 * (now - last)
             last = now
             answered += 1
-            fps = 1 / period if period else 0.0
-            labels = classifier.contract.labels
-            result = Result(frame, answer, raw, now - started, now - frame.captured, fps, classifier.provider, labels)
+            result = Result(
+                frame, answer, raw,
+                latency=now - started, age=now - frame.captured, fps=1 / period if period else 0.0,
+                provider=classifier.provider, labels=classifier.contract.labels, classifier=classifier,
+            )  # fmt: skip
             if not _hand_out(result, sinks) or answered == most:
                 break
     finally:
@@ -83,6 +85,7 @@ def _hand_out(result: Result, sinks: list) -> bool:
             goes_on &= sink(result)
         except (OSError, UserError) as error:
             sinks.remove(sink)
+            _close([sink])
             if not sinks:
                 raise
             print(f"went on without: {first_line(error)}", file=sys.stderr, flush=True)
@@ -90,7 +93,7 @@ def _hand_out(result: Result, sinks: list) -> bool:
 
 
 def _close(sinks: list) -> None:
-    """Close every sink, and then raise the first error that one had."""
+    """Close every sink, and then raise the first error that one had, unless another is on its way."""
     errors = []
     for sink in sinks:
         try:

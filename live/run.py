@@ -33,7 +33,9 @@ from live.uncertain import Uncertain
 def main(argv: list[str] | None = None) -> int:
     """Answer every frame until the source, `--frames` or the user ends it."""
     options = _parse(argv)
-    classifier = Classifier(find_model(options.model), options.provider)
+    model = find_model(options.model)
+    watcher = Watcher(options.model, options.provider) if options.watch else None  # first, or it misses one
+    classifier = Classifier(model, options.provider)
     labels = classifier.contract.labels
     print(f"{classifier.path}: {', '.join(labels)}; {classifier.provider}", file=sys.stderr)
     with ExitStack() as stack:
@@ -50,7 +52,6 @@ def main(argv: list[str] | None = None) -> int:
 
             sinks.append(Web(*options.http, list(labels), camera, teach))
             print(f"the page: {sinks[-1].url}", file=sys.stderr)
-        watcher = Watcher(options.model, options.provider) if options.watch else None
         if watcher:
             stack.callback(watcher.close)
         settings = {
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.headless:
             loop(camera, classifier, sinks, **settings)
         else:
-            screen = Screen(camera, teach, classifier.path)
+            screen = Screen(camera, teach)
             _with_window(screen, camera, classifier, [*sinks, screen], settings)
     return 0
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
 from collect.cli import UserError
 from collect.window import Window, put_text
-from live.classifier import Classifier
 from live.heatmap import heat_map, paint
 
 if TYPE_CHECKING:
@@ -32,15 +31,16 @@ class Screen:
     The loop leaves its newest result here and goes on; the window shows as many as it can.
     """
 
-    def __init__(self, camera: Camera, teach: Callable[[np.ndarray, str], int], model: Path):
-        """Open it; `teach` saves an image under a label, and `model` is the file that answers."""
+    def __init__(self, camera: Camera, teach: Callable[[np.ndarray, str], int]):
+        """Open it; `teach` saves an image under a label."""
         self._window = Window("teachcam")
-        self._camera, self._teach, self._model = camera, teach, model
+        self._camera, self._teach = camera, teach
         self._newest: Result | None = None
         self._arrived = threading.Event()
         self._help, self._heat = False, False
-        self._looker: Classifier | None = None  # the window's own: a classifier serves one thread
-        self._looked_at = 0  # when its file was written
+        self._looker = ThreadPoolExecutor(1, "look")  # a heat map takes as long as 37 answers: keys must not wait
+        self._looking: Future | None = None
+        self._seen: np.ndarray | None = None  # the last heat map
         self._message = "? helps"
 
     def __call__(self, result: Result) -> bool:
@@ -85,7 +85,9 @@ class Screen:
         if self._heat or self._help or self._message or self._camera.lost:
             picture = picture.copy()
         if self._heat:
-            paint(picture, heat_map(self._own_classifier(result), result.frame.image))
+            self._look(result)
+            if self._seen is not None:
+                paint(picture, self._seen)
         line = 2
         if self._camera.lost:
             put_text(picture, "camera lost, opening it again", line, RED)
@@ -98,9 +100,8 @@ class Screen:
             line += 1
         return picture
 
-    def _own_classifier(self, result: Result) -> Classifier:
-        """Load the model that answers, again when another one was put in its place."""
-        written = self._model.stat().st_mtime_ns
-        if self._looker is None or self._looked_at != written:
-            self._looker, self._looked_at = Classifier(self._model, result.provider), written
-        return self._looker
+    def _look(self, result: Result) -> None:
+        """Take the heat map that is ready, and begin the next."""
+        if self._looking is None or self._looking.done():
+            self._seen = self._looking.result() if self._looking else None
+            self._looking = self._looker.submit(heat_map, result.classifier.twin(), result.frame.image)

@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -24,6 +25,9 @@ from collect.cli import UserError
 from collect.sources import quiet
 from live.overlay import annotate
 from live.smooth import Answer
+
+if TYPE_CHECKING:
+    from live.classifier import Classifier
 
 LINES, PICTURES = 1000, 15  # what may wait to be written
 KEPT_FREE = 32 << 20  # bytes of the disk that a recording leaves: its index still has to be written
@@ -41,6 +45,7 @@ class Result:
     fps: float  # answers a second, lately
     provider: str  # which execution provider ran the model
     labels: tuple[str, ...]  # the model's
+    classifier: Classifier | None = None  # the model; the loop's own thread runs it, any other its twin()
 
     @cached_property
     def picture(self) -> np.ndarray:
@@ -94,17 +99,15 @@ class Written:
 
     def _run(self) -> None:
         try:
-            while (entry := self._queue.get()) is not None:
-                if self._error is None:  # after one the queue is emptied, so that nobody waits for it
-                    try:
-                        self._write(entry)
-                    except (OSError, UserError, ValueError) as error:
-                        self._error = error
-        finally:
             try:
+                while (entry := self._queue.get()) is not None:
+                    self._write(entry)
+            finally:
                 self._finish()
-            except (OSError, UserError) as error:
-                self._error = self._error or error
+        except (OSError, UserError, ValueError) as error:
+            self._error = error
+            while self._queue.get() is not None:
+                pass  # what was queued meanwhile: nobody shall wait for room
 
     def _prepare(self, result: Result) -> object:
         raise NotImplementedError

@@ -38,7 +38,7 @@ class Uncertain(Written):
         super().__init__(live, 2)
 
     def _prepare(self, result: Result) -> tuple[np.ndarray, str] | None:
-        if result.frame.time < self._due or self.saved >= MOST:
+        if result.frame.time < self._due:
             return None
         likeliest = sorted(result.raw.probabilities.items(), key=lambda item: -item[1])
         lead = likeliest[0][1] - (likeliest[1][1] if len(likeliest) > 1 else 0.0)
@@ -50,7 +50,7 @@ class Uncertain(Written):
     def _write(self, entry: tuple[np.ndarray, str]) -> None:
         image, guess = entry
         mine = signature(image).astype(int)
-        if any(np.abs(mine - other).max() <= NEAR_DUPLICATE for other in self._signatures):
+        if self.saved >= MOST or any(np.abs(mine - other).max() <= NEAR_DUPLICATE for other in self._signatures):
             return
         path = self._folder / check_label(guess) / f"{self._session}_{self.saved:04d}.jpg"
         path.parent.mkdir(exist_ok=True)

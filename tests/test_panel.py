@@ -1,4 +1,4 @@
-"""The notebook's recorder, driven through its widgets."""
+"""The notebook's panels, driven through their widgets."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import pytest
 from test_camera import wait_until
 
 from collect.camera import Camera
-from collect.dataset import read_items
+from collect.dataset import read_items, write_atomic
 from collect.panel import CapturePanel
+from live.classifier import Classifier
+from live.panel import LivePanel
 
 
 @pytest.fixture
@@ -53,3 +55,20 @@ def test_undo_and_new_labels(panel):
     panel._new_label.value = "fist"
     assert panel._labels.value == panel.recorder.label == "fist"
     assert panel._new_label.value == ""
+
+
+def test_it_answers_and_takes_corrections_and_a_newer_model(run_copy, tmp_path):
+    model = run_copy / "model.onnx"
+    with Camera("synthetic:palm?seed=1&size=320x240") as camera:
+        panel = LivePanel(camera, Classifier(model), tmp_path / "data")
+        wait_until(lambda: bytes(panel._picture.value[:2]) == b"\xff\xd8")
+        wait_until(lambda: sum(bar.value for bar in panel._bars.children) == pytest.approx(1, abs=1e-3))
+        (palm,) = [button for button in panel._buttons.children if button.description == "palm"]
+        palm.click()
+        assert panel._said.value == "saved as palm (1)"
+        assert [item.label for item in read_items(tmp_path / "data")] == ["palm"]
+        renamed = model.read_bytes().replace(b'"palm"', b'"hand"')  # as long: the file stays whole
+        write_atomic(model, renamed)
+        wait_until(lambda: panel._buttons.children[0].description == "hand")
+        panel.close()
+        assert not panel._thread.is_alive()
