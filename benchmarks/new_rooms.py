@@ -95,9 +95,7 @@ def measure(contender: str, dataset: Dataset, inside: list, outside: Examples, u
     else:
         split = split_by_session(inside, seed=seed)
         examples = dataset.examples(split.train), dataset.examples(split.held_out)
-        outcome = Learner(network, contract, *examples, torch.device("cpu"), seed, say=print).learn(
-            contender, budget=budget
-        )
+        outcome = Learner(network, contract, *examples, seed=seed).learn(contender, budget=budget)
         network, contract = outcome.network, outcome.contract
         claim = (outcome.probabilities.argmax(1) == examples[1].class_ids.numpy()).mean()
     seconds = time.monotonic() - started

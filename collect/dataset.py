@@ -16,9 +16,11 @@ import os
 import re
 import secrets
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import BinaryIO, Iterator
 
 import cv2
 import numpy as np
@@ -74,12 +76,17 @@ def read_items(data: Path | str) -> list[Item]:
     items = []
     for folder in sorted(data.iterdir()):
         if folder.is_dir() and not folder.name.startswith("."):
-            files = sorted((path for path in folder.iterdir() if is_image(path)), key=_in_time)
-            guessed = _sessions_by_time([path for path in files if _session_in_name(path) is None])
-            items += [Item(path, folder.name, guessed.get(path) or _session_in_name(path)) for path in files]
+            items += items_of(folder.name, [path for path in folder.iterdir() if is_image(path)])
     if not items:
         raise DatasetError(f"no images in {data}/<label>/: record some with python collect/capture.py --label NAME")
     return items
+
+
+def items_of(label: str, files: list[Path]) -> list[Item]:
+    """Return one label's files with their sessions, each session's in time order."""
+    files = sorted(files, key=_in_time)
+    guessed = _sessions_by_time(label, [path for path in files if _session_in_name(path) is None])
+    return [Item(path, label, guessed.get(path) or _session_in_name(path)) for path in files]
 
 
 def is_image(path: Path) -> bool:
@@ -111,13 +118,13 @@ def _in_time(path: Path) -> tuple[str, int, str]:
     return (path.stem, 0, "") if session is None else (session, int(path.stem[len(session) + 1 :]), path.name)
 
 
-def _sessions_by_time(files: list[Path]) -> dict[Path, str]:
-    """Put files of one folder into sessions: wherever nothing was written for `PAUSE` seconds a new one begins."""
+def _sessions_by_time(label: str, files: list[Path]) -> dict[Path, str]:
+    """Put files of one label into sessions: wherever nothing was written for `PAUSE` seconds a new one begins."""
     sessions, number, before = {}, 0, float("-inf")
     for time, path in sorted((path.stat().st_mtime, path) for path in files):
         number += time - before > PAUSE
         before = time
-        sessions[path] = f"{GUESSED}{path.parent.name} {number})"
+        sessions[path] = f"{GUESSED}{label} {number})"
     return sessions
 
 
@@ -210,10 +217,17 @@ def reject(data: Path, path: Path) -> Path:
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file that is there whole or not at all, even if the power fails: beside it, fsync, rename."""
+    with open_atomic(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def open_atomic(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to write as `write_atomic` does: it is there, whole, when the block ends without an error."""
     beside = path.with_name(f".{path.name}.{secrets.token_hex(3)}.tmp")
     try:
         with beside.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)

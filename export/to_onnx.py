@@ -222,19 +222,19 @@ def _int8(folder: Path, judge: _Judge, request: Request) -> tuple[Path, list[str
     )
 
 
-def _spread(names: list[str], most: int) -> list[str]:
-    """Return up to `most` names, taken evenly from all: they are in order of their labels."""
+def _spread(names: list[tuple[str, str]], most: int) -> list[tuple[str, str]]:
+    """Return up to `most` labels and paths, taken evenly from all: they are in order of their labels."""
     return [
         names[index] for index in np.unique(np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int))
     ]
 
 
-def _read(names: list[str], folder: Path, contract: Contract) -> list[tuple[np.ndarray, str]]:
+def _read(names: list[tuple[str, str]], folder: Path, contract: Contract) -> list[tuple[np.ndarray, str]]:
     """Read frames, as small as `preprocess` allows, and their labels."""
     frames = []
-    for name in names:
+    for label, name in names:
         try:
-            frames.append((shrink(read_image(folder / name), contract.input_size), name.split("/")[0]))
+            frames.append((shrink(read_image(folder / name), contract.input_size), label))
         except UnreadableImage:
             continue  # moved or deleted since; the others prove as much
     return frames

@@ -33,6 +33,7 @@ from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.contract import METADATA_KEY, Contract, preprocess
 from train.features import extract_features
 from train.fit import fit_head
+from train.runtime import Runtime
 from train.strategies import STRATEGIES
 
 KILLS = int(os.environ.get("TEACHCAM_KILLS", "3"))
@@ -86,7 +87,7 @@ def checkpoint(request, dataset, tmp_path_factory) -> Path:
             if isinstance(layer, torch.nn.BatchNorm2d):
                 layer.momentum = 1
         network.train().backbone(Normalise(contract)(inputs))
-    features = extract_features(network.eval(), frames, contract, torch.device("cpu"))
+    features = extract_features(network.eval(), frames, contract, Runtime())
     ids = torch.tensor([LABELS.index(item.label) for item in items])
     fit_head(network, contract, (features, ids), (features, ids), replace(STRATEGIES["head"], epochs=300))
     names = [f"{item.label}/{item.path.name}" for item in items]

@@ -31,6 +31,7 @@ from train.backbones import Deployed
 from train.checkpoint import load_checkpoint
 from train.contract import METADATA_KEY, ContractError
 from train.evaluate import predict
+from train.runtime import Runtime
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_preprocess_is_what_all_of_them_call(monkeypatch, trained, dataset):
         return (
             predict(model, [image], checkpoint.contract),
             list(classifier.classify(image).probabilities.values()),
-            features.extract_features(model.network, [image], checkpoint.contract, torch.device("cpu")).numpy(),
+            features.extract_features(model.network, [image], checkpoint.contract, Runtime()).numpy(),
         )
 
     before = answers()

@@ -25,6 +25,7 @@ from train.examples import Examples
 from train.features import extract_features
 from train.fit import OPTIMIZERS, SCHEDULES, balanced_loss
 from train.foreground import cut_out
+from train.runtime import Runtime
 from train.split import folds_by_session, split_by_session, take_sessions
 from train.strategies import Learner
 
@@ -361,7 +362,7 @@ def test_test_sessions_are_neither_trained_on_nor_chosen_by(dataset, tmp_path, m
     metrics = json.loads((tmp_path / "runs/latest/metrics.json").read_text())
     assert (metrics["test"]["sessions"], metrics["test"]["frames"]) == (sessions, 8)
     checkpoint = load_checkpoint(tmp_path / "runs/latest/checkpoint.pt")
-    used = {name.split("/")[1].rpartition("_")[0] for name in checkpoint.held_out + checkpoint.trained_on}
+    used = {name.split("/")[1].rpartition("_")[0] for _, name in checkpoint.held_out + checkpoint.trained_on}
     assert len(used) == 13
     assert not used & set(sessions)
     assert "frames of 2 test sessions" in capsys.readouterr().out
@@ -376,7 +377,7 @@ def learner_on(dataset, **more) -> Learner:
     examples = Examples(frames, ids, [item.session for item in items])
     network, _ = build_network("squeezenet1_1", len(LABELS), "imagenet")
     contract = Contract(labels=LABELS, input_size=(224, 224))
-    return Learner(network, contract, examples, examples[:6], torch.device("cpu"), **more)
+    return Learner(network, contract, examples, examples[:6], **more)
 
 
 def test_head_runs_the_backbone_once_for_each_frame_and_changes_none_of_it(dataset):
@@ -395,7 +396,7 @@ def test_head_runs_the_backbone_once_for_each_frame_and_changes_none_of_it(datas
 def test_the_head_that_was_trained_on_scaled_features_is_the_head_that_answers(dataset):
     learner = learner_on(dataset)
     network, history = learner.fit("head")
-    features = extract_features(network, learner.held_out.frames, learner.contract, torch.device("cpu"))
+    features = extract_features(network, learner.held_out.frames, learner.contract, Runtime())
     loss = balanced_loss(learner.train.class_ids, len(LABELS))
     best = min(line["held_out_loss"] for line in history)
     assert loss(network.head(features), learner.held_out.class_ids).item() == pytest.approx(best, rel=1e-3)
@@ -423,7 +424,9 @@ def test_what_a_strategy_lets_learn(strategy, dataset):
 
 def test_auto_keeps_the_cheapest_that_nothing_beats_and_tells_what_it_tried(dataset):
     said = []
-    outcome = learner_on(dataset, say=said.append).learn("auto", {"epochs": 1, "sizes": (0.3,)}, budget=1e-3)
+    runtime = Runtime()
+    runtime.progress.say = said.append
+    outcome = learner_on(dataset, runtime=runtime).learn("auto", {"epochs": 1, "sizes": (0.3,)}, budget=1e-3)
     assert outcome.strategy == "head"
     assert [row["strategy"] for row in outcome.tried] == ["head"]
     assert said[0].startswith("partial was not tried: about ")
@@ -501,8 +504,8 @@ def test_the_run_tells_what_it_did(trained, dataset):
     assert checkpoint.contract.labels == LABELS
     assert checkpoint.contract.trained_on["held_out_accuracy"] == metrics["held_out"]["accuracy"]
     assert len(checkpoint.held_out) + len(checkpoint.trained_on) == len(read_items(dataset))
-    held_out = {name.rpartition("_")[0] for name in checkpoint.held_out}
-    assert not held_out & {name.rpartition("_")[0] for name in checkpoint.trained_on}
+    held_out = {name.rpartition("_")[0] for _, name in checkpoint.held_out}
+    assert not held_out & {name.rpartition("_")[0] for _, name in checkpoint.trained_on}
     assert (trained.parent / "latest").resolve() == trained
     page = (trained / "report.html").read_text()
     assert f"{100 * metrics['held_out']['accuracy']:.1f} %" in page
@@ -512,10 +515,10 @@ def test_the_accuracy_is_that_of_the_checkpoint_on_its_held_out_frames(trained, 
     checkpoint = load_checkpoint(trained / "checkpoint.pt")
     model = Deployed(checkpoint.network, checkpoint.contract)
     right = 0
-    for name in checkpoint.held_out:
+    for label, name in checkpoint.held_out:
         frame = preprocess(read_image(dataset / name), checkpoint.contract)
         answer = checkpoint.contract.labels[model(torch.from_numpy(frame[None]))[0].argmax()]
-        right += answer == name.split("/")[0]
+        right += answer == label
     assert right / len(checkpoint.held_out) == checkpoint.contract.trained_on["held_out_accuracy"]
 
 

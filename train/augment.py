@@ -14,23 +14,31 @@ import numpy as np
 from train.foreground import Foregrounds
 
 BORDERS = (cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT)
+KINDS = ("room", "light", "none")
 ELSEWHERE = 0.5  # how often a frame whose foreground is known gets another background
 CLUTTERS = 64  # pictures of clutter to choose from
 
 
 class Augmentation:
-    """Frames (uint8 BGR, any size) as training shows them: another way each time."""
+    """Frames (uint8 BGR, any size) as training shows them: another way each time.
 
-    def __init__(self, frames: list[np.ndarray], foregrounds: Foregrounds):
+    `kind` is `room`, all that another room would change; `light`, a little of position and light, as the tutorials
+    have it; or `none`.
+    """
+
+    def __init__(self, frames: list[np.ndarray], foregrounds: Foregrounds, kind: str = "room"):
         self.frames = frames
         self.foregrounds = foregrounds
+        self.kind = kind
 
     def __add__(self, other: Augmentation) -> Augmentation:
-        return Augmentation(self.frames + other.frames, self.foregrounds + other.foregrounds)
+        return Augmentation(self.frames + other.frames, self.foregrounds + other.foregrounds, self.kind)
 
     def __call__(self, index: int, rng: np.random.Generator) -> np.ndarray:
         """Return a changed copy of frame `index`, of the same shape. 1 to 3 ms for 224x224."""
         frame = self.frames[index]
+        if self.kind != "room":
+            return augment_lightly(frame, rng) if self.kind == "light" else frame
         if self.foregrounds.backgrounds and rng.random() < ELSEWHERE:
             if (mask := self.foregrounds.masks[index]) is not None:
                 return self._elsewhere(frame, mask, rng)
@@ -95,6 +103,13 @@ def augment(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return frame
 
 
+def augment_lightly(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a frame, uint8 [H, W, 3] BGR, a little moved, and in a little other light."""
+    frame = _move(frame, rng, cv2.BORDER_REFLECT_101, reach=0.3)
+    levels = np.arange(256)[:, None] * rng.uniform(0.9, 1.1, 3) + rng.uniform(-12, 12)
+    return cv2.LUT(frame, np.clip(levels, 0, 255).astype(np.uint8)[None])
+
+
 @cache
 def clutters() -> list[np.ndarray]:
     """Return the pictures of clutter, the same in every run: over a second to draw, so only once and when needed."""
@@ -141,12 +156,13 @@ def _turned(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _move(frame: np.ndarray, rng: np.random.Generator, border: int, reach: float = 1.0) -> np.ndarray:
     """Shift, scale, stretch and tilt; what comes into view is mirrored, drawn out, or of one colour."""
     height, width = frame.shape[:2]
-    scale, stretch, tilt = 1 + reach * rng.uniform(-0.25, 0.25), np.exp(rng.uniform(-0.1, 0.1)), rng.uniform(-15, 15)
+    scale, tilt = 1 + reach * rng.uniform(-0.25, 0.25), rng.uniform(-15, 15)
+    stretch = np.exp(min(reach, 1.0) * rng.uniform(-0.1, 0.1))
     matrix = cv2.getRotationMatrix2D((width / 2, height / 2), reach * tilt, scale)
     matrix[0, :2] *= stretch
     matrix[1, :2] /= stretch
     middle = np.array([width / 2, height / 2])
-    target = middle + rng.uniform(-0.15, 0.15, 2) * (width, height)
+    target = middle + min(reach, 1.0) * rng.uniform(-0.15, 0.15, 2) * (width, height)
     matrix[:, 2] = target - matrix[:, :2] @ middle
     colour = [*rng.integers(0, 256, 3).tolist(), 0]  # the fourth channel is a mask
     return cv2.warpAffine(frame, matrix, (width, height), borderMode=border, borderValue=colour)

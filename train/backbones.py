@@ -1,6 +1,8 @@
 """Backbones: any torchvision classifier, with its head cut off at one named place and a new one put on.
 
 frames -> [Normalise] -> backbone -> features [N, D] -> head -> logits [N, labels]
+
+One is our own: `small_cnn`, for small pictures, to be trained from scratch.
 """
 
 from __future__ import annotations
@@ -13,15 +15,24 @@ from train.contract import Contract
 from train.weights import TrainingError, load_pretrained
 
 INPUT_SIZE = (224, 224)  # height, width: what the ImageNet weights were trained at
+SMALL_CNN = "small_cnn"
+HEADS = ("linear", "mlp")
+HIDDEN = 256  # of the mlp head
+DROPOUT = 0.2
 
 
 class Network(nn.Module):
     """A backbone and a head. `forward` takes normalised float [N, 3, H, W] and returns logits [N, labels]."""
 
-    def __init__(self, backbone: nn.Module, feature_size: int, labels: int):
+    def __init__(self, backbone: nn.Module, feature_size: int, labels: int, head: str = "linear"):
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Linear(feature_size, labels)
+        self.feature_size = feature_size
+        if head == "linear":
+            self.head = nn.Linear(feature_size, labels)
+        else:
+            layers = nn.Linear(feature_size, HIDDEN), nn.ReLU(), nn.Dropout(DROPOUT), nn.Linear(HIDDEN, labels)
+            self.head = nn.Sequential(*layers)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits."""
@@ -64,21 +75,28 @@ class Deployed(nn.Module):
 
 def check_backbone(backbone: str) -> None:
     """Raise TrainingError if torchvision has no classifier of that name."""
-    if backbone not in torchvision.models.list_models(module=torchvision.models):
+    if backbone != SMALL_CNN and backbone not in torchvision.models.list_models(module=torchvision.models):
         raise TrainingError(
             f"no backbone {backbone!r}: squeezenet1_1, resnet18 and alexnet are the tested ones, "
-            "any other classifier of torchvision.models goes by its name"
+            f"any other classifier of torchvision.models goes by its name, and {SMALL_CNN} is for small pictures"
         )
 
 
-def build_network(backbone: str, labels: int, weights: str = "none", seed: int = 0) -> tuple[Network, str]:
+def build_network(
+    backbone: str, labels: int, weights: str = "none", seed: int = 0, head: str = "linear"
+) -> tuple[Network, str]:
     """Build a network with a fresh head for `labels` labels; return it and where its weights came from.
 
-    `backbone` is a torchvision classifier's name; `weights` is `imagenet`, `none` (random) or a file that holds
-    that classifier's state dict. Raises TrainingError where there is no such backbone, or no such weights.
+    `backbone` is a torchvision classifier's name, or small_cnn; `weights` is `imagenet`, `none` (random) or a file that
+    holds that classifier's state dict; `head` is `linear` or `mlp` (linear, ReLU, dropout, linear). Raises
+    TrainingError where there is no such backbone, or no such weights.
     """
     check_backbone(backbone)
     torch.manual_seed(seed)
+    if backbone == SMALL_CNN:
+        if weights != "none":
+            raise TrainingError(f"{SMALL_CNN} comes untrained: give --strategy scratch")
+        return Network(_small_cnn(), 128, labels, head), "random"
     model = torchvision.models.get_model(backbone, weights=None)
     source = "random" if weights == "none" else load_pretrained(model, backbone, weights)
     if hasattr(model, "transform_input"):  # GoogLeNet's and Inception's weights are of another normalisation
@@ -88,7 +106,16 @@ def build_network(backbone: str, labels: int, weights: str = "none", seed: int =
         for name in ("aux1", "aux2", "AuxLogits"):
             if hasattr(model, name):
                 setattr(model, name, None)
-    return Network(model, _cut_head(model), labels), source
+    return Network(model, _cut_head(model), labels, head), source
+
+
+def _small_cnn() -> nn.Module:
+    """Build three convolutions, each halving the picture, and their average: features [N, 128] of 16 pixels or more."""
+    layers: list[nn.Module] = []
+    for channels, more in ((3, 32), (32, 64), (64, 128)):
+        layers += [nn.Conv2d(channels, more, 3, padding=1, bias=False), nn.BatchNorm2d(more), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 def freeze_front(backbone: nn.Module, share: float) -> None:

@@ -5,7 +5,6 @@ It holds tensors and plain values only and is read with torch's safe loader: a c
 
 from __future__ import annotations
 
-import io
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,11 @@ from pathlib import Path
 import torch
 
 from collect.cli import UserError
-from collect.dataset import write_atomic
+from collect.dataset import open_atomic
 from train.backbones import Network, build_network
 from train.contract import Contract
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointError(UserError):
@@ -31,25 +30,22 @@ class Checkpoint:
     network: Network
     contract: Contract
     data: str  # the dataset's folder
-    held_out: list[str]  # paths below it
-    trained_on: list[str]
+    held_out: list[tuple[str, str]]  # labels, and paths below it
+    trained_on: list[tuple[str, str]]
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint, whole or not at all."""
-    content = io.BytesIO()
-    torch.save(
-        {
-            "format": FORMAT,
-            "contract": checkpoint.contract.to_json(),
-            "weights": {name: tensor.cpu() for name, tensor in checkpoint.network.state_dict().items()},
-            "data": checkpoint.data,
-            "held_out": checkpoint.held_out,
-            "trained_on": checkpoint.trained_on,
-        },
-        content,
-    )
-    write_atomic(path, content.getvalue())
+    content = {
+        "format": FORMAT,
+        "contract": checkpoint.contract.to_json(),
+        "weights": {name: tensor.cpu() for name, tensor in checkpoint.network.state_dict().items()},
+        "data": checkpoint.data,
+        "held_out": checkpoint.held_out,
+        "trained_on": checkpoint.trained_on,
+    }
+    with open_atomic(path) as file:
+        torch.save(content, file)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -64,9 +60,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is not a checkpoint of train/finetune.py that this version knows")
     try:
         contract = Contract.from_json(saved["contract"])
-        network, _ = build_network(contract.trained_on["backbone"], len(contract.labels))
+        trained = contract.trained_on
+        network, _ = build_network(trained["backbone"], len(contract.labels), head=trained.get("head", "linear"))
         network.load_state_dict(saved["weights"])
-        frames = (list(map(str, saved["held_out"])), list(map(str, saved["trained_on"])))
+        frames = ([(str(label), str(path)) for label, path in saved[part]] for part in ("held_out", "trained_on"))
         return Checkpoint(network.eval(), contract, str(saved["data"]), *frames)
-    except (KeyError, TypeError, AttributeError, RuntimeError):
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
         raise CheckpointError(f"{path} lacks a part of what train/finetune.py writes: train it again") from None

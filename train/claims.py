@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from collect.dataset import guessed_sessions
+from train.evaluate import interval
 from train.split import Split
 
 
@@ -37,14 +38,17 @@ def before(splits: list[Split], way: str) -> Iterator[str]:
 def after(right: np.ndarray, splits: list[Split], way: str) -> Iterator[str]:
     """Say how accurate it is; `right` is bool [N], of the held-out frames of all splits in order."""
     if way == "frames":
-        yield f"accuracy {right.mean():.3f} on {len(right)} frames held out at random"
+        low, high = interval(right, list(map(str, range(len(right)))))
+        yield f"accuracy {right.mean():.3f} ({low:.2f} to {high:.2f}) on {len(right)} frames held out at random"
         return
     sessions = {session for split in splits for session in split.held_out_sessions}
-    whole = np.array([item.session in sessions for split in splits for item in split.held_out], bool)
+    held_out = [item for split in splits for item in split.held_out]
+    whole = np.array([item.session in sessions for item in held_out], bool)
     if whole.any():
+        low, high = interval(right[whole], [item.session for item in held_out if item.session in sessions])
         count = f"{len(sessions)} session{'s' * (len(sessions) > 1)}"
         each = "it was not trained on" if len(splits) == 1 else "each not trained on when it was asked"
-        yield f"accuracy {right[whole].mean():.3f} on {whole.sum()} frames of {count} {each}"
+        yield f"accuracy {right[whole].mean():.3f} ({low:.2f} to {high:.2f}) on {whole.sum()} frames of {count} {each}"
     if not whole.all():
         yield (
             f"accuracy {right[~whole].mean():.3f} on {(~whole).sum()} later frames of sessions it was trained on: "

@@ -31,7 +31,7 @@ class Contract:
 
     labels: tuple[str, ...]  # in the order of the model's outputs
     input_size: tuple[int, int]  # height, width in pixels
-    colour_order: str = "RGB"
+    colour_order: str = "RGB"  # or BGR, or GRAY: three channels all the same
     resize: str = "area-linear"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
@@ -63,7 +63,7 @@ class Contract:
             contract._check()
         except (ValueError, KeyError, TypeError):
             raise ContractError("the model's contract can't be read: export the model again") from None
-        if contract.resize != "area-linear" or contract.colour_order not in ("RGB", "BGR"):
+        if contract.resize != "area-linear" or contract.colour_order not in ("RGB", "BGR", "GRAY"):
             raise ContractError(
                 f"the model wants its frames as {contract.colour_order}, resized by {contract.resize}: "
                 "this teachcam can't do that, update it"
@@ -94,4 +94,6 @@ def preprocess(frame: np.ndarray, contract: Contract) -> np.ndarray:
     `frame` is uint8 [H, W, 3], BGR. Returns uint8 [height, width, 3] in the contract's colour order.
     """
     frame = resize(frame, contract.input_size)
+    if contract.colour_order == "GRAY":
+        frame = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if contract.colour_order == "RGB" else frame

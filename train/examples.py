@@ -42,20 +42,28 @@ class Dataset:
     Raises DatasetError or TrainingError where there is nothing to learn.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(
+        self,
+        folder: Path,
+        items: list[Item] | None = None,
+        labels: tuple[str, ...] | None = None,
+        size: tuple[int, int] = INPUT_SIZE,
+    ):
+        """Read what is in the folder, or only these `items` of it; the `labels` are in their alphabet's order."""
+        self.folder = folder
         self.frames: dict[Path, np.ndarray] = {}
         self.skipped: list[str] = []
-        items = read_items(folder)
+        items = read_items(folder) if items is None else items
         for item in tqdm(items, desc="reading", unit="frame", leave=False, disable=None):
             try:
-                self.frames[item.path] = shrink(read_image(item.path), INPUT_SIZE)
+                self.frames[item.path] = shrink(read_image(item.path), size)
             except UnreadableImage as error:
                 self.skipped.append(str(error))
                 tqdm.write(f"skipped: {error}", file=sys.stderr)
         if not self.frames:
             raise TrainingError(f"none of the {len(items)} images in {folder} can be read")
         self.items = [item for item in items if item.path in self.frames]
-        self.labels = tuple(sorted({item.label for item in self.items}))
+        self.labels = labels or tuple(sorted({item.label for item in self.items}))
         if len(self.labels) < 2:
             raise TrainingError(
                 f"only one label in {folder} ({', '.join(self.labels)}): record another with "
@@ -66,3 +74,10 @@ class Dataset:
         """Return the frames of items, with their class ids and sessions."""
         ids = torch.tensor([self.labels.index(item.label) for item in items], dtype=torch.int64)
         return Examples([self.frames[item.path] for item in items], ids, [item.session for item in items])
+
+    def name(self, item: Item) -> str:
+        """Return an item's path as one goes there from the dataset's folder."""
+        try:
+            return item.path.relative_to(self.folder).as_posix()
+        except ValueError:  # a list may name files elsewhere
+            return str(item.path.absolute())

@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import islice
+import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from train.backbones import Network, Normalise, half_precision
 from train.contract import Contract, preprocess
+from train.runtime import Runtime
 
 BATCH = 32
 
 
 @torch.no_grad()
 def extract_features(
-    network: Network, frames: Iterable[np.ndarray], contract: Contract, device: torch.device
+    network: Network, frames: Sequence[np.ndarray], contract: Contract, runtime: Runtime
 ) -> torch.Tensor:
-    """Return the backbone's features of frames (uint8 BGR), float32 [N, D] on `device`: each frame runs once."""
+    """Return the backbone's features of frames (uint8 BGR), float32 [N, D] on the device: each frame runs once."""
+    device, began = runtime.device, time.monotonic()
     model = nn.Sequential(Normalise(contract), network.backbone).to(device, memory_format=torch.channels_last).eval()
     dtype = half_precision(device)
-    features = [torch.empty(0, network.head.in_features, device=device)]
-    with tqdm(desc="features", unit="frame", leave=False, disable=None) as bar:
-        frames = iter(frames)
-        while batch := list(islice(frames, BATCH)):
-            inputs = np.stack([preprocess(frame, contract) for frame in batch])
-            with torch.autocast(device.type, dtype, enabled=dtype is not None):
-                features.append(model(torch.from_numpy(inputs).to(device)).float())
-            bar.update(len(batch))
-    return torch.cat(features)
+    own = runtime.workers.share(range(len(frames)))
+    rows = [torch.empty(0, network.feature_size, device=device)]
+
+    def run(inputs: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            return model(inputs).float()
+
+    runtime.progress.begin("features", 1, len(own))
+    batches = [own[start : start + BATCH] for start in range(0, len(own), BATCH)]
+    for inputs in runtime.ahead(batches, lambda batch: np.stack([preprocess(frames[i], contract) for i in batch])):
+        inputs = torch.from_numpy(inputs).to(device)
+        rows += runtime.memory.within(len(inputs), lambda parts, inputs=inputs: [run(inputs[part]) for part in parts])
+        runtime.progress.frames(len(inputs))
+    features = runtime.workers.gather(torch.cat(rows), len(frames))
+    runtime.count(len(frames), began)
+    return features

@@ -1,11 +1,12 @@
-"""One training run, from a dataset's folder to a folder of its own: checkpoint.pt, metrics.json and report.html."""
+"""One training run, from a dataset's folder to a folder of its own: checkpoint.pt, metrics.json and report.html.
+
+While it runs, its folder holds `state/` too: what it was asked, and where it goes on after an interruption.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import platform
-import sys
+import shutil
 import time
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -13,22 +14,22 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-import torchvision
-from tqdm import tqdm
 
 from collect.dataset import Item, fingerprint, write_atomic
 from train import claims
-from train.backbones import INPUT_SIZE, Deployed, build_network, check_backbone
-from train.calibrate import expected_calibration_error
-from train.checkpoint import Checkpoint, save_checkpoint
+from train.backbones import INPUT_SIZE, build_network, check_backbone
 from train.contract import Contract
-from train.evaluate import predict, score
 from train.examples import Dataset
-from train.report import write_report
+from train.journal import Journal
+from train.lists import read_lists
+from train.memory import Memory
+from train.progress import Bar, Progress
+from train.results import Evidence, write_results
+from train.runtime import Runtime
 from train.split import Split, folds_by_session, split_by_session, split_frames, take_sessions
 from train.strategies import BUDGET, Learner, augmentation_of, cross_validate
 from train.weights import TrainingError
+from train.workers import joined
 
 
 @dataclass(frozen=True)
@@ -37,122 +38,103 @@ class Options:
 
     data: Path = Path("data")
     out: Path | None = None  # runs/<time>
+    train_list: Path | None = None  # instead of all that is in `data`
+    test_list: Path | None = None
     backbone: str = "squeezenet1_1"
     weights: str = "imagenet"
+    head: str = "linear"
+    size: int | None = None  # pixels, of the input's sides; INPUT_SIZE
+    greyscale: bool = False
     strategy: str = "auto"
+    augment: str = "room"
     changes: dict = field(default_factory=dict)  # settings in place of the strategy's own
     budget: float = BUDGET  # seconds, for `auto`
     split: str = "session"  # or frames
+    held_out: float = 0.2  # of the frames
     folds: int | None = None  # cross-validation instead of one split
     test: tuple[str, ...] = ()  # sessions, or a fraction, that nothing is chosen by
     refit: bool = True
     device: str = "auto"
     seed: int = 0
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the model's input, in pixels."""
+        return (self.size, self.size) if self.size else INPUT_SIZE
 
-def train(options: Options) -> Path:
+    def to_json(self) -> dict:
+        """Return plain values, from which `from_json` makes the same options."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: dict) -> Options:
+        """Read what `to_json` returned."""
+        paths = {name: Path(values[name]) for name in ("data", "out", "train_list", "test_list") if values[name]}
+        return cls(**{**values, **paths, "test": tuple(values["test"])})
+
+
+def train(options: Options, resumed: bool = False) -> Path:
     """Train, measure on held-out sessions, and leave a run behind; return its folder.
 
-    Results go to stdout, progress to stderr. Raises TrainingError or DatasetError.
+    A `resumed` run goes on from where its folder says that it was interrupted. Results go to stdout, progress to
+    stderr. Raises TrainingError or DatasetError.
     """
-    started = time.monotonic()
     check_backbone(options.backbone)
-    device = _device(options.device)
-    dataset = Dataset(options.data)
-    splits, test = _splits(dataset.items, options)
-    for line in claims.before(splits, options.split):
-        _say(line)
-    out = options.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
-    out.mkdir(parents=True, exist_ok=True)  # now: a folder that can't be made is no surprise after training
-
-    network, source = build_network(options.backbone, len(dataset.labels), options.weights, options.seed)
-    contract = Contract(labels=dataset.labels, input_size=INPUT_SIZE)
-    with _Bar() as bar:
-        learners = [
-            Learner(
-                network,
-                contract,
-                dataset.examples(split.train),
-                dataset.examples(split.held_out),
-                device,
-                options.seed,
-                _say,
-                bar.on_epoch,
-            )
-            for split in splits
-        ]
-        if len(learners) == 1:
-            outcome = learners[0].learn(options.strategy, options.changes, options.budget, options.refit)
-        else:
-            outcome = cross_validate(learners, options.strategy, options.changes, options.budget)
-
-    held_out = [item for split in splits for item in split.held_out]
-    figures = _figures(outcome.probabilities, held_out, dataset.labels)
-    trained_on = {
-        "backbone": options.backbone,
-        "dataset": fingerprint(dataset.items),
-        "held_out_accuracy": figures["accuracy"],
-        "held_out_frames": figures["frames"],
-        "optimistic": bool(splits[0].cut_labels) or options.split == "frames",
-        "versions": {
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "torchvision": str(torchvision.__version__),
-        },
-    }
-    contract = replace(outcome.contract, trained_on=trained_on)
-    network = outcome.network.cpu().eval()
-    tested = None
-    if test:
-        probabilities = predict(Deployed(network, contract), dataset.examples(test).frames, contract)
-        tested = _figures(probabilities, test, dataset.labels)
-    metrics = {
-        "labels": list(dataset.labels),
-        "backbone": options.backbone,
-        "strategy": outcome.strategy,
-        "tried": outcome.tried,
-        "options": asdict(replace(options, data=str(options.data), out=str(out))),
-        "weights": source,
-        "device": str(device),
-        "seed": options.seed,
-        "frames": len(splits[0].train) + (len(splits[0].held_out) if options.refit or options.folds else 0),
-        "seconds": round(time.monotonic() - started, 2),
-        "skipped": dataset.skipped,
-        "split": options.split,
-        "folds": len(splits),
-        "held_out": figures,
-        "held_out_sessions": sorted({session for split in splits for session in split.held_out_sessions}),
-        "held_out_learned_later": options.refit or len(splits) > 1,
-        "test": tested,
-        "cut_labels": list(splits[0].cut_labels),
-        "temperature": contract.temperature,
-        "unknown_threshold": contract.unknown_threshold,
-        "epochs": outcome.history,
-    }
-    others = set(held_out)
-    checkpoint = Checkpoint(
-        network,
-        contract,
-        str(options.data.resolve()),
-        [f"{item.label}/{item.path.name}" for item in held_out],
-        [f"{item.label}/{item.path.name}" for item in splits[0].train if item not in others],
-    )
-    save_checkpoint(out / "checkpoint.pt", checkpoint)
-    write_atomic(out / "metrics.json", json.dumps(metrics, indent=1).encode())
-    mistakes = _worst_mistakes(outcome.probabilities, held_out, dataset.frames, dataset.labels)
-    write_report(out / "report.html", metrics, mistakes)
-    _point_latest_at(out)
-    right = outcome.probabilities.argmax(1) == [dataset.labels.index(item.label) for item in held_out]
-    for line in claims.after(right, splits, options.split):
-        print(line)
-    if options.split == "frames":
-        print(claims.worth(*_head_both_ways(learners[0], splits[0], options.seed)))
-    if tested:
-        print(
-            f"accuracy {tested['accuracy']:.3f} on {tested['frames']} frames of {len(tested['sessions'])} test sessions"
-        )
-    print(f"{out / 'checkpoint.pt'}, {metrics['seconds']} s; the report: {out / 'report.html'}")
+    with joined(options.device) as (workers, device):
+        out = workers.agree(options.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3])
+        options = replace(options, out=out)
+        runtime = Runtime(device, workers, journal=Journal(out / "state", workers))
+        dataset, given_test = _dataset(options)
+        splits, test = _splits(dataset.items, options)
+        pictures = fingerprint(dataset.items + given_test)
+        if workers.main:
+            if resumed:
+                _check_unchanged(out, pictures)
+            else:
+                _begin(options, pictures)
+        with Bar(out) if workers.main else Progress() as runtime.progress:
+            runtime.memory = Memory(runtime.progress.say, splits=workers.count == 1)
+            for line in claims.before(splits, options.split):
+                runtime.progress.say(line)
+            try:
+                evidence = _learn(options, dataset, splits, test + given_test, runtime)
+            except KeyboardInterrupt:
+                runtime.progress.say(f"interrupted: python train/finetune.py --resume {out} goes on")
+                raise
+        if workers.main:
+            write_results(options, evidence, runtime)
+        runtime.journal.clear()
     return out
+
+
+def unfinished(run: Path | None) -> Options:
+    """Return the options of a run that was interrupted: the newest in runs/ unless one is named."""
+    if run is None:
+        found = sorted(Path("runs").glob("*/state/options.json"), key=lambda path: path.stat().st_mtime)
+        found = [path for path in found if not path.parent.parent.is_symlink()]
+        if not found:
+            raise TrainingError("--resume: no run in runs/ was interrupted")
+        run = found[-1].parent.parent
+    try:
+        asked = json.loads((run / "state" / "options.json").read_text())["options"]
+        return replace(Options.from_json(asked), out=run)
+    except FileNotFoundError:
+        finished = (run / "metrics.json").exists()
+        raise TrainingError(f"--resume {run}: {'it is finished' if finished else 'there is no run'}") from None
+    except (ValueError, KeyError, TypeError):
+        raise TrainingError(f"--resume {run}: its state/options.json is damaged; train it again") from None
+
+
+def _dataset(options: Options) -> tuple[Dataset, list[Item]]:
+    """Read the frames; of given lists, all, and return the test's items too."""
+    if options.train_list is None:
+        return Dataset(options.data, size=options.input_size), []
+    learned, test, labels = read_lists(options.train_list, options.test_list, options.data)
+    dataset = Dataset(options.data, learned + test, labels, options.input_size)
+    test = [item for item in test if item.path in dataset.frames]
+    of_test = {item.path for item in test}
+    dataset.items = [item for item in dataset.items if item.path not in of_test]
+    return dataset, test
 
 
 def _splits(items: list[Item], options: Options) -> tuple[list[Split], list[Item]]:
@@ -164,99 +146,79 @@ def _splits(items: list[Item], options: Options) -> tuple[list[Split], list[Item
         except ValueError as error:
             raise TrainingError(f"--test: {error}") from None
     if options.split == "frames":
-        return [split_frames(items, seed=options.seed)], test
+        return [split_frames(items, options.held_out, options.seed)], test
     if not options.folds:
-        return [split_by_session(items, seed=options.seed)], test
+        return [split_by_session(items, options.held_out, options.seed)], test
     splits = folds_by_session(items, options.folds, options.seed)
     if len(splits) < 2:
         raise TrainingError(f"--folds {options.folds}: too few sessions of every label; record more, or leave it out")
     return splits, test
 
 
-def show_augmentation(options: Options, path: Path) -> None:
-    """Write a picture of what training sees: a row for each of a few frames, itself first, then as it was changed."""
-    if not cv2.haveImageWriter(str(path)):
-        raise TrainingError(f"--show-augment {path}: give a name that ends in .png or .jpg")
-    dataset = Dataset(options.data)
-    picture = augmentation_of(dataset.examples(dataset.items)).picture(np.random.default_rng(options.seed))
-    write_atomic(path, cv2.imencode(path.suffix, picture)[1].tobytes())
+def _begin(options: Options, pictures: str) -> None:
+    """Make the run's folder: one that can't be made is no surprise after training. Then note what was asked."""
+    state = options.out / "state"
+    options.out.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(state, ignore_errors=True)
+    state.mkdir()
+    (options.out / "epochs.jsonl").unlink(missing_ok=True)
+    paths = ("data", "train_list", "test_list")
+    absolute = {name: getattr(options, name).resolve() for name in paths if getattr(options, name)}
+    asked = {"options": replace(options, **absolute).to_json(), "fingerprint": pictures}
+    write_atomic(state / "options.json", json.dumps(asked, indent=1).encode())
 
 
-class _Bar:
-    """A progress bar on stderr, one for each strategy that is tried."""
+def _check_unchanged(out: Path, pictures: str) -> None:
+    if json.loads((out / "state" / "options.json").read_text())["fingerprint"] != pictures:
+        raise TrainingError(f"--resume {out}: the dataset has changed since; train a new run")
 
-    def __enter__(self) -> _Bar:
-        self._bar, self._name = None, None
-        return self
 
-    def on_epoch(self, strategy: str, epochs: int, line: dict) -> None:
-        if strategy != self._name:
-            self.__exit__()
-            self._name, self._bar = strategy, tqdm(total=epochs, desc=strategy, unit="epoch", disable=None)
-        accuracy = line["held_out_accuracy"]
-        self._bar.set_postfix_str(
-            f"loss {line['loss']:.3f}" + (f", held-out {accuracy:.3f}" if accuracy is not None else "")
+def _learn(options: Options, dataset: Dataset, splits: list[Split], test: list[Item], runtime: Runtime) -> Evidence:
+    """Train as the options say; return what came of it."""
+    started = time.monotonic()
+    labels = dataset.labels
+    network, source = build_network(options.backbone, len(labels), options.weights, options.seed, options.head)
+    colour = "GRAY" if options.greyscale else "RGB"
+    contract = Contract(labels=labels, input_size=options.input_size, colour_order=colour)
+    learners = [
+        Learner(
+            network,
+            contract,
+            dataset.examples(split.train),
+            dataset.examples(split.held_out),
+            runtime,
+            options.seed,
+            options.augment,
+            f"fold{number}-" if len(splits) > 1 else "",
         )
-        self._bar.update()
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-
-def _say(line: str) -> None:
-    tqdm.write(line, file=sys.stderr)
-
-
-def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("--device cuda: torch finds no CUDA device here; give auto or cpu")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+        for number, split in enumerate(splits, 1)
+    ]
+    if len(learners) == 1:
+        outcome = learners[0].learn(options.strategy, options.changes, options.budget, options.refit)
+    else:
+        outcome = cross_validate(learners, options.strategy, options.changes, options.budget)
+    worth = None
+    by_session = split_by_session(dataset.items, seed=options.seed)
+    if options.split == "frames" and by_session.held_out_sessions:  # else there is nothing to compare with
+        worth = _head_both_ways(learners[0], splits[0], by_session)
+    return Evidence(dataset, splits, test, outcome, source, worth, time.monotonic() - started)
 
 
-def _figures(probabilities: np.ndarray, items: list[Item], labels: tuple[str, ...]) -> dict:
-    class_ids = np.array([labels.index(item.label) for item in items], int)
-    return {
-        **score(probabilities, class_ids, labels),
-        "ece": expected_calibration_error(probabilities, class_ids) if items else None,
-        "sessions": sorted({item.session for item in items}),
-    }
-
-
-def _head_both_ways(learner: Learner, split: Split, seed: int) -> list[float]:
+def _head_both_ways(learner: Learner, by_frames: Split, by_session: Split) -> list[float]:
     """Return the accuracy of a head alone on this split's held-out frames, and on sessions held out whole."""
-    items = split.train + split.held_out
+    items = by_frames.train + by_frames.held_out
     parts = []
-    for way in (split, split_by_session(items, seed=seed)):
+    for way in (by_frames, by_session):
         train, held_out = set(way.train), set(way.held_out)
         parts.append(learner.head_accuracy([item in train for item in items], [item in held_out for item in items]))
     return parts
 
 
-def _worst_mistakes(probabilities, items: list[Item], frames: dict, labels: tuple[str, ...], most: int = 12):
-    """The held-out frames that were answered wrongly, the surest first."""
-    answers = probabilities.argmax(1) if len(items) else []
-    wrong = [
-        {
-            "frame": frames[item.path],
-            "true": item.label,
-            "answer": labels[answer],
-            "confidence": float(row[answer]),
-            "file": f"{item.label}/{item.path.name}",
-        }
-        for item, row, answer in zip(items, probabilities, answers, strict=True)
-        if labels[answer] != item.label
-    ]
-    return sorted(wrong, key=lambda mistake: -mistake["confidence"])[:most]
-
-
-def _point_latest_at(out: Path) -> None:
-    """Make runs/latest a link to this run, in one step, so that there is always a latest one."""
-    latest = Path("runs/latest")
-    beside = latest.with_name(f".latest.{os.getpid()}")
-    try:
-        latest.parent.mkdir(exist_ok=True)
-        beside.symlink_to(os.path.relpath(out.resolve(), latest.parent.resolve()), target_is_directory=True)
-        beside.replace(latest)
-    except OSError as error:
-        print(f"runs/latest still points elsewhere ({error.strerror}): name the run's files", file=sys.stderr)
+def show_augmentation(options: Options, path: Path) -> None:
+    """Write a picture of what training sees: a row for each of a few frames, itself first, then as it was changed."""
+    if not cv2.haveImageWriter(str(path)):
+        raise TrainingError(f"--show-augment {path}: give a name that ends in .png or .jpg")
+    dataset, _ = _dataset(options)
+    picture = augmentation_of(dataset.examples(dataset.items), options.augment)
+    picture = picture.picture(np.random.default_rng(options.seed))
+    write_atomic(path, cv2.imencode(path.suffix, picture)[1].tobytes())

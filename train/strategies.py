@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -22,7 +22,8 @@ from train.contract import Contract
 from train.examples import Examples
 from train.features import extract_features
 from train.fit import Settings, fit, fit_head
-from train.foreground import cut_out
+from train.foreground import Foregrounds, cut_out
+from train.runtime import Runtime
 
 GROWING = (160 / 224, 192 / 224, 1.0, 1.0)  # the first epochs at a smaller size cost half, and as much is learned
 
@@ -52,13 +53,13 @@ class Outcome:
     probabilities: np.ndarray  # float64 [held out, labels]
     history: list[dict]  # a line for each epoch
     tried: list[dict]  # each strategy: its name, held-out accuracy (or None) and seconds
+    judged: Network | None = None  # the network that answered the held-out examples, if one did
 
 
 class Learner:
     """Frames to learn from, others to judge by, and a network to begin with, which stays as it is.
 
-    `say` gets a line for each thing the user may want to know; `on_epoch` a strategy, how many epochs it has, and the
-    epoch's figures.
+    What its trainings are called, in bars and in the journal, begins with `name`.
     """
 
     def __init__(
@@ -67,13 +68,13 @@ class Learner:
         contract: Contract,
         train: Examples,
         held_out: Examples,
-        device: torch.device,
+        runtime: Runtime | None = None,
         seed: int = 0,
-        say: Callable[[str], None] = lambda _: None,
-        on_epoch: Callable[[str, int, dict], None] = lambda *_: None,
+        augment: str = "room",
+        name: str = "",
     ):
         self.network, self.contract, self.train, self.held_out = network, contract, train, held_out
-        self.device, self.seed, self.say, self.on_epoch = device, seed, say, on_epoch
+        self.runtime, self.seed, self.augment, self.name = runtime or Runtime(), seed, augment, name
 
     def learn(self, strategy: str, changes: dict | None = None, budget: float = BUDGET, refit: bool = True) -> Outcome:
         """Train by one strategy; `changes` are settings in place of its own. Or `auto`: by the best that fits a budget.
@@ -81,33 +82,32 @@ class Learner:
         `auto` begins with the cheapest and goes on while the held-out examples gain and `budget` seconds allow. With
         `refit` one is then trained in the same way on all examples: rooms are worth more than the time it takes.
         """
-        started, changes = time.monotonic(), changes or {}
-        best, tried = None, []
+        changes, best, tried = changes or {}, None, []
         for rung in LADDER if strategy == "auto" else (strategy,):
             if best:
                 if not len(self.held_out):
                     break  # nothing could tell that it is better
-                needed = self._seconds(rung, changes)
-                left = budget - (time.monotonic() - started)
-                if needed > left:
-                    self.say(f"{rung} was not tried: about {needed:.0f} s, {max(0, left):.0f} s of the budget are left")
+                spent = sum(row["seconds"] for row in tried)
+                if not self._once(f"{rung}-fits", partial(self._fits, rung, changes, budget - spent)):
                     break
             began = time.monotonic()
             network, history = self.fit(rung, changes)
             outcome = self._outcome(network, rung, history)
+            seconds = self._once(f"{rung}-seconds", lambda began=began: time.monotonic() - began)
             accuracy = _accuracy(outcome, self.held_out)
-            tried.append({"strategy": rung, "held_out_accuracy": accuracy, "seconds": time.monotonic() - began})
+            tried.append({"strategy": rung, "held_out_accuracy": accuracy, "seconds": seconds})
             if best and accuracy <= _accuracy(best, self.held_out):
                 break
             best = outcome
+        best = replace(best, tried=tried, judged=best.network)
         if refit and len(self.held_out):
             best = replace(best, network=self.of_all().fit(best.strategy, changes)[0])
-        return replace(best, tried=tried)
+        return best
 
     def head_accuracy(self, train: list[bool], held_out: list[bool]) -> float:
         """Return what a head alone gets on other held-out examples than the learner's own, of all that it has."""
         everything = self.train + self.held_out
-        ids = everything.class_ids.to(self.device)
+        ids = everything.class_ids.to(self.runtime.device)
         parts = [(self._features[mask], ids[mask]) for mask in (torch.tensor(train), torch.tensor(held_out))]
         network = copy.deepcopy(self.network)
         lines = fit_head(network, self.contract, *parts, replace(STRATEGIES["head"], seed=self.seed))
@@ -117,71 +117,87 @@ class Learner:
     def _features(self) -> torch.Tensor:
         """The untrained backbone's features of all examples: each frame runs through it once."""
         frames = self.train.frames + self.held_out.frames
-        return extract_features(self.network, frames, self.contract, self.device)
+        return extract_features(self.network, frames, self.contract, self.runtime)
 
     @cached_property
     def _augmentation(self) -> Augmentation:
-        return augmentation_of(self.train)
+        return augmentation_of(self.train, self.augment)
 
     def fit(self, strategy: str, changes: dict | None = None) -> tuple[Network, list[dict]]:
         """Train a copy of the network by one strategy; return it and a line for each epoch."""
         settings = replace(STRATEGIES[strategy], seed=self.seed, **(changes or {}))
-        network = copy.deepcopy(self.network)
-        report = partial(self.on_epoch, strategy, settings.epochs)
-        ids = self.train.class_ids.to(self.device)
+        network, name, runtime = copy.deepcopy(self.network), self.name + strategy, self.runtime
+        ids = self.train.class_ids.to(runtime.device)
         if strategy == "head":
             features, held_features = self._features.split([len(self.train), len(self.held_out)])
-            held_out = held_features, self.held_out.class_ids.to(self.device)
-            return network, fit_head(network, self.contract, (features, ids), held_out, settings, report)
-        if settings.head_first:
+            held_out = held_features, self.held_out.class_ids.to(runtime.device)
+            runtime.progress.begin(name, settings.epochs, len(self.train))
+            return network, fit_head(network, self.contract, (features, ids), held_out, settings, runtime.progress)
+        if settings.head_first and not runtime.journal.has(name):
             # On augmented frames, as the rest is: a head that leans on the background would mislead the layers.
-            rng = np.random.default_rng(self.seed)
-            frames = (self._augmentation(index, rng) for _ in range(VIEWS) for index in range(len(ids)))
-            features = extract_features(network, frames, self.contract, self.device)
-            head = replace(STRATEGIES["head"], seed=self.seed)
+            features = extract_features(network, _Views(self._augmentation, self.seed), self.contract, runtime)
+            head = replace(STRATEGIES["head"], seed=self.seed, dropout=settings.dropout)
             fit_head(network, self.contract, (features, ids.repeat(VIEWS)), (features[:0], ids[:0]), head)
         examples = self.train, self.held_out, self._augmentation
-        return network, fit(network, self.contract, *examples, settings, self.device, report)
+        return network, fit(network, self.contract, *examples, settings, runtime, name)
 
     def of_all(self) -> Learner:
         """Return a learner of the held-out examples too, with nothing left to judge by."""
-        learner = Learner(
-            self.network,
-            self.contract,
-            self.train + self.held_out,
-            self.held_out[:0],
-            self.device,
-            self.seed,
-            self.say,
-            lambda _, *progress: self.on_epoch("all sessions", *progress),
-        )
+        everything = self.train + self.held_out, self.held_out[:0]
+        name = f"{self.name}refit-"
+        learner = Learner(self.network, self.contract, *everything, self.runtime, self.seed, self.augment, name)
         if "_features" in self.__dict__:  # already there, and of the same frames
             learner._features = self._features
-        learner._augmentation = self._augmentation + augmentation_of(self.held_out)
+        if "_augmentation" in self.__dict__:
+            learner._augmentation = self._augmentation + augmentation_of(self.held_out, self.augment)
         return learner
 
-    def _seconds(self, strategy: str, changes: dict) -> float:
-        """Estimate what a strategy takes, from two batches of it."""
+    def _once(self, what: str, compute: Callable):
+        """Decide once, however often the run is interrupted, what depends on the clock."""
+        return self.runtime.journal.once(self.name + what, compute)
+
+    def _fits(self, strategy: str, changes: dict, left: float) -> bool:
+        """Say whether a strategy can be expected to end within so many seconds, from two batches of it."""
         settings = replace(STRATEGIES[strategy], seed=self.seed, **changes)
         sample = self.train[: 2 * settings.batch]
         augmentation = self._augmentation  # not timed: it is there when the strategy begins
         once = replace(settings, epochs=1, sizes=(1.0,))
+        alone = Runtime(self.runtime.device, self.runtime.workers)
         began = time.monotonic()
-        fit(copy.deepcopy(self.network), self.contract, sample, sample[:0], augmentation, once, self.device)
+        fit(copy.deepcopy(self.network), self.contract, sample, sample[:0], augmentation, once, alone)
         each = (time.monotonic() - began) / len(sample)
         size = float(np.mean(np.square(settings.sizes)))  # the share of the pixels
-        return each * settings.epochs * size * (2 * len(self.train) + len(self.held_out))  # to measure, and once on all
+        needed = each * settings.epochs * size * (2 * len(self.train) + len(self.held_out))  # to measure, and on all
+        if needed > left:
+            self.runtime.progress.say(
+                f"{strategy} was not tried: about {needed:.0f} s, {max(0, left):.0f} s of the budget are left"
+            )
+        return needed <= left
 
     def _outcome(self, network: Network, strategy: str, history: list[dict]) -> Outcome:
         if strategy == "head":
             features = self._features[len(self.train) :]
         else:
-            features = extract_features(network, self.held_out.frames, self.contract, self.device)
+            features = extract_features(network, self.held_out.frames, self.contract, self.runtime)
         with torch.no_grad():
-            logits = network.head(features).float().cpu().numpy()
+            logits = network.head.eval()(features).float().cpu().numpy()
         saw_nothing = strategy != "head" and self._augmentation.knows_nothing
         contract, probabilities = calibrated(self.contract, logits, self.held_out.class_ids.numpy(), saw_nothing)
         return Outcome(network, contract, strategy, logits, probabilities, history, [])
+
+
+class _Views(Sequence):
+    """Each frame VIEWS times, augmented: all of them, and then all of them again."""
+
+    def __init__(self, augmentation: Augmentation, seed: int):
+        self._augmentation, self._seed = augmentation, seed
+
+    def __len__(self) -> int:
+        return VIEWS * len(self._augmentation.frames)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        rng = np.random.default_rng((self._seed, 0, index))
+        return self._augmentation(index % len(self._augmentation.frames), rng)
 
 
 def cross_validate(learners: list[Learner], strategy: str, changes: dict, budget: float = BUDGET) -> Outcome:
@@ -215,8 +231,10 @@ def calibrated(
     return replace(contract, temperature=temperature, unknown_threshold=threshold), probabilities
 
 
-def augmentation_of(examples: Examples) -> Augmentation:
-    """Return the augmentation of these examples, with what can be cut out of them."""
+def augmentation_of(examples: Examples, kind: str = "room") -> Augmentation:
+    """Return the augmentation of these examples; of another room, with what can be cut out of them."""
+    if kind != "room":
+        return Augmentation(examples.frames, Foregrounds.none(len(examples)), kind)
     return Augmentation(examples.frames, cut_out(examples.frames, examples.class_ids.numpy(), examples.sessions))
 
 

@@ -1,0 +1,65 @@
+"""Given lists: which files to learn from and which to test on, as many datasets come with them.
+
+A line is `path class_id`, the path from the dataset's folder or from the list's own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from collect.dataset import DatasetError, Item, items_of
+
+
+def read_lists(train: Path, test: Path | None, data: Path) -> tuple[list[Item], list[Item], tuple[str, ...]]:
+    """Return the items of both lists, and the labels in the order of their class ids.
+
+    A label is the name of the folder that all of its files are in, where no other label's are; else its class id.
+    Raises DatasetError, with the line, for what can't be read.
+    """
+    parts = [_read(path, data) for path in (train, test) if path is not None]
+    class_ids = sorted({class_id for part in parts for _, class_id in part})
+    folders = {
+        class_id: {path.parent.name for part in parts for path, own in part if own == class_id}
+        for class_id in class_ids
+    }
+    names = [folder for own in folders.values() for folder in own]
+    named = len(names) == len(set(names)) == len(class_ids)
+    labels = {class_id: min(folders[class_id]) if named else str(class_id) for class_id in class_ids}
+    known = {class_id for _, class_id in parts[0]}
+    if strange := sorted(set(class_ids) - known):
+        raise DatasetError(f"{test}: nothing in {train} is of class {strange[0]}")
+    sides = [
+        [
+            item
+            for class_id in class_ids
+            for item in items_of(labels[class_id], [p for p, own in part if own == class_id])
+        ]
+        for part in parts
+    ]
+    if both := {item.path for item in sides[0]} & {item.path for side in sides[1:] for item in side}:
+        raise DatasetError(f"{min(both)} is in both lists: what is trained on is no test")
+    return sides[0], sides[1] if test else [], tuple(labels.values())
+
+
+def _read(path: Path, data: Path) -> list[tuple[Path, int]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: {getattr(error, 'strerror', None) or 'not a text file'}") from None
+    files: dict[Path, int] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        name, _, class_id = line.strip().rpartition(" ")
+        if not class_id.isdecimal() or not name.strip():
+            raise DatasetError(f"{path}, line {number}: {line.strip()[:60]!r} is not a path and a class id")
+        found = next(
+            (folder / name.strip() for folder in (data, path.parent) if (folder / name.strip()).is_file()), None
+        )
+        if found is None:
+            raise DatasetError(f"{path}, line {number}: no file {name.strip()} in {data}")
+        if files.setdefault(found, int(class_id)) != int(class_id):
+            raise DatasetError(f"{path}, line {number}: {name.strip()} is of two classes")
+    if not files:
+        raise DatasetError(f"{path}: no file in it")
+    return list(files.items())
