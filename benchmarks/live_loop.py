@@ -2,9 +2,9 @@
 
     python benchmarks/live_loop.py
 
-The tutorial's loop is eager PyTorch with its own preprocessing (resize, to tensor, normalise, softmax). Both are
-timed in turn, a block of each at a time, so that a machine whose speed drifts treats them alike; the weights are
-random, which changes no time. Also shows how far the loop is from ONNX Runtime's bare `run`.
+The tutorial's loop is eager PyTorch with its own preprocessing (resize, to tensor, normalise, softmax). All are timed
+in turn, a block of each at a time, so that a machine whose speed drifts treats them alike; the weights are random,
+which changes no time. `over` is what we take beyond ONNX Runtime's bare `run` on a prepared input.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ import torch
 import torchvision
 
 from collect.synthetic import render
-from export.graph import write_onnx
+from export.graph import fold_normalisation, write_onnx
 from export.metadata import write_metadata
+from export.quantize import to_int8
 from export.targets import TARGETS
 from live.classifier import Classifier
 from train.backbones import INPUT_SIZE, Deployed, Network, build_network
@@ -35,36 +36,49 @@ LABELS = ("none", "thumbs_down", "thumbs_up")
 
 
 def main() -> None:
-    """Print one row a backbone."""
-    image = render("thumbs_up", 1, 1)[0]
+    """Print one row a backbone and precision."""
+    images = render("thumbs_up", 1, 20)
     print(
         f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"onnxruntime {onnxruntime.__version__}; median of {BLOCKS} blocks of {FRAMES} frames"
     )
-    print(f"{'backbone':<16}{'tutorial ms':>12}{'ours ms':>10}{'bare run ms':>13}{'tutorial / ours':>17}")
+    print(
+        f"{'backbone':<15}{'':<6}{'tutorial ms':>12}{'ours ms':>9}{'bare run ms':>13}{'over ms':>9}"
+        f"{'tutorial / ours':>17}"
+    )
     for backbone in ("squeezenet1_1", "alexnet", "resnet18"):
         network, _ = build_network(backbone, len(LABELS))
         contract = Contract(labels=LABELS, input_size=INPUT_SIZE, trained_on={"backbone": backbone})
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            write_onnx(path, Deployed(network, contract), INPUT_SIZE, TARGETS["desktop"])
-            write_metadata(path, contract, {})
-            classifier = Classifier(path, "cpu")
-        prepared = {"frames": preprocess(image, contract)[None]}
-        contenders = (
-            tutorial_loop(network, image),
-            partial(classifier.classify, image),
-            partial(classifier.session.run, ["probabilities"], prepared),
-        )
+            classifiers = write_models(Path(folder), network.eval(), contract, images)
+        prepared = {"frames": preprocess(images[0], contract)[None]}
+        contenders = [tutorial_loop(network, images[0])]
+        for classifier in classifiers.values():
+            contenders.append(partial(classifier.classify, images[0]))
+            contenders.append(partial(classifier.session.run, ["probabilities"], prepared))
         times = np.array([[block(contender) for contender in contenders] for _ in range(BLOCKS + 2)])[2:]
-        tutorial, ours, bare = np.median(times, axis=0)
-        ratio = np.median(times[:, 0] / times[:, 1])
-        print(f"{backbone:<16}{tutorial:>12.2f}{ours:>10.2f}{bare:>13.2f}{ratio:>17.1f}")
+        for index, precision in enumerate(classifiers):
+            tutorial, ours, bare = times[:, 0], times[:, 1 + 2 * index], times[:, 2 + 2 * index]
+            row = [np.median(column) for column in (tutorial, ours, bare, ours - bare, tutorial / ours)]
+            print(
+                f"{backbone:<15}{precision:<6}{row[0]:>12.2f}{row[1]:>9.2f}{row[2]:>13.2f}{row[3]:>9.2f}{row[4]:>17.1f}"
+            )
+
+
+def write_models(folder: Path, network: Network, contract: Contract, images: list[np.ndarray]) -> dict[str, Classifier]:
+    """Export in fp32 and in int8, as export/to_onnx.py does it for a CPU; `images` are uint8 [H, W, 3] BGR."""
+    model, target = Deployed(network, contract), TARGETS["desktop"]
+    fp32, folded, int8 = (folder / f"{name}.onnx" for name in ("fp32", "folded", "int8"))
+    write_onnx(fp32, model, INPUT_SIZE, target)
+    write_onnx(folded, fold_normalisation(model, INPUT_SIZE), INPUT_SIZE, target)
+    to_int8(folded, int8, [preprocess(image, contract)[None] for image in images], target)
+    for path in (fp32, int8):
+        write_metadata(path, contract, {})
+    return {path.stem: Classifier(path, "cpu") for path in (fp32, int8)}
 
 
 def tutorial_loop(network: Network, image: np.ndarray) -> Callable[[], int]:
     """Return the thumbs tutorial's way from a frame to a label."""
-    network = network.eval()
     mean, std = (torch.tensor(values) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
     def answer() -> int:
@@ -78,7 +92,9 @@ def tutorial_loop(network: Network, image: np.ndarray) -> Callable[[], int]:
 
 
 def block(contender: Callable) -> float:
-    """Return the mean milliseconds of a call, over one block."""
+    """Return the mean milliseconds of a call, over one block; the threads of the one before are still on their way."""
+    for _ in range(3):
+        contender()
     started = time.perf_counter()
     for _ in range(FRAMES):
         contender()
