@@ -24,7 +24,7 @@ def before(splits: list[Split], way: str) -> Iterator[str]:
     if guess := guessed_sessions(split.train + split.held_out):
         yield guess
     if len(splits) > 1:
-        yield f"cross-validation: {len(splits)} times another {len(splits)}th of the sessions is held out"
+        yield f"cross-validation: one after another, {len(splits)} parts of the sessions are held out"
         return
     sessions = len({item.session for item in split.train})
     yield (

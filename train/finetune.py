@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         given = [name for name, value in options.items() if value != parser.get_default(name)]
         if given:
             parser.error(f"--resume: the run goes on as it was begun, so leave --{given[0].replace('_', '-')} out")
-        train(unfinished(resume or None), resumed=True)
+        train(unfinished(Path(resume) if resume else None), resumed=True)
         return 0
     _check(parser, options)
     changes = {name: options.pop(name) for name in SETTINGS}
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("run").add_argument
     add("--out", type=Path, help="the run's folder (runs/<time>)")
-    add("--resume", type=Path, nargs="?", const=Path(), metavar="RUN",
+    add("--resume", nargs="?", const="", metavar="RUN",
         help="go on with an interrupted run, the newest unless named")  # fmt: skip
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--seed", type=int, default=0)

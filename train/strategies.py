@@ -144,7 +144,7 @@ class Learner:
     def of_all(self) -> Learner:
         """Return a learner of the held-out examples too, with nothing left to judge by."""
         everything = self.train + self.held_out, self.held_out[:0]
-        name = f"{self.name}refit-"
+        name = "refit-"
         learner = Learner(self.network, self.contract, *everything, self.runtime, self.seed, self.augment, name)
         if "_features" in self.__dict__:  # already there, and of the same frames
             learner._features = self._features
