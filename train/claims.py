@@ -18,19 +18,17 @@ def before(splits: list[Split], way: str) -> Iterator[str]:
     """Say what will be held out: by one split, or by one for each fold; `way` is session or frames."""
     split = splits[0]
     if way == "frames":
-        counts = len(split.train), len(split.held_out)
-        yield "training on {} frames; held out: {} frames at random, neighbours of those".format(*counts)
+        neighbours = ", neighbours of those" if len({item.session for item in split.train}) > 1 else ""
+        yield f"training on {len(split.train)} frames; held out: {len(split.held_out)} at random{neighbours}"
         return
     if guess := guessed_sessions(split.train + split.held_out):
         yield guess
     if len(splits) > 1:
         yield f"cross-validation: one after another, {len(splits)} parts of the sessions are held out"
         return
-    sessions = len({item.session for item in split.train})
-    yield (
-        f"training on {len(split.train)} frames of {sessions} sessions; held out: {len(split.held_out)} frames of "
-        f"{len(split.held_out_sessions)} whole sessions"
-    )
+    sessions = _sessions(len({item.session for item in split.train}))
+    whole = _sessions(len(split.held_out_sessions), "whole ")
+    yield f"training on {len(split.train)} frames of {sessions}; held out: {len(split.held_out)} frames of {whole}"
     if split.cut_labels:
         yield f"too few sessions to hold one out of {', '.join(split.cut_labels)}: record more, in other places"
 
@@ -46,7 +44,7 @@ def after(right: np.ndarray, splits: list[Split], way: str) -> Iterator[str]:
     whole = np.array([item.session in sessions for item in held_out], bool)
     if whole.any():
         low, high = interval(right[whole], [item.session for item in held_out if item.session in sessions])
-        count = f"{len(sessions)} session{'s' * (len(sessions) > 1)}"
+        count = _sessions(len(sessions))
         each = "it was not trained on" if len(splits) == 1 else "each not trained on when it was asked"
         yield f"accuracy {right[whole].mean():.3f} ({low:.2f} to {high:.2f}) on {whole.sum()} frames of {count} {each}"
     if not whole.all():
@@ -64,3 +62,7 @@ def worth(by_frames: float, by_sessions: float) -> str:
         f"what that is worth: a head alone gets {by_frames:.3f} on frames held out so, and {by_sessions:.3f} on whole "
         "sessions held out; in another place expect what sessions say"
     )
+
+
+def _sessions(count: int, which: str = "") -> str:
+    return f"{count} {which}session{'s' * (count != 1)}"

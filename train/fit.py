@@ -146,12 +146,12 @@ def fit(
             break
         if settings.gradual:
             freeze_front(network.backbone, 1 - settings.learns * epoch / max(1, settings.epochs - 1))
+        share = settings.sizes[epoch * len(settings.sizes) // settings.epochs]
+        now = replace(contract, input_size=scaled_size(network.backbone, contract.input_size, share))
         network.train()
         if not settings.scratch:
             # A pretrained batch norm keeps its statistics: those of a few dozen frames of one room are no better.
             _batch_norm_to_eval(network.backbone)
-        share = settings.sizes[epoch * len(settings.sizes) // settings.epochs]
-        now = replace(contract, input_size=scaled_size(network.backbone, contract.input_size, share))
         model = workers.together(_Model(network, contract, settings.dropout, device), device)
         torch.manual_seed(_dice(settings.seed, epoch))  # of the order, and of the dropout
         batches = torch.randperm(len(train)).split(settings.batch)

@@ -198,7 +198,7 @@ def _learn(options: Options, dataset: Dataset, splits: list[Split], test: list[I
     else:
         outcome = cross_validate(learners, options.strategy, options.changes, options.budget)
     worth = None
-    by_session = split_by_session(dataset.items, seed=options.seed)
+    by_session = split_by_session(splits[0].train + splits[0].held_out, seed=options.seed)
     if options.split == "frames" and by_session.held_out_sessions:  # else there is nothing to compare with
         worth = _head_both_ways(learners[0], splits[0], by_session)
     return Evidence(dataset, splits, test, outcome, source, worth, time.monotonic() - started)
