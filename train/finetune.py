@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument_group("data").add_argument
     add("--data", type=Path, default=Path("data"), help="the dataset's folder")
+    add("--labels", nargs="+", default=[], metavar="LABEL", help="these only")
     add("--train-list", type=Path, metavar="FILE", help="learn from these files only: lines of `path class_id`")
     add("--test-list", type=Path, metavar="FILE", help="with --train-list: a last figure is taken on these")
     add("--split", choices=("session", "frames"), default="session",
@@ -136,7 +137,10 @@ def _check(parser: argparse.ArgumentParser, options: dict) -> None:
         options["backbone_lr"] = options["lr"]
     if options["strategy"] == "scratch":
         options["weights"] = "none"
-    options["test"] = tuple(options["test"])
+    if options["train_list"] and options["labels"]:
+        parser.error("--labels: not with --train-list, which has its own")
+    for name in ("labels", "test"):
+        options[name] = tuple(options[name])
     if options["sizes"]:
         options["sizes"] = tuple(options["sizes"])
 

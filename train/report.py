@@ -29,20 +29,12 @@ def write_report(path: Path, metrics: dict, evidence: Evidence) -> None:
     labels, probabilities, items = metrics["labels"], evidence.outcome.probabilities, evidence.held_out
     true = np.array([labels.index(item.label) for item in items], int)
     answers = probabilities.argmax(1) if len(items) else true
-    surest = np.argsort(-probabilities.max(1), kind="stable") if len(items) else []
+    surest = evidence.surest()
     wrong = [index for index in surest if answers[index] != true[index]]
 
     def shown(indices: list[int]) -> list[dict]:
-        return [
-            {
-                "image": _data_url(evidence.dataset.frames[items[index].path]),
-                "true": items[index].label,
-                "answer": labels[answers[index]],
-                "confidence": float(probabilities[index].max()),
-                "file": evidence.dataset.name(items[index]),
-            }
-            for index in indices
-        ]
+        pictures = [_data_url(evidence.dataset.frames[items[index].path]) for index in indices]
+        return [{**one, "image": image} for one, image in zip(evidence.answers(indices), pictures, strict=True)]
 
     cells = []
     for true_id, answer_id in np.argwhere(metrics["held_out"]["confusion"]).tolist():

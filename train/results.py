@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,27 @@ class Evidence:
     def held_out(self) -> list[Item]:
         """The items that the outcome's probabilities are of, in their order."""
         return [item for split in self.splits for item in split.held_out]
+
+    def answers(self, indices: Iterable[int]) -> list[dict]:
+        """Return what was answered for held-out items, as plain values."""
+        labels, rows, items = self.dataset.labels, self.outcome.probabilities, self.held_out
+        return [
+            {
+                "file": self.dataset.name(items[index]),
+                "true": items[index].label,
+                "answer": labels[rows[index].argmax()],
+                "confidence": float(rows[index].max()),
+            }
+            for index in indices
+        ]
+
+    def surest(self) -> list[int]:
+        """Return the indices of the held-out items, the surest answer first."""
+        return np.argsort(-self.outcome.probabilities.max(1), kind="stable").tolist() if self.held_out else []
+
+    def mistakes(self, most: int) -> list[dict]:
+        """Return the wrong answers, the surest first."""
+        return [one for one in self.answers(self.surest()) if one["true"] != one["answer"]][:most]
 
 
 def write_results(options: Options, evidence: Evidence, runtime: Runtime) -> None:
@@ -97,6 +119,7 @@ def write_results(options: Options, evidence: Evidence, runtime: Runtime) -> Non
         "cut_labels": list(splits[0].cut_labels),
         "temperature": contract.temperature,
         "unknown_threshold": contract.unknown_threshold,
+        "mistakes": evidence.mistakes(20),
         "epochs": outcome.history,
     }
     others = set(held_out)

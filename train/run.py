@@ -6,6 +6,7 @@ While it runs, its folder holds `state/` too: what it was asked, and where it go
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from dataclasses import asdict, dataclass, field, replace
@@ -15,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from collect.dataset import Item, fingerprint, write_atomic
+from collect.dataset import Item, fingerprint, read_items, write_atomic
 from train import claims
 from train.backbones import INPUT_SIZE, build_network, check_backbone
 from train.contract import Contract
@@ -31,6 +32,11 @@ from train.strategies import BUDGET, Learner, augmentation_of, cross_validate
 from train.weights import TrainingError
 from train.workers import joined
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 
 @dataclass(frozen=True)
 class Options:
@@ -38,6 +44,7 @@ class Options:
 
     data: Path = Path("data")
     out: Path | None = None  # runs/<time>
+    labels: tuple[str, ...] = ()  # these only
     train_list: Path | None = None  # instead of all that is in `data`
     test_list: Path | None = None
     backbone: str = "squeezenet1_1"
@@ -70,7 +77,7 @@ class Options:
     def from_json(cls, values: dict) -> Options:
         """Read what `to_json` returned."""
         paths = {name: Path(values[name]) for name in ("data", "out", "train_list", "test_list") if values[name]}
-        return cls(**{**values, **paths, "test": tuple(values["test"])})
+        return cls(**{**values, **paths, "labels": tuple(values["labels"]), "test": tuple(values["test"])})
 
 
 def train(options: Options, resumed: bool = False) -> Path:
@@ -88,6 +95,8 @@ def train(options: Options, resumed: bool = False) -> Path:
         splits, test = _splits(dataset.items, options)
         pictures = fingerprint(dataset.items + given_test)
         if workers.main:
+            out.mkdir(parents=True, exist_ok=True)  # now: one that can't be made is no surprise after training
+            lock = _lock(out)
             if resumed:
                 _check_unchanged(out, pictures)
             else:
@@ -104,6 +113,8 @@ def train(options: Options, resumed: bool = False) -> Path:
         if workers.main:
             write_results(options, evidence, runtime)
         runtime.journal.clear()
+        if workers.main and lock is not None:
+            os.close(lock)
     return out
 
 
@@ -128,7 +139,11 @@ def unfinished(run: Path | None) -> Options:
 def _dataset(options: Options) -> tuple[Dataset, list[Item]]:
     """Read the frames; of given lists, all, and return the test's items too."""
     if options.train_list is None:
-        return Dataset(options.data, size=options.input_size), []
+        items = read_items(options.data)
+        if unknown := set(options.labels) - {item.label for item in items}:
+            raise TrainingError(f"--labels: there is no {min(unknown)} in {options.data}")
+        items = [item for item in items if not options.labels or item.label in options.labels]
+        return Dataset(options.data, items, size=options.input_size), []
     learned, test, labels = read_lists(options.train_list, options.test_list, options.data)
     dataset = Dataset(options.data, learned + test, labels, options.input_size)
     test = [item for item in test if item.path in dataset.frames]
@@ -155,10 +170,22 @@ def _splits(items: list[Item], options: Options) -> tuple[list[Split], list[Item
     return splits, test
 
 
+def _lock(out: Path) -> int | None:
+    """Keep other processes from training into the same folder, until this one ends; TrainingError if one does."""
+    if fcntl is None:
+        return None
+    folder = os.open(out, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(folder)
+        raise TrainingError(f"{out}: another process is training into it; wait for it, or give another --out") from None
+    return folder
+
+
 def _begin(options: Options, pictures: str) -> None:
-    """Make the run's folder: one that can't be made is no surprise after training. Then note what was asked."""
+    """Note what was asked, and forget an earlier run of that name."""
     state = options.out / "state"
-    options.out.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(state, ignore_errors=True)
     state.mkdir()
     (options.out / "epochs.jsonl").unlink(missing_ok=True)
