@@ -9,12 +9,17 @@ from collect.window import put_text
 from live.smooth import Answer
 
 MOST_BARS = 9  # as many as there are keys
+LEAST = 240  # pixels high: what is smaller is enlarged before it is written on
 GREEN, WHITE = (90, 220, 90), (255, 255, 255)
 
 
 def annotate(image: np.ndarray, answer: Answer, state: str) -> np.ndarray:
-    """Return a copy of an image, uint8 [H, W, 3] BGR, with the answer, a bar for each label and a line of text."""
-    picture = image.copy()
+    """Return a copy of an image, uint8 [H, W, 3] BGR, with the answer, a bar for each label and a line of text.
+
+    One of few pixels comes back several times as large, each a square, so that there is room to write.
+    """
+    times = -(-LEAST // image.shape[0])
+    picture = image.repeat(times, 0).repeat(times, 1) if times > 1 else image.copy()
     put_text(picture, f"{answer.label}  {100 * answer.confidence:.0f} %")
     put_text(picture, state, line=1)
     bars = list(answer.probabilities.items())

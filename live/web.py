@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from live.sinks import Result
 
 PICTURES, EVENTS = 40, 15  # a second and client, at most
+IN_ALL = 300  # a second, of both: many clients share it, and leave the loop its cores
 HEARTBEAT = 1.0  # seconds: how often a client hears of the camera when there is no answer
 JPEG_QUALITY = 80
 LONGEST_SIDE = 1280  # pixels of the picture that is sent
@@ -173,7 +174,7 @@ class Web:
 
     async def _newer_than(self, last: Result | None, rate: float) -> Result | None:
         """Return the newest result, when it is not `last` or a heartbeat has passed; at most `rate` a second."""
-        await asyncio.sleep(1 / rate if last is not None else 0)
+        await asyncio.sleep(max(1 / rate, self._clients / IN_ALL) if last is not None else 0)
         if self._newest is last and not self._closed:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._news.wait(), HEARTBEAT)

@@ -26,7 +26,9 @@ from live.classifier import Classifier
 from live.heatmap import heat_map
 from live.loop import loop
 from live.models import Watcher
+from live.overlay import annotate
 from live.sinks import Changes, JsonLines, Video
+from live.smooth import Answer
 
 FRAMES = render("palm", 1, 30, 320, 240)
 
@@ -274,3 +276,9 @@ def test_user_errors_of_a_sink_end_nothing_either(camera, model):
 
     notes = Notes()
     assert loop(camera, Classifier(model), [Refuses(), notes], most=3) == 3
+
+
+def test_a_tiny_picture_is_enlarged_before_it_is_written_on():
+    picture = annotate(np.zeros((28, 20, 3), np.uint8), Answer("palm", 0.5, {"palm": 0.5, "none": 0.5}), "30 FPS")
+    assert picture.shape == (252, 180, 3)
+    assert picture.max() == 255
