@@ -90,7 +90,7 @@ def machine(options: argparse.Namespace) -> Iterator[Finding]:
 
 def packages(options: argparse.Namespace) -> Iterator[Finding]:
     """Versions, and packages that overwrite each other."""
-    names = ("numpy", "opencv-python", "onnxruntime", "onnxruntime-gpu", "traitlets", "torch", "starlette", "uvicorn")
+    names = ("numpy", *EXCLUSIVE[0], *EXCLUSIVE[1], "traitlets", "torch", "starlette", "uvicorn")
     versions = {name: _version(name) for name in names}
     yield Finding("ok", ", ".join(f"{name} {version}" for name, version in versions.items() if version))
     for group in EXCLUSIVE:
@@ -116,7 +116,8 @@ def opencv(options: argparse.Namespace) -> Iterator[Finding]:
     parts = ", ".join(f"{name} {'yes' if there else 'no'}" for name, there in has.items())
     yield Finding("ok", f"OpenCV {cv2.__version__}: {parts}, windows {window}")
     if not has["GStreamer"]:
-        mend = "sudo apt install python3-opencv, and pip uninstall opencv-python"
+        from_pip = " ".join(name for name in EXCLUSIVE[1] if _version(name))
+        mend = "sudo apt install python3-opencv" + (f" && pip uninstall {from_pip}" if from_pip else "")
         yield Finding("note", "no GStreamer: csi: and gst: cameras can't be opened", mend)
     screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if sys.platform == "linux" and (window == "none" or not screen):
