@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from live.sinks import Result
 
 PICTURES, EVENTS = 40, 15  # a second and client, at most
-IN_ALL = 300  # a second, of both: many clients share it, and leave the loop its cores
+IN_ALL = 100  # a second, of both: many clients share it, and leave the loop its cores
 HEARTBEAT = 1.0  # seconds: how often a client hears of the camera when there is no answer
 JPEG_QUALITY = 80
 LONGEST_SIDE = 1280  # pixels of the picture that is sent
