@@ -16,11 +16,12 @@ from conftest import LABELS, assert_one_line_error, call, record
 from collect.dataset import Item, read_image, read_items
 from collect.resize import shrink
 from train import finetune, weights
-from train.augment import Augmentation, _relight, augment
+from train.augment import Augmentation, changed, relit
 from train.backbones import Deployed, Normalise, build_network, freeze_front, scaled_size
 from train.calibrate import expected_calibration_error, fit_temperature, fit_threshold, softmax
 from train.checkpoint import CheckpointError, load_checkpoint
 from train.contract import Contract, ContractError, preprocess
+from train.draws import draw_change, draw_light
 from train.examples import Examples
 from train.features import extract_features
 from train.fit import OPTIMIZERS, SCHEDULES, balanced_loss
@@ -215,9 +216,9 @@ def test_preprocess_uses_the_whole_frame_in_rgb():
 
 def test_augmentation_changes_a_frame_and_keeps_its_kind():
     frame = np.full((48, 64, 3), 100, np.uint8)
-    changed = augment(frame, np.random.default_rng(0))
-    assert (changed.shape, changed.dtype) == (frame.shape, np.uint8)
-    assert (changed != frame).any()
+    other = changed(frame, draw_change(np.random.default_rng(0)))
+    assert (other.shape, other.dtype) == (frame.shape, np.uint8)
+    assert (other != frame).any()
     assert (frame == 100).all()
 
 
@@ -227,15 +228,15 @@ def test_augmentation_keeps_up_up_and_left_left(axis):
     ramp = np.linspace(0, 255, 64).astype(np.uint8)
     frame = np.broadcast_to((ramp[:, None] if axis == 0 else ramp)[..., None], (64, 64, 3)).copy()
     for seed in range(300):
-        changed = augment(frame, np.random.default_rng(seed)).mean(axis=2)
-        profile = changed.mean(axis=1 - axis)[8:-8]
+        other = changed(frame, draw_change(np.random.default_rng(seed))).mean(axis=2)
+        profile = other.mean(axis=1 - axis)[8:-8]
         assert np.corrcoef(profile, np.arange(len(profile)))[0, 1] > 0, seed
 
 
 def test_a_change_of_light_keeps_the_order_of_levels():
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
     for seed in range(50):
-        levels = _relight(ramp, np.random.default_rng(seed))[0].astype(int)
+        levels = relit(ramp, draw_light(np.random.default_rng(seed)))[0].astype(int)
         assert (np.diff(levels, axis=0) >= 0).all()
         assert (np.diff(levels, axis=0) > 0).mean() > 0.3
 
@@ -294,9 +295,9 @@ def test_what_was_cut_out_is_shown_before_other_backgrounds():
     augmentation = Augmentation(frames, cut_out(frames, class_ids, ["a"] * 16))
     assert augmentation.knows_nothing  # both labels show something: a bare background is neither
     rng = np.random.default_rng(0)
-    assert augmentation.nothing(rng).shape == frames[0].shape
+    assert augmentation.show(augmentation.plan_nothing(rng)).shape == frames[0].shape
     shown = [augmentation(3, rng) for _ in range(60)]
-    alone = [augment(frames[3], rng) for _ in range(60)]
+    alone = [changed(frames[3], draw_change(rng)) for _ in range(60)]
     colours, plain = (np.mean([picture.std((0, 1)).mean() for picture in part]) for part in (shown, alone))
     assert colours > plain + 5  # clutter is more colourful than the wall
     frames += scene("nothing")

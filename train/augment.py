@@ -11,12 +11,22 @@ from functools import cache
 import cv2
 import numpy as np
 
+from train.draws import (
+    CLUTTERS,
+    Backdrop,
+    Change,
+    Light,
+    Plan,
+    Turned,
+    draw_backdrop,
+    draw_change,
+    draw_front,
+    draw_slight_change,
+)
 from train.foreground import Foregrounds
 
-BORDERS = (cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT)
 KINDS = ("room", "light", "none")
 ELSEWHERE = 0.5  # how often a frame whose foreground is known gets another background
-CLUTTERS = 64  # pictures of clutter to choose from
 
 
 class Augmentation:
@@ -36,16 +46,40 @@ class Augmentation:
 
     def __call__(self, index: int, rng: np.random.Generator) -> np.ndarray:
         """Return a changed copy of frame `index`, of the same shape. 1 to 3 ms for 224x224."""
-        frame = self.frames[index]
+        return self.show(self.plan(index, rng))
+
+    def plan(self, index: int, rng: np.random.Generator) -> Plan:
+        """Draw how frame `index` is to be shown."""
         if self.kind != "room":
-            return augment_lightly(frame, rng) if self.kind == "light" else frame
-        if self.foregrounds.backgrounds and rng.random() < ELSEWHERE:
-            if (mask := self.foregrounds.masks[index]) is not None:
-                return self._elsewhere(frame, mask, rng)
+            return Plan(index, (draw_slight_change(rng),) if self.kind == "light" else ())
+        backgrounds = len(self.foregrounds.backgrounds)
+        if backgrounds and rng.random() < ELSEWHERE:
+            if self.foregrounds.masks[index] is not None:
+                return Plan(index, front=draw_front(rng), backdrop=draw_backdrop(rng, backgrounds))
             if self.foregrounds.empty[index]:
-                return self._background(frame.shape, rng)
-        frame = augment(frame, rng)
-        return augment(frame, rng) if rng.random() < 0.5 else frame
+                return Plan(index, backdrop=draw_backdrop(rng, backgrounds))
+        change = draw_change(rng)
+        return Plan(index, (change, draw_change(rng)) if rng.random() < 0.5 else (change,))
+
+    def plan_nothing(self, rng: np.random.Generator) -> Plan:
+        """Draw a picture of no label, of the shape of one of the frames."""
+        return Plan(int(rng.integers(len(self.frames))), backdrop=draw_backdrop(rng, len(self.foregrounds.backgrounds)))
+
+    @property
+    def knows_nothing(self) -> bool:
+        """Whether it can draw pictures of no label: where backgrounds are known, and are no label of their own."""
+        room = self.kind == "room" and bool(self.foregrounds.backgrounds)
+        return room and not self.foregrounds.empty.any()
+
+    def show(self, plan: Plan) -> np.ndarray:
+        """Return the frame as it was planned, uint8 BGR."""
+        frame = self.frames[plan.index]
+        for change in plan.changes:
+            frame = changed(frame, change)
+        if plan.backdrop is None:
+            return frame
+        picture = self._backdrop(plan.backdrop, frame.shape)
+        return picture if plan.front is None else self._before(frame, plan, picture)
 
     def picture(self, rng: np.random.Generator, rows: int = 6, columns: int = 8, side: int = 224) -> np.ndarray:
         """Return a picture, uint8 BGR: a row for each of a few frames, itself first, then as it was changed."""
@@ -55,59 +89,69 @@ class Augmentation:
             lines.append(np.hstack([cv2.resize(frame, (side, side)) for frame in shown]))
         return np.vstack(lines)
 
-    @property
-    def knows_nothing(self) -> bool:
-        """Whether it can draw pictures of no label: where backgrounds are known, and are no label of their own."""
-        return bool(self.foregrounds.backgrounds) and not self.foregrounds.empty.any()
-
-    def nothing(self, rng: np.random.Generator) -> np.ndarray:
-        """Return a picture of no label, of the shape of one of the frames."""
-        return self._background(self.frames[rng.integers(len(self.frames))].shape, rng)
-
-    def _background(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-        """Another scene's background, or clutter; any side up, changed as frames are."""
-        choices = self.foregrounds.backgrounds if rng.random() < 0.4 else clutters()
-        size = shape[1], shape[0]
-        picture = augment(cv2.resize(_turned(choices[rng.integers(len(choices))], rng), size), rng)
-        if rng.random() < 0.3:
-            other = cv2.resize(_turned(clutters()[rng.integers(CLUTTERS)], rng), size)
-            picture = cv2.addWeighted(picture, 0.5, other, 0.5, 0)
+    def _backdrop(self, backdrop: Backdrop, shape: tuple[int, ...]) -> np.ndarray:
+        picture = changed(self._turned(backdrop.picture, shape), backdrop.change)
+        if backdrop.over is not None:
+            picture = cv2.addWeighted(picture, 0.5, self._turned(backdrop.over, shape), 0.5, 0)
         return picture
 
-    def _elsewhere(self, frame: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The foreground, moved and in another light, before another background."""
+    def _turned(self, turned: Turned, shape: tuple[int, ...]) -> np.ndarray:
+        picture = np.rot90(
+            (clutters() if turned.clutter else self.foregrounds.backgrounds)[turned.index], turned.quarters
+        )
+        picture = np.ascontiguousarray(picture[:, ::-1] if turned.flipped else picture)
+        return cv2.resize(picture, (shape[1], shape[0]))
+
+    def _before(self, frame: np.ndarray, plan: Plan, backdrop: np.ndarray) -> np.ndarray:
+        """Show the front of a frame, moved and in another light, before a backdrop."""
         height, width = frame.shape[:2]
-        layers = np.dstack([frame, (255 * cv2.resize(mask, (width, height))).astype(np.uint8)])
-        layers = _move(layers, rng, cv2.BORDER_CONSTANT, reach=1.3)
+        mask = cv2.resize(self.foregrounds.masks[plan.index], (width, height))
+        layers = np.dstack([frame, (255 * mask).astype(np.uint8)])
+        layers = cv2.warpAffine(layers, plan.front.move.matrix(width, height), (width, height), borderValue=0)
         front, mask = np.ascontiguousarray(layers[..., :3]), layers[..., 3:].astype(np.float32) / 255
-        if rng.random() < 0.8:
-            levels = np.arange(256)[:, None] * rng.uniform(0.8, 1.2, 3) * rng.uniform(0.6, 1.5)
+        if plan.front.gains is not None:
+            levels = np.arange(256)[:, None] * plan.front.gains
             front = cv2.LUT(front, np.clip(levels, 0, 255).astype(np.uint8)[None])
-        frame = (front * mask + self._background(frame.shape, rng) * (1 - mask)).astype(np.uint8)
-        return _blur(frame, rng) if rng.random() < 0.3 else frame
+        frame = (front * mask + backdrop * (1 - mask)).astype(np.uint8)
+        return _blurred(frame, plan.front.blur)
 
 
-def augment(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a changed copy of a frame, uint8 [H, W, 3] BGR, of the same shape, with its own background."""
-    frame = _move(frame, rng, BORDERS[rng.integers(len(BORDERS))])
-    if rng.random() < 0.8:
-        frame = _relight(frame, rng)
-    if rng.random() < 0.25:
-        frame = _blur(frame, rng)
-    if rng.random() < 0.3:
-        cv2.setRNGSeed(int(rng.integers(2**31)))
-        noise = cv2.randn(np.empty(frame.shape, np.int16), 0, rng.uniform(2, 10))
+def changed(frame: np.ndarray, change: Change) -> np.ndarray:
+    """Return a changed copy of a frame, uint8 [H, W, 3] BGR, of the same shape."""
+    height, width = frame.shape[:2]
+    frame = cv2.warpAffine(
+        frame,
+        change.move.matrix(width, height),
+        (width, height),
+        borderMode=change.border,
+        borderValue=change.colour.tolist(),
+    )
+    if change.light is not None:
+        frame = relit(frame, change.light)
+    frame = _blurred(frame, change.blur)
+    if change.noise:
+        cv2.setRNGSeed(change.seed)
+        noise = cv2.randn(np.empty(frame.shape, np.int16), (0, 0, 0), (change.noise,) * 3)  # a number: blue's alone
         frame = cv2.add(frame, noise, dtype=cv2.CV_8U)
-    if rng.random() < 0.3:
-        _cover(frame, rng)
+    if change.cover is not None:
+        top, left, high, wide = (np.array(change.cover) * (height, width, height, width)).astype(int)
+        frame[top : top + high, left : left + wide] = change.cover_colour
     return frame
 
 
-def augment_lightly(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a frame, uint8 [H, W, 3] BGR, a little moved, and in a little other light."""
-    frame = _move(frame, rng, cv2.BORDER_REFLECT_101, reach=0.3)
-    levels = np.arange(256)[:, None] * rng.uniform(0.9, 1.1, 3) + rng.uniform(-12, 12)
-    return cv2.LUT(frame, np.clip(levels, 0, 255).astype(np.uint8)[None])
+def relit(frame: np.ndarray, light: Light) -> np.ndarray:
+    """Return a frame, uint8 [H, W, 3] BGR, in another light."""
+    if light.grey:
+        frame = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    mean = np.array(cv2.mean(frame)[:3])
+    levels = np.arange(256)[:, None] * light.gains  # [level, channel]
+    levels = np.clip((levels - mean) * light.contrast + mean * light.brightness, 0, 255)
+    levels = 255 * (levels / 255) ** light.gamma
+    return cv2.LUT(frame, levels.astype(np.uint8)[None])
+
+
+def _blurred(frame: np.ndarray, blur: float) -> np.ndarray:
+    return cv2.GaussianBlur(frame, (0, 0), blur * frame.shape[0] / 224) if blur else frame
 
 
 @cache
@@ -147,47 +191,3 @@ def clutter(rng: np.random.Generator, side: int = 224) -> np.ndarray:
     light = cv2.resize(rng.uniform(0.45, 1.4, (3, 3)), (side, side), interpolation=cv2.INTER_CUBIC)
     picture = np.clip((picture + texture) * light[..., None], 0, 255).astype(np.uint8)
     return cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 3))
-
-
-def _turned(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.ascontiguousarray(np.rot90(picture, rng.integers(4)) if rng.random() < 0.5 else picture[:, ::-1])
-
-
-def _move(frame: np.ndarray, rng: np.random.Generator, border: int, reach: float = 1.0) -> np.ndarray:
-    """Shift, scale, stretch and tilt; what comes into view is mirrored, drawn out, or of one colour."""
-    height, width = frame.shape[:2]
-    scale, tilt = 1 + reach * rng.uniform(-0.25, 0.25), rng.uniform(-15, 15)
-    stretch = np.exp(min(reach, 1.0) * rng.uniform(-0.1, 0.1))
-    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), reach * tilt, scale)
-    matrix[0, :2] *= stretch
-    matrix[1, :2] /= stretch
-    middle = np.array([width / 2, height / 2])
-    target = middle + min(reach, 1.0) * rng.uniform(-0.15, 0.15, 2) * (width, height)
-    matrix[:, 2] = target - matrix[:, :2] @ middle
-    colour = [*rng.integers(0, 256, 3).tolist(), 0]  # the fourth channel is a mask
-    return cv2.warpAffine(frame, matrix, (width, height), borderMode=border, borderValue=colour)
-
-
-def _relight(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Change tint, contrast, brightness and gamma; at times there is no colour at all."""
-    if rng.random() < 0.15:
-        frame = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    levels = np.arange(256)[:, None] * rng.uniform(0.75, 1.25, 3)  # [level, channel]
-    mean = np.array(cv2.mean(frame)[:3])
-    levels = (levels - mean) * rng.uniform(0.6, 1.4) + mean * rng.uniform(0.6, 1.4)
-    levels = np.clip(levels, 0, 255)
-    if rng.random() < 0.3:
-        levels = 255 * (levels / 255) ** np.exp(rng.uniform(-0.5, 0.5))
-    return cv2.LUT(frame, levels.astype(np.uint8)[None])
-
-
-def _blur(frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return cv2.GaussianBlur(frame, (0, 0), rng.uniform(0.5, 2) * frame.shape[0] / 224)
-
-
-def _cover(frame: np.ndarray, rng: np.random.Generator) -> None:
-    """Put a rectangle of one colour over a part of the frame."""
-    height, width = frame.shape[:2]
-    h, w = int(height * rng.uniform(0.12, 0.33)), int(width * rng.uniform(0.12, 0.33))
-    y, x = rng.integers(0, height - h), rng.integers(0, width - w)
-    frame[y : y + h, x : x + w] = rng.integers(0, 256, 3)

@@ -18,8 +18,10 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from train.augment import Augmentation
+from train.augment_device import DeviceAugmentation
 from train.backbones import DROPOUT, Network, Normalise, freeze_front, half_precision, scaled_size
 from train.contract import Contract, preprocess
+from train.draws import Plan
 from train.examples import Examples
 from train.progress import Progress
 from train.runtime import Runtime
@@ -140,6 +142,8 @@ def fit(
         for part, kept in state.items():
             parts[part].load_state_dict(kept)
     runtime.progress.begin(name, settings.epochs, len(train), len(log.lines))
+    on_device = DeviceAugmentation.fits(augmentation, contract, device)
+    shown = DeviceAugmentation(augmentation, contract, device) if on_device else None
 
     for epoch in range(len(log.lines), settings.epochs):
         if log.stops:
@@ -155,10 +159,11 @@ def fit(
         model = workers.together(_Model(network, contract, settings.dropout, device), device)
         torch.manual_seed(_dice(settings.seed, epoch))  # of the order, and of the dropout
         batches = torch.randperm(len(train)).split(settings.batch)
-        make = partial(_inputs, augmentation, train.class_ids, weights, now, settings.seed, epoch, workers)
+        make = partial(_batch, augmentation, train.class_ids, weights, shown, now, settings.seed, epoch, workers)
         total, began, waited = torch.zeros((), device=device), time.monotonic(), runtime.waited
-        for batch, tensors in zip(batches, runtime.ahead(enumerate(batches), make), strict=True):
-            inputs, targets, shares = (tensor.to(device, non_blocking=True) for tensor in tensors)
+        for batch, made in zip(batches, runtime.ahead(enumerate(batches), make), strict=True):
+            inputs = made[0].to(device) if shown is None else shown(made[0], now.input_size)
+            targets, shares = (tensor.to(device) for tensor in made[1:])
 
             def backward(slices: list[slice], inputs=inputs, targets=targets, shares=shares, model=model):
                 optimizer.zero_grad()
@@ -224,20 +229,22 @@ def _logits(model: _Model, examples: Examples, contract: Contract, settings: Set
     return runtime.workers.gather(torch.cat(rows), len(examples))
 
 
-def _inputs(
+def _batch(
     augmentation: Augmentation,
     class_ids: torch.Tensor,
     weights: torch.Tensor,
+    shown: DeviceAugmentation | None,
     contract: Contract,
     seed: int,
     epoch: int,
     workers: Workers,
     step: tuple[int, torch.Tensor],
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor | list[Plan], torch.Tensor, torch.Tensor]:
     """Return this process's share of a batch: frames uint8 [n, H, W, 3], targets [n, labels], and each one's weight.
 
-    After the batch's own come pictures of no label, one for every eight, whose targets are all labels alike. The
-    weights are those of the whole batch: summed over all processes they make its loss.
+    Instead of frames it is their plans where they are `shown` on the device. After the batch's own come pictures of no
+    label, one for every eight, whose targets are all labels alike. The weights are those of the whole batch: summed
+    over all processes they make its loss.
     """
     number, batch = step
     labels = len(contract.labels)
@@ -250,12 +257,14 @@ def _inputs(
     rows = list(workers.share(range(len(targets))))
     if not rows:  # more processes than frames: this one goes along with a frame that counts nothing
         rows, shares = [0], torch.zeros(1)
-    frames = []
+    plans = []
     for row in rows:
         rng = np.random.default_rng((seed, 1 + epoch, number, row))  # whoever makes it makes it so
-        frame = augmentation(int(batch[row]), rng) if row < len(batch) else augmentation.nothing(rng)
-        frames.append(preprocess(frame, contract))
-    return torch.from_numpy(np.stack(frames)), targets[rows], shares[rows]
+        plans.append(augmentation.plan(int(batch[row]), rng) if row < len(batch) else augmentation.plan_nothing(rng))
+    if shown is not None:
+        return plans, targets[rows], shares[rows]
+    frames = np.stack([preprocess(augmentation.show(plan), contract) for plan in plans])
+    return torch.from_numpy(frames), targets[rows], shares[rows]
 
 
 def _dice(seed: int, epoch: int) -> int:
