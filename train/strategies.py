@@ -160,14 +160,13 @@ class Learner:
         """Say whether a strategy can be expected to end within so many seconds, from two batches of it."""
         settings = replace(STRATEGIES[strategy], seed=self.seed, **changes)
         sample = self.train[: 2 * settings.batch]
-        augmentation = self._augmentation  # not timed: it is there when the strategy begins
-        once = replace(settings, epochs=1, sizes=(1.0,))
+        twice = replace(settings, epochs=2, sizes=(1.0,), patience=None)  # the first time draws clutter, and warms up
         alone = Runtime(self.runtime.device, self.runtime.workers)
-        began = time.monotonic()
-        fit(copy.deepcopy(self.network), self.contract, sample, sample[:0], augmentation, once, alone)
-        each = (time.monotonic() - began) / len(sample)
+        examples = sample, sample[:0], self._augmentation
+        line = fit(copy.deepcopy(self.network), self.contract, *examples, twice, alone)[-1]
         size = float(np.mean(np.square(settings.sizes)))  # the share of the pixels
-        needed = each * settings.epochs * size * (2 * len(self.train) + len(self.held_out))  # to measure, and on all
+        frames = settings.epochs * size * (2 * len(self.train) + len(self.held_out))  # to measure, and on all
+        needed = frames / line["images_per_second"]
         if needed > left:
             self.runtime.progress.say(
                 f"{strategy} was not tried: about {needed:.0f} s, {max(0, left):.0f} s of the budget are left"
