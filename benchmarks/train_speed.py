@@ -28,9 +28,10 @@ from train.augment import Augmentation
 from train.backbones import INPUT_SIZE, build_network
 from train.contract import Contract
 from train.examples import Dataset, Examples
-from train.fit import Settings, _Model, fit
+from train.fit import _Model, fit
 from train.foreground import Foregrounds
 from train.runtime import Runtime
+from train.settings import Settings
 
 EPOCHS = 3  # timed, after one to warm up
 

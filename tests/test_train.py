@@ -18,15 +18,16 @@ from collect.resize import shrink
 from train import finetune, weights
 from train.augment import Augmentation, changed, relit
 from train.backbones import Deployed, Normalise, build_network, freeze_front, scaled_size
+from train.batches import balanced_loss
 from train.calibrate import expected_calibration_error, fit_temperature, fit_threshold, softmax
 from train.checkpoint import CheckpointError, load_checkpoint
 from train.contract import Contract, ContractError, preprocess
 from train.draws import draw_change, draw_light
 from train.examples import Examples
 from train.features import extract_features
-from train.fit import OPTIMIZERS, SCHEDULES, balanced_loss
 from train.foreground import cut_out
 from train.runtime import Runtime
+from train.settings import OPTIMIZERS, SCHEDULES
 from train.split import folds_by_session, split_by_session, take_sessions
 from train.strategies import Learner
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from collect import cli
 from train.augment import KINDS
 from train.backbones import HEADS, SMALL_CNN
-from train.fit import OPTIMIZERS, SCHEDULES
 from train.run import Options, show_augmentation, train, unfinished
+from train.settings import OPTIMIZERS, SCHEDULES
 from train.strategies import BUDGET, LADDER, STRATEGIES
 
 SETTINGS = (  # what may be changed of a strategy's own

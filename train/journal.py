@@ -36,16 +36,16 @@ class Journal:
         """Say whether anything was written under a name."""
         return self._workers.agree(self._folder is not None and (self._folder / f"{name}.pt").exists())
 
-    def read(self, name: str, device: torch.device) -> dict | None:
-        """Return what was written under a name last, its tensors on `device`; None where there is nothing."""
+    def read(self, name: str) -> dict | None:
+        """Return what was written under a name last, its tensors on the CPU; None where there is nothing."""
         if self._folder is None:
             return None
-        return self._workers.agree(self._read(name, device) if self._workers.main else None)
+        return self._workers.agree(self._read(name) if self._workers.main else None)
 
-    def _read(self, name: str, device: torch.device) -> dict | None:
+    def _read(self, name: str) -> dict | None:
         path = self._folder / f"{name}.pt"
         try:
-            return torch.load(path, map_location=device, weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             return None
         except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError):
@@ -65,7 +65,7 @@ class Journal:
 
     def once(self, name: str, compute: Callable[[], T]) -> T:
         """Return a plain value as it was computed the first time: what depends on the clock is not decided twice."""
-        kept = self.read(name, torch.device("cpu"))
+        kept = self.read(name)
         if kept is None:
             value = self._workers.agree(compute())
             self.write(name, lambda: {"value": value}, last=True)

@@ -9,6 +9,8 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -94,27 +96,23 @@ def train(options: Options, resumed: bool = False) -> Path:
         dataset, given_test = _dataset(options)
         splits, test = _splits(dataset.items, options)
         pictures = fingerprint(dataset.items + given_test)
-        if workers.main:
-            out.mkdir(parents=True, exist_ok=True)  # now: one that can't be made is no surprise after training
-            lock = _lock(out)
-            if resumed:
+        with _alone_in(out) if workers.main else nullcontext():
+            if workers.main and resumed:
                 _check_unchanged(out, pictures)
-            else:
+            elif workers.main:
                 _begin(options, pictures)
-        with Bar(out) if workers.main else Progress() as runtime.progress:
-            runtime.memory = Memory(runtime.progress.say, splits=workers.count == 1)
-            for line in claims.before(splits, options.split):
-                runtime.progress.say(line)
-            try:
-                evidence = _learn(options, dataset, splits, test + given_test, runtime)
-            except KeyboardInterrupt:
-                runtime.progress.say(f"interrupted: python train/finetune.py --resume {out} goes on")
-                raise
-        if workers.main:
-            write_results(options, evidence, runtime)
-        runtime.journal.clear()
-        if workers.main and lock is not None:
-            os.close(lock)
+            with Bar(out) if workers.main else Progress() as runtime.progress:
+                runtime.memory = Memory(runtime.progress.say, splits=workers.count == 1)
+                for line in claims.before(splits, options.split):
+                    runtime.progress.say(line)
+                try:
+                    evidence = _learn(options, dataset, splits, test + given_test, runtime)
+                except KeyboardInterrupt:
+                    runtime.progress.say(f"interrupted: python train/finetune.py --resume {out} goes on")
+                    raise
+            if workers.main:
+                write_results(options, evidence, runtime)
+            runtime.journal.clear()
     return out
 
 
@@ -170,17 +168,21 @@ def _splits(items: list[Item], options: Options) -> tuple[list[Split], list[Item
     return splits, test
 
 
-def _lock(out: Path) -> int | None:
-    """Keep other processes from training into the same folder, until this one ends; TrainingError if one does."""
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Make a run's folder, and keep other processes from training into it; TrainingError if one does."""
+    out.mkdir(parents=True, exist_ok=True)  # now: one that can't be made is no surprise after training
     if fcntl is None:
-        return None
+        yield
+        return
     folder = os.open(out, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(folder)
+        yield
+    except BlockingIOError:
         raise TrainingError(f"{out}: another process is training into it; wait for it, or give another --out") from None
-    return folder
+    finally:
+        os.close(folder)
 
 
 def _begin(options: Options, pictures: str) -> None:

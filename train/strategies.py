@@ -21,9 +21,10 @@ from train.calibrate import fit_temperature, fit_threshold, softmax
 from train.contract import Contract
 from train.examples import Examples
 from train.features import extract_features
-from train.fit import Settings, fit, fit_head
+from train.fit import fit, fit_head
 from train.foreground import Foregrounds, cut_out
 from train.runtime import Runtime
+from train.settings import Settings
 
 GROWING = (160 / 224, 192 / 224, 1.0, 1.0)  # the first epochs at a smaller size cost half, and as much is learned
 
