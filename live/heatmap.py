@@ -39,14 +39,6 @@ def heat_map(classifier: Classifier, image: np.ndarray) -> np.ndarray:
     return lost / lost.max() if lost.max() > NEGLIGIBLE else np.zeros_like(lost)
 
 
-def paint(picture: np.ndarray, heat: np.ndarray) -> None:
-    """Lay a heat map over a picture, uint8 [H, W, 3] BGR, which is changed: red speaks most, untouched nothing."""
-    heat = cv2.resize(heat, picture.shape[1::-1], interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    colours = cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_JET)
-    share = (0.6 * heat)[..., None]
-    picture[:] = (picture * (1 - share) + colours * share).astype(np.uint8)
-
-
 def _log_odds(probability: float) -> float:
     probability = min(max(float(probability), 1e-6), 1 - 1e-6)
     return float(np.log(probability / (1 - probability)))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Callable
 import numpy as np
 
 from collect.cli import UserError
+from collect.paint import paint
 from collect.window import Window, put_text
-from live.heatmap import heat_map, paint
+from live.heatmap import heat_map
 
 if TYPE_CHECKING:
     from collect.camera import Camera

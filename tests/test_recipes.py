@@ -14,7 +14,7 @@ from export import to_onnx
 from live.classifier import Classifier
 from train import finetune
 from train.contract import preprocess
-from train.run import Options
+from train.options import Options
 
 RECIPES = sorted((ROOT / "train/recipes").glob("*.args"))
 QUICK = ["--epochs", "1", "--size", "32", "--weights", "none", "--device", "cpu"]

@@ -17,7 +17,8 @@ from pathlib import Path
 from collect import cli
 from train.augment import KINDS
 from train.backbones import HEADS, SMALL_CNN
-from train.run import Options, show_augmentation, train, unfinished
+from train.options import Options
+from train.run import show_augmentation, train, unfinished
 from train.settings import OPTIMIZERS, SCHEDULES
 from train.strategies import BUDGET, LADDER, STRATEGIES
 

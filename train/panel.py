@@ -144,7 +144,7 @@ class TrainPanel(widgets.VBox):
             own = [line for line in epochs if line["training"] == newest["training"]]
             self._bar.value = newest["epoch"] / newest["epochs"]
             self._say(f"{newest['training']}: epoch {newest['epoch']} of {newest['epochs']}")
-            self._curves.value = f'<div style="max-width: 700px">{curves(own)}</div>'
+            self._curves.value = _drawn(own)
         return len(epochs)
 
     def _show_result(self) -> None:
@@ -154,6 +154,7 @@ class TrainPanel(widgets.VBox):
         if accuracy is not None:
             said = f"<b>{100 * accuracy:.1f} %</b> of {metrics['held_out']['frames']} held-out frames are right"
         self._said.value = f"{said}. The report: {html.escape(str(self.run / 'report.html'))}"
+        self._curves.value = _drawn(metrics["epochs"])  # those that were measured, not of the training on all
         pictures = [_figure(self.data, mistake) for mistake in metrics["mistakes"][:MISTAKES]]
         self._mistakes.value = f'<div style="display: flex; flex-wrap: wrap; gap: 10px">{"".join(pictures)}</div>'
 
@@ -163,6 +164,10 @@ class TrainPanel(widgets.VBox):
 
     def _say(self, text: str) -> None:
         self._said.value = html.escape(text)
+
+
+def _drawn(epochs: list[dict]) -> str:
+    return f'<div style="max-width: 700px">{curves(epochs)}</div>'
 
 
 def _figure(data: Path, mistake: dict) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import jinja2
@@ -12,11 +11,10 @@ import numpy as np
 
 from collect.dataset import Item, write_atomic
 from collect.health import examine
+from collect.paint import paint
 from train.cam import activation_maps
+from train.evidence import Evidence
 from train.plots import curves, reliability
-
-if TYPE_CHECKING:
-    from train.results import Evidence
 
 MISTAKES, LOOKS = 12, 6  # pictures shown
 WRONG_IN_CELL, RIGHT_IN_CELL = 40, 12
@@ -97,10 +95,9 @@ def _heats(evidence: Evidence, items: list[Item], class_ids: list[int]) -> list[
 
 
 def _painted(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    heat = cv2.resize(heat, frame.shape[1::-1], interpolation=cv2.INTER_CUBIC).clip(0, 1)
-    colours = cv2.applyColorMap((255 * heat).astype(np.uint8), cv2.COLORMAP_JET)
-    share = (0.6 * heat)[..., None]
-    return (frame * (1 - share) + colours * share).astype(np.uint8)
+    picture = frame.copy()
+    paint(picture, heat)
+    return picture
 
 
 def _data_url(frame: np.ndarray) -> str:

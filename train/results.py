@@ -6,10 +6,8 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,53 +19,10 @@ from train.backbones import Deployed
 from train.calibrate import expected_calibration_error
 from train.checkpoint import Checkpoint, save_checkpoint
 from train.evaluate import interval, predict, score
-from train.examples import Dataset
+from train.evidence import Evidence
+from train.options import Options
 from train.report import write_report
 from train.runtime import Runtime
-from train.split import Split
-from train.strategies import Outcome
-
-if TYPE_CHECKING:
-    from train.run import Options
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """All that a training found out."""
-
-    dataset: Dataset
-    splits: list[Split]
-    test: list[Item]
-    outcome: Outcome
-    weights: str  # where the first ones came from
-    worth: list[float] | None  # a head's accuracy on frames held out at random, and on whole sessions
-    seconds: float
-
-    @property
-    def held_out(self) -> list[Item]:
-        """The items that the outcome's probabilities are of, in their order."""
-        return [item for split in self.splits for item in split.held_out]
-
-    def answers(self, indices: Iterable[int]) -> list[dict]:
-        """Return what was answered for held-out items, as plain values."""
-        labels, rows, items = self.dataset.labels, self.outcome.probabilities, self.held_out
-        return [
-            {
-                "file": self.dataset.name(items[index]),
-                "true": items[index].label,
-                "answer": labels[rows[index].argmax()],
-                "confidence": float(rows[index].max()),
-            }
-            for index in indices
-        ]
-
-    def surest(self) -> list[int]:
-        """Return the indices of the held-out items, the surest answer first."""
-        return np.argsort(-self.outcome.probabilities.max(1), kind="stable").tolist() if self.held_out else []
-
-    def mistakes(self, most: int) -> list[dict]:
-        """Return the wrong answers, the surest first."""
-        return [one for one in self.answers(self.surest()) if one["true"] != one["answer"]][:most]
 
 
 def write_results(options: Options, evidence: Evidence, runtime: Runtime) -> None:
