@@ -76,6 +76,8 @@ def read_items(data: Path | str) -> list[Item]:
     items = []
     for folder in sorted(data.iterdir()):
         if folder.is_dir() and not folder.name.startswith("."):
+            if not folder.name.isprintable():  # bytes that are no text, too
+                raise DatasetError(f"the folder {folder.name!a} in {data} can't name a label: rename it")
             items += items_of(folder.name, [path for path in folder.iterdir() if is_image(path)])
     if not items:
         raise DatasetError(f"no images in {data}/<label>/: record some with python collect/capture.py --label NAME")

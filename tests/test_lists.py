@@ -59,7 +59,8 @@ def test_a_line_that_can_not_be_read_is_named(line, complaint, lists):
 
 def test_what_is_tested_on_is_not_trained_on(lists):
     train, test, data = lists
-    test.write_text(test.read_text() + train.read_text().splitlines()[0])
+    name, class_id = train.read_text().splitlines()[0].split()
+    test.write_text(f"\ufeff{data.absolute() / name}\t{class_id}\n{test.read_text()}")  # however it is spelt
     with pytest.raises(DatasetError, match="is in both lists"):
         read_lists(train, test, data)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -58,10 +59,10 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(dataset, tmp_path, m
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
                 kills += 1
-            begun = (run / "state/options.json").exists()
+            begun = (run / ".state/options.json").exists()
             process = start(*(["--resume", run] if begun else ["--data", dataset, *ASKED, "--out", run]), cwd=tmp_path)
         assert_same(weights_of(run), weights_of(tmp_path / "runs/whole"))
-        assert not (run / "state").exists()
+        assert not (run / ".state").exists()
 
 
 @pytest.mark.parametrize("more", [["--strategy", "auto", "--budget", "1000", "--epochs", "2"], ["--folds", "2"]])
@@ -95,7 +96,7 @@ def test_what_was_finished_is_not_done_again(more, dataset, tmp_path, monkeypatc
 
 def test_ctrl_c_says_how_to_go_on(dataset, tmp_path):
     process = start("--data", dataset, *ASKED, "--epochs", "200", "--out", "runs/x", cwd=tmp_path)
-    while not list(tmp_path.glob("runs/x/state/partial.pt")):
+    while not list(tmp_path.glob("runs/x/.state/partial.pt")):
         time.sleep(0.05)
         assert process.poll() is None, process.stderr.read()
     process.send_signal(signal.SIGINT)
@@ -105,7 +106,7 @@ def test_ctrl_c_says_how_to_go_on(dataset, tmp_path):
     assert "Traceback" not in stderr
     assert not (tmp_path / "runs/latest").exists()
     (next(iter(sorted((dataset / "palm").iterdir())))).touch()  # the same pictures, so the same dataset
-    state = tmp_path / "runs/x/state/partial.pt"
+    state = tmp_path / "runs/x/.state/partial.pt"
     state.write_bytes(state.read_bytes()[:-100])
     assert_one_line_error(call("train/finetune.py", "--resume", cwd=tmp_path), "partial.pt is damaged", "delete it")
 
@@ -121,3 +122,52 @@ def test_what_can_not_be_resumed_says_why(dataset, tmp_path, monkeypatch):
         finetune.main(["--resume", "runs/done"])
     with pytest.raises(SystemExit):
         finetune.main(["--resume", "runs/done", "--epochs", "3"])
+
+
+def begin_and_interrupt(monkeypatch, *asked: str) -> None:
+    write = Journal.write
+
+    def interrupt(self, name, state, last=False):
+        write(self, name, state, last=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "write", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            finetune.main([*asked, *ASKED])
+
+
+def test_what_was_held_out_stays_held_out(dataset, tmp_path, monkeypatch):
+    """The same pictures under other names may be split another way: what was learned would be asked."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(dataset, "data")
+    begin_and_interrupt(monkeypatch, "--out", "runs/x")
+    with pytest.raises(TrainingError, match="a run was interrupted there"):
+        finetune.main(["--out", "runs/x"])
+    first = min((tmp_path / "data/palm").iterdir())
+    first.rename(first.with_name("another_0000.jpg"))
+    with pytest.raises(TrainingError, match="the dataset has changed since"):
+        finetune.main(["--resume"])
+    first.with_name("another_0000.jpg").rename(first)
+    finetune.main(["--resume"])
+
+
+def test_a_frame_that_goes_while_it_trains_costs_nothing(dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(dataset, "data")
+    write = Journal.write
+
+    def lose(self, name, state, last=False):
+        write(self, name, state, last)
+        min((tmp_path / "data/palm").glob("*.jpg")).unlink()
+
+    monkeypatch.setattr(Journal, "write", lose)
+    assert finetune.main([*ASKED[:2], "--epochs", "1", *ASKED[4:], "--out", "runs/x"]) == 0
+    assert (tmp_path / "runs/x/checkpoint.pt").exists()
+
+
+def test_nothing_is_trained_into_a_dataset(dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(dataset, "data")
+    with pytest.raises(TrainingError, match="that is the dataset"):
+        finetune.main(["--out", "data"])

@@ -28,7 +28,7 @@ from train.features import extract_features
 from train.foreground import cut_out
 from train.runtime import Runtime
 from train.settings import OPTIMIZERS, SCHEDULES
-from train.split import folds_by_session, split_by_session, take_sessions
+from train.split import folds_by_session, split_by_session, split_frames, take_sessions
 from train.strategies import Learner
 
 
@@ -453,6 +453,32 @@ def test_training_stops_when_nothing_gets_better_and_keeps_the_best(dataset):
     assert len(losses) == 4
     first, _ = learner.fit("head", {"epochs": 1})
     assert torch.equal(network.head.weight, first.head.weight)
+
+
+def test_the_last_training_is_as_long_as_the_one_that_was_measured(dataset):
+    learner = learner_on(dataset)
+    wrong = (learner.held_out.class_ids + 1) % 3
+    learner.held_out = Examples(learner.held_out.frames, wrong, learner.held_out.sessions)
+    runtime, lengths = Runtime(), []
+    runtime.progress.begin = lambda name, epochs, *_: lengths.append((name, epochs))
+    learner.runtime = runtime
+    outcome = learner.learn("head", {"epochs": 20})
+    assert len(outcome.history) == 20
+    assert lengths[-1] == ("refit-head", 1)
+
+
+def test_a_loss_that_is_no_number_is_one_line(dataset, tmp_path):
+    result = call("train/finetune.py", "--data", dataset, "--strategy", "full", "--size", "64", "--lr", "1e30",
+                  "--epochs", "2", cwd=tmp_path)  # fmt: skip
+    assert_one_line_error(result, "the loss is nan", "smaller --lr")
+    assert not (tmp_path / "runs/latest").exists()
+
+
+def test_frames_at_random_leave_something_of_each_label_on_both_sides():
+    for fraction in (0.01, 0.9):
+        split = split_frames(items_of(a={"s": 3}, b={"s": 40}, c={"s": 1}), fraction)
+        assert {item.label for item in split.train} == {"a", "b", "c"}
+        assert {item.label for item in split.held_out} == {"a", "b"}
 
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))

@@ -25,7 +25,6 @@ def panel(dataset, tmp_path, monkeypatch):
     if panel._process:
         panel._process.kill()
         panel._process.wait()
-        panel._process.stdout.close()
 
 
 def test_start_curve_stop_resume(panel, dataset):

@@ -118,6 +118,15 @@ def _small_cnn() -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
+@torch.no_grad()
+def check_size(network: Network, backbone: str, size: tuple[int, int]) -> None:
+    """Raise TrainingError if a network takes no pictures of that size (height, width)."""
+    try:
+        network.eval()(torch.zeros(1, 3, *size))
+    except (RuntimeError, AssertionError, ValueError):
+        raise TrainingError(f"--size {size[0]}: {backbone} takes no pictures of that size, give another") from None
+
+
 def freeze_front(backbone: nn.Module, share: float) -> None:
     """Let a share of the backbone's layers, counted from the input, learn no more, and the rest learn."""
     layers = [layer for layer in backbone.modules() if list(layer.parameters(recurse=False))]

@@ -65,9 +65,9 @@ class Batches:
         return self.device(frames, self.contract.input_size)
 
 
-def dice(seed: int, epoch: int) -> int:
-    """Return an epoch's own seed: what it does depends on nothing before it but the weights."""
-    return int(np.random.default_rng((seed, epoch)).integers(2**63))
+def dice(*key: int) -> int:
+    """Return a seed for an epoch, from its number and others: it depends on nothing before it but the weights."""
+    return int(np.random.default_rng(key).integers(2**63))
 
 
 def class_weights(class_ids: torch.Tensor, labels: int) -> torch.Tensor:

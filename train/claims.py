@@ -35,7 +35,7 @@ def before(splits: list[Split], way: str) -> Iterator[str]:
 
 def after(right: np.ndarray, splits: list[Split], way: str) -> Iterator[str]:
     """Say how accurate it is; `right` is bool [N], of the held-out frames of all splits in order."""
-    if way == "frames":
+    if way == "frames" and len(right):
         low, high = interval(right, list(map(str, range(len(right)))))
         yield f"accuracy {right.mean():.3f} ({low:.2f} to {high:.2f}) on {len(right)} frames held out at random"
         return

@@ -18,6 +18,7 @@ class Evidence:
     """All that a training found out."""
 
     dataset: Dataset
+    fingerprint: str  # of its pictures as they were read
     splits: list[Split]
     test: list[Item]
     outcome: Outcome

@@ -66,7 +66,7 @@ class Dataset:
         self.labels = labels or tuple(sorted({item.label for item in self.items}))
         if len(self.labels) < 2:
             raise TrainingError(
-                f"only one label in {folder} ({', '.join(self.labels)}): record another with "
+                f"only one label to learn, {self.labels[0]}, from {folder}: choose another too, or record it with "
                 "python collect/capture.py --label NAME"
             )
 

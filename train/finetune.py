@@ -31,14 +31,19 @@ SETTINGS = (  # what may be changed of a strategy's own
 def main(argv: list[str] | None = None) -> int:
     """Train, measure on held-out sessions, and leave a run behind."""
     parser = _parser()
-    options = vars(parser.parse_args(argv))
-    resume, picture = options.pop("resume"), options.pop("show_augment")
+    try:
+        options = vars(parser.parse_args(argv))
+    except UnicodeDecodeError:
+        parser.error("@FILE: that is not a text file")
+    resume = options.pop("resume")
     if resume is not None:
         given = [name for name, value in options.items() if value != parser.get_default(name)]
         if given:
-            parser.error(f"--resume: the run goes on as it was begun, so leave --{given[0].replace('_', '-')} out")
+            name = {"refit": "no-refit"}.get(given[0], given[0].replace("_", "-"))
+            parser.error(f"--resume: the run goes on as it was begun, so leave --{name} out")
         train(unfinished(Path(resume) if resume else None), resumed=True)
         return 0
+    picture = options.pop("show_augment")
     _check(parser, options)
     changes = {name: options.pop(name) for name in SETTINGS}
     options = Options(**options, changes={name: value for name, value in changes.items() if value is not None})
@@ -54,7 +59,10 @@ class _Parser(cli.Parser):
 
     def convert_arg_line_to_args(self, arg_line: str) -> list[str]:
         """Split a line of an arguments' file."""
-        return shlex.split(arg_line, comments=True)
+        try:
+            return shlex.split(arg_line, comments=True)
+        except ValueError as error:
+            self.error(f"{arg_line.strip()[:60]!r}: {error}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -114,8 +122,8 @@ def _parser() -> argparse.ArgumentParser:
 def _check(parser: argparse.ArgumentParser, options: dict) -> None:
     """Refuse values that mean nothing, and settle those that follow from others."""
     for name in ("epochs", "batch", "patience"):
-        if options[name] is not None and options[name] < 1:
-            parser.error(f"--{name}: at least 1")
+        if options[name] is not None and not 1 <= options[name] <= 100_000:
+            parser.error(f"--{name}: 1 to 100000")
     for name in ("lr", "backbone_lr", "budget"):
         if options[name] is not None and not 0 < options[name] < float("inf"):
             parser.error(f"--{name.replace('_', '-')}: more than 0")

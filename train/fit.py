@@ -45,6 +45,7 @@ def fit_head(
     features, held_features = (features - mean) / std, (held_out[0] - mean) / std
     head = network.head.to(device)
     _set_dropout(head, settings.dropout)
+    dropout = settings.dropout if isinstance(head, nn.Linear) else 0.0  # another head has its own
     if isinstance(head, nn.Linear):
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
@@ -52,13 +53,13 @@ def fit_head(
     progress = progress or Progress()
     log = History(loss_of, held_out[1], settings.patience, progress.epoch)
     optimizer, schedule = make_optimizer([(head.parameters(), settings.lr)], settings, len(features))
-    for epoch in range(settings.epochs):
+    for epoch in range(settings.stop or settings.epochs):
         head.train()
         torch.manual_seed(dice(settings.seed, epoch))
         total = 0.0
         for batch in torch.randperm(len(features)).split(settings.batch):
             batch = batch.to(device)
-            loss = loss_of(head(features[batch]), class_ids[batch])
+            loss = loss_of(head(functional.dropout(features[batch], dropout)), class_ids[batch])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -111,11 +112,12 @@ def fit(
     if (state := runtime.journal.read(name)) is not None:
         for part, kept in state.items():
             parts[part].load_state_dict(kept)
-    runtime.progress.begin(name, settings.epochs, len(train), len(log.lines))
+    runtime.progress.begin(name, settings.stop or settings.epochs, len(train), len(log.lines))
     on_device = DeviceAugmentation.fits(augmentation, contract, device)
     shown = DeviceAugmentation(augmentation, contract, device) if on_device else None
 
-    for epoch in range(len(log.lines), settings.epochs):
+    epochs = settings.stop or settings.epochs
+    for epoch in range(len(log.lines), epochs):
         if log.stops:
             break
         if settings.gradual:
@@ -127,8 +129,9 @@ def fit(
             # A pretrained batch norm keeps its statistics: those of a few dozen frames of one room are no better.
             _batch_norm_to_eval(network.backbone)
         model = workers.together(_Model(network, contract, settings.dropout, device), device)
-        torch.manual_seed(dice(settings.seed, epoch))  # of the order, and of the dropout
-        order = torch.randperm(len(train)).split(settings.batch)
+        same = torch.Generator().manual_seed(dice(settings.seed, epoch))  # in all processes
+        order = torch.randperm(len(train), generator=same).split(settings.batch)
+        torch.manual_seed(dice(settings.seed, epoch, workers.rank))  # of the dropout
         batches = Batches(augmentation, train.class_ids, now, settings.seed, epoch, workers, shown)
         total, began, waited = torch.zeros((), device=device), time.monotonic(), runtime.waited
         for batch, made in zip(order, runtime.ahead(enumerate(order), batches.make), strict=True):
@@ -151,7 +154,7 @@ def fit(
         }
         logits = _logits(_Model(average.module, contract, 0.0, device).eval(), held_out, contract, settings, runtime)
         log.epoch(loss, logits, average.module, **speed)
-        last = log.stops or epoch + 1 == settings.epochs
+        last = log.stops or epoch + 1 == epochs
         runtime.journal.write(name, lambda: {part: own.state_dict() for part, own in parts.items()}, last)
     network.load_state_dict(log.best)
     freeze_front(network.backbone, 0)
@@ -215,7 +218,7 @@ def _set_dropout(head: nn.Module, rate: float) -> None:
 
 def _running_average(average: torch.Tensor, now: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
     """Exponential, with a shorter memory at first: a short training must not end near where it began."""
-    return average.lerp(now, max(1 - AVERAGE, 9 / (10 + steps.item())))
+    return average.lerp(now, (9 / (10 + steps)).clamp(min=1 - AVERAGE).to(average.dtype))
 
 
 def _batch_norm_to_eval(backbone: nn.Module) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from train.weights import TrainingError
+
 
 class History:
     """A line for each epoch, and the weights of the best one: of the last one where nothing is held out."""
@@ -24,7 +26,9 @@ class History:
         return self._patience is not None and self._since >= self._patience
 
     def epoch(self, loss: float, held_out_logits: torch.Tensor, module: nn.Module, **more: float) -> None:
-        """Note an epoch."""
+        """Note an epoch. Raises TrainingError where the loss is no number any more."""
+        if not math.isfinite(loss):
+            raise TrainingError(f"the loss is {loss} after {len(self.lines)} epochs: give a smaller --lr")
         line = {"epoch": len(self.lines) + 1, "loss": loss, "held_out_loss": None, "held_out_accuracy": None, **more}
         ids = self._held_out_ids
         if len(ids):

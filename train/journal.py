@@ -1,6 +1,6 @@
 """Where an interrupted training goes on: what a run has finished, and where it stands in what it has not.
 
-    runs/<name>/state/<what>.pt
+    runs/<name>/.state/<what>.pt
 
 An epoch depends on the seed and its own number alone, so what stands at the end of one is all that the next one needs.
 The folder goes when the run is done.

@@ -1,6 +1,6 @@
 """Given lists: which files to learn from and which to test on, as many datasets come with them.
 
-A line is `path class_id`, the path from the dataset's folder or from the list's own.
+A line is `path class_id`, a space or a tab between them, the path from the dataset's folder or from the list's own.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ def read_lists(train: Path, test: Path | None, data: Path) -> tuple[list[Item], 
         ]
         for part in parts
     ]
-    if both := {item.path for item in sides[0]} & {item.path for side in sides[1:] for item in side}:
+    if both := {i.path.resolve() for i in sides[0]} & {i.path.resolve() for side in sides[1:] for i in side}:
         raise DatasetError(f"{min(both)} is in both lists: what is trained on is no test")
     return sides[0], sides[1] if test else [], tuple(labels.values())
 
 
 def _read(path: Path, data: Path) -> list[tuple[Path, int]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: {getattr(error, 'strerror', None) or 'not a text file'}") from None
-    files: dict[Path, int] = {}
+    files: dict[Path, tuple[Path, int]] = {}  # by what they are, however they are spelt
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        name, _, class_id = line.strip().rpartition(" ")
+        name, class_id = (["", *line.rsplit(None, 1)])[-2:]
         if not class_id.isdecimal() or not name.strip():
             raise DatasetError(f"{path}, line {number}: {line.strip()[:60]!r} is not a path and a class id")
         found = next(
@@ -58,8 +58,8 @@ def _read(path: Path, data: Path) -> list[tuple[Path, int]]:
         )
         if found is None:
             raise DatasetError(f"{path}, line {number}: no file {name.strip()} in {data}")
-        if files.setdefault(found, int(class_id)) != int(class_id):
+        if files.setdefault(found.resolve(), (found, int(class_id)))[1] != int(class_id):
             raise DatasetError(f"{path}, line {number}: {name.strip()} is of two classes")
     if not files:
         raise DatasetError(f"{path}: no file in it")
-    return list(files.items())
+    return list(files.values())

@@ -26,10 +26,11 @@ from collect.cli import UserError
 from collect.dataset import UnreadableImage, read_image, read_items
 from train.plots import curves
 from train.progress import read_epochs
-from train.run import unfinished
+from train.run import STATE, unfinished
 from train.strategies import STRATEGIES
 
 BACKBONES = ("squeezenet1_1", "resnet18", "mobilenet_v3_small", "alexnet", "efficientnet_b0")
+LOG = "log.txt"  # in the run's folder: what the training said
 INTERVAL = 0.5  # seconds between two looks at the run's folder
 MISTAKES, SIDE = 8, 130  # pictures shown, and their width in pixels
 
@@ -107,25 +108,20 @@ class TrainPanel(widgets.VBox):
         self._curves.value = self._mistakes.value = ""
         self._show_state(running=True)
         command = [sys.executable, "-m", "train.finetune", *map(str, arguments)]
-        # In a session of its own: what interrupts the notebook's kernel does not reach it.
-        self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
+        self.run.mkdir(parents=True, exist_ok=True)
+        # In a session of its own, and talking to a file: it goes on when the notebook's kernel is interrupted, or gone.
+        with (self.run / LOG).open("w") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
     def _watch(self) -> None:
         """Show what the process says and writes, until it ends: in a thread."""
-        lines: list[str] = []
-        reader = threading.Thread(target=lambda: lines.extend(self._process.stdout), daemon=True)
-        reader.start()
         shown = 0
         while self._process.poll() is None and not self._closed.wait(INTERVAL):
             shown = self._show_epochs(shown)
         if self._closed.is_set():
             return
-        reader.join(2.0)
-        self._process.stdout.close()
         self._show_epochs(-1)
         code = self._process.returncode
         if code == 0:
@@ -133,7 +129,8 @@ class TrainPanel(widgets.VBox):
         elif code in (130, -signal.SIGINT):
             self._say("stopped: Resume goes on from its last epoch")
         else:
-            self._say(lines[-1].strip() if lines else f"ended with {code}")
+            lines = (self.run / LOG).read_text(errors="replace").split("\n")
+            self._say(next((line for line in reversed(lines) if line.strip()), f"ended with {code}"))
         self._show_state(running=False)
 
     def _show_epochs(self, before: int) -> int:
@@ -160,7 +157,7 @@ class TrainPanel(widgets.VBox):
 
     def _show_state(self, running: bool) -> None:
         self._train.disabled, self._stop.disabled = running, not running
-        self._resume.disabled = running or not list(Path("runs").glob("*/state/options.json"))
+        self._resume.disabled = running or not list(Path("runs").glob(f"*/{STATE}/options.json"))
 
     def _say(self, text: str) -> None:
         self._said.value = html.escape(text)
@@ -176,7 +173,8 @@ def _figure(data: Path, mistake: dict) -> str:
         image = read_image(data / mistake["file"])
     except UnreadableImage:
         return ""
-    image = cv2.resize(image, (SIDE, round(SIDE * image.shape[0] / image.shape[1])), interpolation=cv2.INTER_AREA)
+    height = min(max(1, round(SIDE * image.shape[0] / image.shape[1])), 2 * SIDE)
+    image = cv2.resize(image, (SIDE, height), interpolation=cv2.INTER_AREA)
     picture = base64.b64encode(cv2.imencode(".jpg", image)[1]).decode()
     text = f"{html.escape(mistake['true'])} taken for<br>{html.escape(mistake['answer'])}"
     return (

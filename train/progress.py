@@ -39,7 +39,10 @@ class Bar(Progress):
     """
 
     def __init__(self, folder: Path):
-        self._folder, self._name, self._epochs = folder, "", 0
+        self._name, self._epochs = "", 0
+        self._lines = folder / "epochs.jsonl"
+        if self._lines.exists() and not self._lines.read_bytes().endswith(b"\n"):
+            self._write("\n")  # a kill cut the last line
         self._bar: tqdm | None = None
         self._events = _events(folder)
 
@@ -71,13 +74,16 @@ class Bar(Progress):
         if line["held_out_accuracy"] is not None:
             shown += f", held-out {line['held_out_accuracy']:.3f}"
         self._bar.set_postfix_str(f"{line['epoch']}/{self._epochs}, {shown}")
-        with (self._folder / "epochs.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"training": self._name, "epochs": self._epochs, **line}) + "\n")
+        self._write(json.dumps({"training": self._name, "epochs": self._epochs, **line}) + "\n")
         if self._events is not None:
             for name in ("loss", "held_out_loss", "held_out_accuracy"):
                 if line[name] is not None:
                     self._events.add_scalar(f"{self._name}/{name}", line[name], line["epoch"])
             self._events.flush()
+
+    def _write(self, text: str) -> None:
+        with self._lines.open("a", encoding="utf-8") as file:
+            file.write(text)
 
 
 def read_epochs(folder: Path) -> list[dict]:
@@ -99,6 +105,6 @@ def _events(folder: Path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its own dependencies
             from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
+    except Exception:  # one that is broken is as good as none
         return None
     return SummaryWriter(str(folder))

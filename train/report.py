@@ -103,5 +103,6 @@ def _painted(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
 def _data_url(frame: np.ndarray) -> str:
     height, width = frame.shape[:2]
     how = cv2.INTER_AREA if width > SIDE else cv2.INTER_NEAREST  # a small picture's pixels stay what they are
-    small = cv2.resize(frame, (SIDE, round(SIDE * height / width)), interpolation=how)
+    size = SIDE, min(max(1, round(SIDE * height / width)), 3 * SIDE)
+    small = cv2.resize(frame, size, interpolation=how)
     return "data:image/jpeg;base64," + base64.b64encode(cv2.imencode(".jpg", small)[1]).decode()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torchvision
 
-from collect.dataset import Item, fingerprint, write_atomic
+from collect.dataset import Item, write_atomic
 from train import claims
 from train.backbones import Deployed
 from train.calibrate import expected_calibration_error
@@ -25,15 +25,15 @@ from train.report import write_report
 from train.runtime import Runtime
 
 
-def write_results(options: Options, evidence: Evidence, runtime: Runtime) -> None:
-    """Write them into `options.out`, whole or not at all, point runs/latest there, and say how good it is."""
+def write_results(options: Options, evidence: Evidence, runtime: Runtime) -> list[str]:
+    """Write them into `options.out`, whole or not at all, point runs/latest there; return what to say of it."""
     dataset, splits, outcome, held_out = evidence.dataset, evidence.splits, evidence.outcome, evidence.held_out
     by_frames = options.split == "frames"
     figures = _figures(outcome.probabilities, held_out, dataset.labels, by_frames)
     trained_on = {
         "backbone": options.backbone,
         "head": options.head,
-        "dataset": fingerprint([*dataset.items, *evidence.test]),
+        "dataset": evidence.fingerprint,
         "held_out_accuracy": figures["accuracy"],
         "held_out_frames": figures["frames"],
         "optimistic": bool(splits[0].cut_labels) or by_frames,
@@ -91,18 +91,16 @@ def write_results(options: Options, evidence: Evidence, runtime: Runtime) -> Non
     _point_latest_at(options.out)
 
     right = outcome.probabilities.argmax(1) == [dataset.labels.index(item.label) for item in held_out]
-    for line in claims.after(right, splits, options.split):
-        print(line)
-    if evidence.worth:
-        print(claims.worth(*evidence.worth))
+    lines = [*claims.after(right, splits, options.split), *([claims.worth(*evidence.worth)] if evidence.worth else [])]
     if tested:
         low, high = tested["interval"]
         sessions = "" if by_frames or options.test_list else f" of {len(tested['sessions'])} test sessions"
-        print(
+        lines.append(
             f"test: accuracy {tested['accuracy']:.3f} ({low:.2f} to {high:.2f}) on {tested['frames']} frames{sessions}"
         )
     speed = f", {metrics['images_per_second']:.0f} images a second" if metrics["images_per_second"] else ""
-    print(f"{options.out / 'checkpoint.pt'}, {metrics['seconds']} s{speed}; the report: {options.out / 'report.html'}")
+    report = options.out / "report.html"
+    return [*lines, f"{options.out / 'checkpoint.pt'}, {metrics['seconds']} s{speed}; the report: {report}"]
 
 
 def _figures(probabilities: np.ndarray, items: list[Item], labels: tuple[str, ...], by_frames: bool) -> dict:

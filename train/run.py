@@ -1,10 +1,11 @@
 """One training run, from a dataset's folder to a folder of its own: checkpoint.pt, metrics.json and report.html.
 
-While it runs, its folder holds `state/` too: what it was asked, and where it goes on after an interruption.
+While it runs, its folder holds `.state/` too: what it was asked, and where it goes on after an interruption.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,10 +18,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from collect.dataset import Item, fingerprint, read_items, write_atomic
 from train import claims
-from train.backbones import build_network, check_backbone
+from train.backbones import build_network, check_backbone, check_size
 from train.contract import Contract
 from train.evidence import Evidence
 from train.examples import Dataset
@@ -35,6 +37,8 @@ from train.split import Split, folds_by_session, split_by_session, split_frames,
 from train.strategies import Learner, augmentation_of, cross_validate
 from train.weights import TrainingError
 from train.workers import joined
+
+STATE = ".state"  # hidden: no label's folder, whatever --out is
 
 try:
     import fcntl
@@ -52,46 +56,52 @@ def train(options: Options, resumed: bool = False) -> Path:
     with joined(options.device) as (workers, device):
         out = workers.agree(options.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3])
         options = replace(options, out=out)
-        runtime = Runtime(device, workers, journal=Journal(out / "state", workers))
+        runtime = Runtime(device, workers, journal=Journal(out / STATE, workers))
         dataset, given_test = _dataset(options)
         splits, test = _splits(dataset.items, options)
+        if out.resolve() == options.data.resolve():
+            raise TrainingError(f"--out {out}: that is the dataset; give a folder of its own")
         pictures = fingerprint(dataset.items + given_test)
+        promise = {"pictures": pictures, "split": _names(dataset, splits, test + given_test)}
         with _alone_in(out) if workers.main else nullcontext():
             if workers.main and resumed:
-                _check_unchanged(out, pictures)
+                _check_unchanged(out, promise)
             elif workers.main:
-                _begin(options, pictures)
+                _begin(options, promise)
             with Bar(out) if workers.main else Progress() as runtime.progress:
                 runtime.memory = Memory(runtime.progress.say, splits=workers.count == 1)
                 for line in claims.before(splits, options.split):
                     runtime.progress.say(line)
                 try:
-                    evidence = _learn(options, dataset, splits, test + given_test, runtime)
+                    evidence = _learn(options, dataset, splits, test + given_test, pictures, runtime)
                 except KeyboardInterrupt:
                     runtime.progress.say(f"interrupted: python train/finetune.py --resume {out} goes on")
                     raise
-            if workers.main:
-                write_results(options, evidence, runtime)
-            runtime.journal.clear()
+                except torch.OutOfMemoryError:
+                    raise TrainingError("out of memory: give a smaller --batch or --size, or --device cpu") from None
+            lines = write_results(options, evidence, runtime) if workers.main else []
+            runtime.journal.clear()  # before anything is said: whoever listens may be gone
+            for line in lines:
+                print(line)
     return out
 
 
 def unfinished(run: Path | None) -> Options:
     """Return the options of a run that was interrupted: the newest in runs/ unless one is named."""
     if run is None:
-        found = sorted(Path("runs").glob("*/state/options.json"), key=lambda path: path.stat().st_mtime)
+        found = sorted(Path("runs").glob(f"*/{STATE}/options.json"), key=lambda path: path.stat().st_mtime)
         found = [path for path in found if not path.parent.parent.is_symlink()]
         if not found:
             raise TrainingError("--resume: no run in runs/ was interrupted")
         run = found[-1].parent.parent
     try:
-        asked = json.loads((run / "state" / "options.json").read_text())["options"]
+        asked = json.loads((run / STATE / "options.json").read_text())["options"]
         return replace(Options.from_json(asked), out=run)
     except FileNotFoundError:
         finished = (run / "metrics.json").exists()
         raise TrainingError(f"--resume {run}: {'it is finished' if finished else 'there is no run'}") from None
     except (ValueError, KeyError, TypeError):
-        raise TrainingError(f"--resume {run}: its state/options.json is damaged; train it again") from None
+        raise TrainingError(f"--resume {run}: its {STATE}/options.json is damaged; train it again") from None
 
 
 def _dataset(options: Options) -> tuple[Dataset, list[Item]]:
@@ -104,7 +114,8 @@ def _dataset(options: Options) -> tuple[Dataset, list[Item]]:
         return Dataset(options.data, items, size=options.input_size), []
     learned, test, labels = read_lists(options.train_list, options.test_list, options.data)
     dataset = Dataset(options.data, learned + test, labels, options.input_size)
-    test = [item for item in test if item.path in dataset.frames]
+    if test and not (test := [item for item in test if item.path in dataset.frames]):
+        raise TrainingError(f"--test-list {options.test_list}: none of its pictures can be read")
     of_test = {item.path for item in test}
     dataset.items = [item for item in dataset.items if item.path not in of_test]
     return dataset, test
@@ -145,28 +156,47 @@ def _alone_in(out: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _begin(options: Options, pictures: str) -> None:
-    """Note what was asked, and forget an earlier run of that name."""
-    state = options.out / "state"
+def _names(dataset: Dataset, splits: list[Split], test: list[Item]) -> str:
+    """Return a hash of which frames are learned from, held out and tested on."""
+    parts = [part for split in splits for part in (split.train, split.held_out)]
+    names = [[f"{item.label} {dataset.name(item)}" for item in part] for part in (*parts, test)]
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
+
+
+def _begin(options: Options, promise: dict) -> None:
+    """Note what was asked, in place of an earlier run of that name. Raises TrainingError if one was interrupted."""
+    state = options.out / STATE
+    if (state / "options.json").exists():
+        raise TrainingError(
+            f"--out {options.out}: a run was interrupted there: go on with it by --resume {options.out}, "
+            f"or delete {state}"
+        )
     shutil.rmtree(state, ignore_errors=True)
+    for old in (options.out / "epochs.jsonl", *options.out.glob("events.out.tfevents.*")):
+        old.unlink(missing_ok=True)
     state.mkdir()
-    (options.out / "epochs.jsonl").unlink(missing_ok=True)
-    paths = ("data", "train_list", "test_list")
-    absolute = {name: getattr(options, name).resolve() for name in paths if getattr(options, name)}
-    asked = {"options": replace(options, **absolute).to_json(), "fingerprint": pictures}
+    paths = {name: getattr(options, name) for name in ("data", "train_list", "test_list")}
+    absolute = {name: path.resolve() for name, path in paths.items() if path}
+    if options.weights not in ("imagenet", "none"):
+        absolute["weights"] = str(Path(options.weights).resolve())
+    asked = {"options": replace(options, **absolute).to_json(), **promise}
     write_atomic(state / "options.json", json.dumps(asked, indent=1).encode())
 
 
-def _check_unchanged(out: Path, pictures: str) -> None:
-    if json.loads((out / "state" / "options.json").read_text())["fingerprint"] != pictures:
+def _check_unchanged(out: Path, promise: dict) -> None:
+    begun = json.loads((out / STATE / "options.json").read_text())
+    if any(begun.get(name) != value for name, value in promise.items()):
         raise TrainingError(f"--resume {out}: the dataset has changed since; train a new run")
 
 
-def _learn(options: Options, dataset: Dataset, splits: list[Split], test: list[Item], runtime: Runtime) -> Evidence:
+def _learn(
+    options: Options, dataset: Dataset, splits: list[Split], test: list[Item], pictures: str, runtime: Runtime
+) -> Evidence:
     """Train as the options say; return what came of it."""
     started = time.monotonic()
     labels = dataset.labels
     network, source = build_network(options.backbone, len(labels), options.weights, options.seed, options.head)
+    check_size(network, options.backbone, options.input_size)
     colour = "GRAY" if options.greyscale else "RGB"
     contract = Contract(labels=labels, input_size=options.input_size, colour_order=colour)
     learners = [
@@ -190,7 +220,7 @@ def _learn(options: Options, dataset: Dataset, splits: list[Split], test: list[I
     by_session = split_by_session(splits[0].train + splits[0].held_out, seed=options.seed)
     if options.split == "frames" and by_session.held_out_sessions:  # else there is nothing to compare with
         worth = _head_both_ways(learners[0], splits[0], by_session)
-    return Evidence(dataset, splits, test, outcome, source, worth, time.monotonic() - started)
+    return Evidence(dataset, pictures, splits, test, outcome, source, worth, time.monotonic() - started)
 
 
 def _head_both_ways(learner: Learner, by_frames: Split, by_session: Split) -> list[float]:

@@ -35,6 +35,7 @@ class Settings:
     patience: int | None = None  # stop after so many epochs without a better held-out loss
     dropout: float = DROPOUT  # of the features before a linear head, within an mlp one
     sizes: tuple[float, ...] = (1.0,)  # of the input, in shares, as the epochs go by: small ones are quicker
+    stop: int | None = None  # end after so many epochs; the schedule is that of all
     seed: int = 0
 
 

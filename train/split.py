@@ -62,9 +62,12 @@ def split_by_session(items: list[Item], fraction: float = 0.2, seed: int = 0) ->
 
 
 def split_frames(items: list[Item], fraction: float = 0.2, seed: int = 0) -> Split:
-    """Hold out frames at random, as most tutorials do: neighbours of what was trained on. For comparison only."""
-    order = random.Random(seed).sample(items, len(items))
-    held_out = set(order[: round(fraction * len(items))])
+    """Hold out frames of each label at random, as tutorials do: neighbours of what was trained on. To compare with."""
+    held_out: set[Item] = set()
+    for label in sorted({item.label for item in items}):
+        own = [item for item in items if item.label == label]
+        most = min(max(1, round(fraction * len(own))), len(own) - 1)  # one stays, one is held out where there are two
+        held_out |= set(random.Random(f"{seed} {label}").sample(own, most))
     return Split([item for item in items if item not in held_out], [item for item in items if item in held_out])
 
 

@@ -30,7 +30,7 @@ GROWING = (160 / 224, 192 / 224, 1.0, 1.0)  # the first epochs at a smaller size
 
 STRATEGIES = {
     # the backbone stays as it is, so each frame runs through it once
-    "head": Settings(epochs=30, lr=1e-3, weight_decay=1.0, schedule="none", batch=64),
+    "head": Settings(epochs=30, lr=1e-3, weight_decay=1.0, schedule="none", batch=64, dropout=0.0),
     # edges and textures stay as ImageNet taught them
     "partial": Settings(epochs=8, lr=3e-3, backbone_lr=5e-4, learns=0.72, head_first=True, sizes=GROWING),
     "differential": Settings(epochs=8, lr=3e-3, backbone_lr=3e-4, learns=1.0, head_first=True, sizes=GROWING),
@@ -97,11 +97,13 @@ class Learner:
             seconds = self._once(f"{rung}-seconds", lambda began=began: time.monotonic() - began)
             accuracy = _accuracy(outcome, self.held_out)
             tried.append({"strategy": rung, "held_out_accuracy": accuracy, "seconds": seconds})
-            if best and accuracy <= _accuracy(best, self.held_out):
+            if self.runtime.workers.agree(bool(best) and accuracy <= _accuracy(best, self.held_out)):
                 break
             best = outcome
         best = replace(best, tried=tried, judged=best.network)
         if refit and len(self.held_out):
+            # For as long as was best where it was measured: a longer training would be another model.
+            changes = {**changes, "stop": _best_epoch(best.history), "patience": None}
             best = replace(best, network=self.of_all().fit(best.strategy, changes)[0])
         return best
 
@@ -132,12 +134,12 @@ class Learner:
         if strategy == "head":
             features, held_features = self._features.split([len(self.train), len(self.held_out)])
             held_out = held_features, self.held_out.class_ids.to(runtime.device)
-            runtime.progress.begin(name, settings.epochs, len(self.train))
+            runtime.progress.begin(name, settings.stop or settings.epochs, len(self.train))
             return network, fit_head(network, self.contract, (features, ids), held_out, settings, runtime.progress)
         if settings.head_first and not runtime.journal.has(name):
             # On augmented frames, as the rest is: a head that leans on the background would mislead the layers.
             features = extract_features(network, _Views(self._augmentation, self.seed), self.contract, runtime)
-            head = replace(STRATEGIES["head"], seed=self.seed, dropout=settings.dropout)
+            head = replace(STRATEGIES["head"], seed=self.seed)
             fit_head(network, self.contract, (features, ids.repeat(VIEWS)), (features[:0], ids[:0]), head)
         examples = self.train, self.held_out, self._augmentation
         return network, fit(network, self.contract, *examples, settings, runtime, name)
@@ -162,7 +164,7 @@ class Learner:
         settings = replace(STRATEGIES[strategy], seed=self.seed, **changes)
         sample = self.train[: 2 * settings.batch]
         twice = replace(settings, epochs=2, sizes=(1.0,), patience=None)  # the first time draws clutter, and warms up
-        alone = Runtime(self.runtime.device, self.runtime.workers)
+        alone = Runtime(self.runtime.device, self.runtime.workers, memory=self.runtime.memory)
         examples = sample, sample[:0], self._augmentation
         line = fit(copy.deepcopy(self.network), self.contract, *examples, twice, alone)[-1]
         size = float(np.mean(np.square(settings.sizes)))  # the share of the pixels
@@ -208,7 +210,8 @@ def cross_validate(learners: list[Learner], strategy: str, changes: dict, budget
     folds = [learner.learn(strategy, changes, budget / len(learners), refit=False) for learner in learners]
     kept = Counter(fold.strategy for fold in folds).most_common(1)[0][0]
     first = learners[0]
-    network, history = first.of_all().fit(kept, changes)
+    stop = int(np.median([_best_epoch(fold.history) for fold in folds if fold.strategy == kept]))
+    network, history = first.of_all().fit(kept, {**changes, "stop": stop, "patience": None})
     logits = np.concatenate([fold.logits for fold in folds])
     class_ids = np.concatenate([learner.held_out.class_ids.numpy() for learner in learners])
     saw_nothing = all(fold.contract.unknown_threshold > 0 for fold in folds)
@@ -236,6 +239,11 @@ def augmentation_of(examples: Examples, kind: str = "room") -> Augmentation:
     if kind != "room":
         return Augmentation(examples.frames, Foregrounds.none(len(examples)), kind)
     return Augmentation(examples.frames, cut_out(examples.frames, examples.class_ids.numpy(), examples.sessions))
+
+
+def _best_epoch(history: list[dict]) -> int:
+    """Return the number of the epoch whose weights were kept."""
+    return min(history, key=lambda line: line["held_out_loss"])["epoch"]
 
 
 def _accuracy(outcome: Outcome, held_out: Examples) -> float | None:

@@ -2,8 +2,9 @@
 
     torchrun --nproc-per-node 2 train/finetune.py
 
-Each takes its share of every batch, so that a step is the same step however many share it. The first (`main`) alone
-says and writes anything.
+Each takes its share of every batch, so that a step is the same step however many share it, but for what dropout leaves
+out and, in a training from scratch, for batch norm, which sees a share only. The first (`main`) alone says and writes
+anything.
 """
 
 from __future__ import annotations
@@ -75,10 +76,14 @@ def joined(device: str) -> Iterator[tuple[Workers, torch.device]]:
     """Join the processes that torchrun started, and choose this one's device; `device` is auto, cpu or cuda."""
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("--device cuda: torch finds no CUDA device here; give auto or cpu")
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
     cuda = device != "cpu" and torch.cuda.is_available()
-    local = int(os.environ.get("LOCAL_RANK", "0")) if cuda else 0
-    where = torch.device("cuda", local % torch.cuda.device_count()) if cuda else torch.device("cpu")
+    if cuda and local >= torch.cuda.device_count():
+        raise TrainingError(
+            f"torchrun: there are {torch.cuda.device_count()} GPUs for more processes; "
+            "give as many to --nproc-per-node, or --device cpu"
+        )
+    where = torch.device("cuda", local) if cuda else torch.device("cpu")
     if count == 1:
         yield Workers(), where
         return
