@@ -131,7 +131,7 @@ def changed(frame: np.ndarray, change: Change) -> np.ndarray:
     frame = _blurred(frame, change.blur)
     if change.noise:
         cv2.setRNGSeed(change.seed)
-        noise = cv2.randn(np.empty(frame.shape, np.int16), (0, 0, 0), (change.noise,) * 3)  # a number: blue's alone
+        noise = cv2.randn(np.empty(frame.shape, np.int16), (0, 0, 0), (change.noise, 0, 0))
         frame = cv2.add(frame, noise, dtype=cv2.CV_8U)
     if change.cover is not None:
         top, left, high, wide = (np.array(change.cover) * (height, width, height, width)).astype(int)

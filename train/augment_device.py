@@ -109,8 +109,9 @@ class DeviceAugmentation:
             pictures[lit] = self._relit(pictures[lit], [changes[row].light for row in lit])
         pictures = self._blurred(pictures, [change.blur for change in changes])
         if noisy := [row for row, change in enumerate(changes) if change.noise]:
-            noise = torch.randn_like(pictures[noisy]) * self._numbers([changes[row].noise for row in noisy], 1, 1, 1)
-            pictures[noisy] = (pictures[noisy] + noise).clamp(0, 255)
+            blue, sigmas = self._order.index(0), self._numbers([changes[row].noise for row in noisy], 1, 1)
+            level = pictures[noisy, blue]
+            pictures[noisy, blue] = (level + torch.randn_like(level) * sigmas).clamp(0, 255)
         height, width = pictures.shape[2:]
         for row, change in enumerate(changes):
             if change.cover is not None:

@@ -55,7 +55,7 @@ class Change:
     colour: np.ndarray  # uint8 [3], BGR
     light: Light | None = None
     blur: float = 0.0  # sigma in pixels of a picture 224 high
-    noise: float = 0.0  # sigma in grey levels
+    noise: float = 0.0  # sigma in grey levels, of blue, a camera's noisiest; of all three it cost points in new rooms
     seed: int = 0  # of the noise
     cover: tuple[float, float, float, float] | None = None  # top, left, height, width
     cover_colour: np.ndarray | None = None
