@@ -98,7 +98,7 @@ def nothing(folder: Path, camera: Camera) -> Iterator[Times]:
 def page(folder: Path, camera: Camera) -> Iterator[Web]:
     """Serve the page to 50 clients, of which 10 never read."""
     web = Web("127.0.0.1", 0, ["a", "b"], camera)
-    command = ["nice", sys.executable, "-c", CLIENTS, web.url.split(":")[2].strip("/")]
+    command = ["chrt", "--idle", "0", sys.executable, "-c", CLIENTS, web.url.split(":")[2].strip("/")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as clients:
         clients.stdout.readline()
         yield web

@@ -23,9 +23,10 @@ import re
 import socket
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, AsyncIterator, Callable
+from typing import AsyncIterator, Callable
 
 import cv2
 import numpy as np
@@ -36,12 +37,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from collect.camera import Camera
 from collect.cli import UserError, first_line
 from live.access import Access, listen
+from live.sinks import Result, give_way
 
-if TYPE_CHECKING:
-    from live.sinks import Result
-
-PICTURES, EVENTS = 40, 15  # a second and client, at most
-IN_ALL = 100  # a second, of both: many clients share it, and leave the loop its cores
+RATE = 40  # times a second that clients are sent something, at most
+AT_ONCE = 4  # clients each time, in turn: many share it, and leave the loop its cores
 HEARTBEAT = 1.0  # seconds: how often a client hears of the camera when there is no answer
 JPEG_QUALITY = 80
 LONGEST_SIDE = 1280  # pixels of the picture that is sent
@@ -86,9 +85,10 @@ class Web:
         self._newest: Result | None = None  # set by the live loop; everything below is the server's thread's
         self._shown: Result | None = None  # the one whose picture was encoded last
         self._picture: asyncio.Future | None = None
-        self._clients = self._watchers = 0  # connections that wait for results, and those of them for pictures
-        self._told = False  # whether the server's thread was woken for the newest result
-        self._encoder = ThreadPoolExecutor(1, "encode")
+        self._watchers = 0  # connections that show pictures
+        self._turns: deque[asyncio.Future] = deque()  # of clients that wait for a result, the longest first
+        self._told = 0.0  # when the server's thread was woken last, by time.monotonic
+        self._encoder = ThreadPoolExecutor(1, "encode", give_way)
         self._teacher = ThreadPoolExecutor(1, "teach")
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -106,9 +106,10 @@ class Web:
     def __call__(self, result: Result) -> bool:
         """Take the newest result."""
         self._newest = result
-        if self._clients and not self._told and not self._closed:
-            self._told = True  # one wake-up at a time: a server that is busy has no queue of them
-            self._loop.call_soon_threadsafe(self._tell)
+        now = time.monotonic()
+        if self._turns and now - self._told >= 1 / RATE and not self._closed:
+            self._told = now
+            self._loop.call_soon_threadsafe(self._give_turns)
         return True
 
     def close(self) -> None:
@@ -122,39 +123,41 @@ class Web:
         self._teacher.shutdown()
 
     def _run(self, listener: socket.socket) -> None:
+        give_way()
         asyncio.run(self._serve(listener))
 
     async def _serve(self, listener: socket.socket) -> None:
-        self._loop, self._news, self._closing = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+        self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
         self._ready.set()
         serving = asyncio.ensure_future(self._server.serve([listener]))
         await self._closing.wait()
-        self._tell()
+        self._give_turns(CONNECTIONS)
         self._server.should_exit = True
         await asyncio.wait([serving], timeout=0.5)
         for connection in list(self._server.server_state.connections):
             connection.transport.abort()  # it does not read, and would be waited for
         await serving
 
-    def _tell(self) -> None:
-        """Wake every client that waits for a result."""
-        self._told = False
-        self._news.set()
-        self._news = asyncio.Event()
+    def _give_turns(self, most: int = AT_ONCE) -> None:
+        """Wake the clients that have waited longest.
+
+        That is right after an answer, in the time that the loop waits for its next frame.
+        """
+        for _ in range(min(most, len(self._turns))):
+            turn = self._turns.popleft()
+            if not turn.done():
+                turn.set_result(None)
 
     async def _app(self, scope, receive, send) -> None:
         """One request, as ASGI has it."""
         request = Request(scope, receive)
         response = self._access.refusal(request) or await self._respond(request)
         response.headers.update(self._headers)
-        waits = isinstance(response, StreamingResponse)
-        watches = waits and scope["path"] == "/stream"
-        self._clients += waits
+        watches = isinstance(response, StreamingResponse) and scope["path"] == "/stream"
         self._watchers += watches
         try:
             await response(scope, receive, send)
         finally:
-            self._clients -= waits
             self._watchers -= watches
 
     async def _respond(self, request: Request) -> Response:
@@ -172,35 +175,36 @@ class Web:
             return await self._correct(request)
         return self._access.welcome(request) or Response(self._page, media_type="text/html")
 
-    async def _newer_than(self, last: Result | None, rate: float) -> Result | None:
-        """Return the newest result, when it is not `last` or a heartbeat has passed; at most `rate` a second."""
-        await asyncio.sleep(max(1 / rate, self._clients / IN_ALL) if last is not None else 0)
-        if self._newest is last and not self._closed:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._news.wait(), HEARTBEAT)
-        return self._newest
+    async def _turn(self) -> None:
+        """Return when it is a client's turn for the newest result, or a heartbeat has passed without one."""
+        turn = self._loop.create_future()
+        self._turns.append(turn)
+        try:
+            await asyncio.wait_for(turn, HEARTBEAT)
+        except asyncio.TimeoutError:
+            pass
+        finally:
+            with contextlib.suppress(ValueError):
+                self._turns.remove(turn)
 
     async def _pictures(self) -> AsyncIterator[bytes]:
         """Yield the newest picture, and the next one when that was taken; the same again each heartbeat."""
         yield b"--frame\r\n"
-        last = None
         while not self._closed:
-            if await self._newer_than(last, PICTURES) is None:
-                continue
-            if self._picture is None or (self._picture.done() and self._shown is not self._newest):
-                self._shown = self._newest
-                self._picture = self._loop.run_in_executor(self._encoder, _encode, self._shown.frame.image)
-            last, picture = self._shown, self._picture
-            jpeg = await asyncio.shield(picture)  # a client that leaves must not cancel it for the others
-            # Without a newer one the same is sent again: browsers show a picture when the next one begins.
-            yield b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n--frame\r\n" % (len(jpeg), jpeg)
+            if self._newest is not None:
+                if self._picture is None or (self._picture.done() and self._shown is not self._newest):
+                    self._shown = self._newest
+                    self._picture = self._loop.run_in_executor(self._encoder, _encode, self._shown.frame.image)
+                jpeg = await asyncio.shield(self._picture)  # a client that leaves must not cancel it for the others
+                # Without a newer one the same is sent again: browsers show a picture when the next one begins.
+                yield b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n--frame\r\n" % (len(jpeg), jpeg)
+            await self._turn()
 
     async def _answers(self) -> AsyncIterator[str]:
         """Yield what the page shows, after each answer and at least every heartbeat."""
-        last = self._newest
         while not self._closed:
-            yield f"data: {json.dumps(self._state(last))}\n\n"
-            last = await self._newer_than(last, EVENTS)
+            yield f"data: {json.dumps(self._state(self._newest))}\n\n"
+            await self._turn()
 
     def _state(self, result: Result | None) -> dict[str, object]:
         state = {
