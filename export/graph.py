@@ -58,7 +58,7 @@ def fold_normalisation(model: Deployed, size: tuple[int, int]) -> Deployed:
         shift = -(first.weight * mean).sum((1, 2, 3))
         first.bias = nn.Parameter(shift if first.bias is None else first.bias + shift)
         mean = None
-    folded.normalise = _Centre(mean)
+    folded.normalise = _Centre(mean, size[1])
     frames = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     features = model(frames)[1]
     differ = (folded(frames)[1] - features).abs().max() / features.std()
@@ -66,13 +66,14 @@ def fold_normalisation(model: Deployed, size: tuple[int, int]) -> Deployed:
 
 
 class _Centre(nn.Module):
-    def __init__(self, mean: torch.Tensor | None):
+    def __init__(self, mean: torch.Tensor | None, width: int):
         super().__init__()
-        self.mean = mean
+        # A whole row of it: with three numbers ONNX Runtime's broadcast takes fifteen times as long.
+        self.mean = None if mean is None else mean.view(1, 1, 1, 3).repeat(1, 1, width, 1)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        frames = frames.float().permute(0, 3, 1, 2)
-        return frames if self.mean is None else frames - self.mean
+        frames = frames.float() if self.mean is None else frames.float() - self.mean
+        return frames.permute(0, 3, 1, 2)
 
 
 def _inline_shared_weights(graph: onnx.GraphProto) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
+from onnx import numpy_helper
 from onnxruntime import quantization
 from onnxruntime.quantization import qdq_loss_debug
 from onnxruntime.quantization.onnx_model import ONNXModel
@@ -53,6 +55,8 @@ def to_int8(source: Path, out: Path, inputs: list[np.ndarray], target: Target, k
             "DedicatedQDQPair": True,
             "QuantizeBias": False,
         }
+    whole = onnx.load(str(source))
+    options["TensorQuantOverrides"] = _range_of_first_input(whole)
     with _quiet():
         quantization.quantize_static(
             str(source),
@@ -62,9 +66,14 @@ def to_int8(source: Path, out: Path, inputs: list[np.ndarray], target: Target, k
             per_channel=True,
             activation_type=activations,
             weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=[*_outside(onnx.load(str(source)).graph), *(keep or [])],
+            nodes_to_exclude=[*_outside(whole.graph), *(keep or [])],
             extra_options=options,
         )
+    model = onnx.load(str(out))
+    _join_alike(model.graph)
+    if target.operators is None:
+        _take_pixels_as_they_are(model.graph)
+    onnx.save(model, str(out))
 
 
 def worst_layers(source: Path, quantized: Path, inputs: list[np.ndarray]) -> list[str]:
@@ -110,6 +119,67 @@ def _outside(graph: onnx.GraphProto) -> Iterator[str]:
     for index, node in enumerate(graph.node):
         if not layers or not layers[0] <= index < layers[-1]:
             yield node.name
+
+
+def _range_of_first_input(model: onnx.ModelProto) -> dict[str, list[dict[str, np.ndarray]]]:
+    """Return what the first layer's input can be, from black to white: a new room may be brighter than the frames."""
+    first = next((node.input[0] for node in model.graph.node if node.op_type in LAYERS), None)
+    if first is None:
+        return {}
+    frames = model.graph.input[0]
+    before = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model)).extract_model([frames.name], [first])
+    session = onnxruntime.InferenceSession(before.SerializeToString(), providers=["CPUExecutionProvider"])
+    dtype = np.uint8 if session.get_inputs()[0].type == "tensor(uint8)" else np.float32
+    shape = [size if isinstance(size, int) else 1 for size in session.get_inputs()[0].shape]
+    black, white = (session.run(None, {frames.name: np.full(shape, value, dtype)})[0] for value in (0, 255))
+    return {first: [{"rmin": black.min(), "rmax": white.max()}]}
+
+
+def _join_alike(graph: onnx.GraphProto) -> None:
+    """Quantize what is concatenated by the concatenation's own scale: it is copied then, not converted once more."""
+    made, readers = _wires(graph)
+    zeros = {tensor.name: numpy_helper.to_array(tensor).tolist() for tensor in graph.initializer}
+    for join in (node for node in graph.node if node.op_type == "Concat"):
+        after = readers[join.output[0]][0]
+        for name in join.input if after.op_type == "QuantizeLinear" else ():
+            back = made.get(name)
+            there = made.get(back.input[0]) if back else None
+            if not there or [there.op_type, back.op_type] != ["QuantizeLinear", "DequantizeLinear"]:
+                continue
+            alone = len(readers[name]) == len(readers[there.output[0]]) == 1
+            if alone and zeros[there.input[2]] == zeros[after.input[2]]:  # or a ReLU that it stands for would be lost
+                there.input[1:] = back.input[1:] = after.input[1:]
+
+
+def _take_pixels_as_they_are(graph: onnx.GraphProto) -> None:
+    """Let the first layer read the frame's own bytes, where quantizing them is a cast and a step of 1 from 0."""
+    readers = _wires(graph)[1]
+    chain, name = [], graph.input[0].name
+    while len(chain) < 3 and len(readers[name]) == 1:
+        chain.append(readers[name][0])
+        name = chain[-1].output[0]
+    if [node.op_type for node in chain] != ["Cast", "Transpose", "QuantizeLinear"]:
+        return
+    cast, turn, there = chain
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    if (values[there.input[1]], values[there.input[2]]) != (1, 0):
+        return
+    turn.input[0] = cast.input[0]
+    for back in readers[there.output[0]]:
+        back.input[0] = turn.output[0]
+    graph.node.remove(cast)
+    graph.node.remove(there)
+    del graph.value_info[:]  # of other types now
+
+
+def _wires(graph: onnx.GraphProto) -> tuple[dict[str, onnx.NodeProto], dict[str, list[onnx.NodeProto]]]:
+    """Return which node makes a tensor, and which ones read it, by its name."""
+    made = {name: node for node in graph.node for name in node.output}
+    readers = {name: [] for name in [*made, *(tensor.name for tensor in graph.input)]}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    return made, readers
 
 
 @contextmanager

@@ -23,8 +23,9 @@ from onnx import TensorProto, helper
 from collect.dataset import read_image, read_items
 from collect.resize import shrink
 from export import compare, engine, parity, to_onnx
-from export.graph import fold_normalisation
+from export.graph import fold_normalisation, write_onnx
 from export.metadata import EXPORT_KEY, read_metadata
+from export.quantize import to_int8
 from export.targets import TARGETS, lint
 from export.to_onnx import Request, export
 from live.classifier import Classifier, ModelError
@@ -303,6 +304,42 @@ def test_int8_that_costs_too_much_keeps_layers_in_float_or_is_not_written(run_co
         export(run_copy / "checkpoint.pt", out, request=Request(precision="int8"))
     assert not out.exists()
     export(run_copy / "checkpoint.pt", out, request=Request(precision="int8", allow_loss=True))
+
+
+@pytest.mark.parametrize("target", ["desktop", "jetpack5"])
+def test_int8_takes_brighter_frames_than_it_was_calibrated_on_and_joins_without_converting(target, tmp_path):
+    contract = Contract(LABELS, (64, 64))
+    network, _ = build_network("squeezenet1_1", 3, "none")
+    model, source, out = Deployed(network.eval(), contract), tmp_path / "fp32.onnx", tmp_path / "int8.onnx"
+    if target == "desktop":
+        model = fold_normalisation(model, (64, 64))
+    write_onnx(source, model, (64, 64), TARGETS[target])
+    dtype = np.uint8 if TARGETS[target].uint8_input else np.float32
+    dark = [np.random.default_rng(seed).integers(0, 80, (1, 64, 64, 3), np.uint8).astype(dtype) for seed in range(20)]
+    to_int8(source, out, dark, TARGETS[target])
+    features = [
+        onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(
+            ["features"], {"frames": dark[0]}
+        )
+        for path in (source, out)
+    ]
+    assert np.corrcoef(features[0][0].ravel(), features[1][0].ravel())[0, 1] > 0.99
+
+    graph = onnx.load(str(out)).graph
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    made_by = {name: node for node in graph.node for name in node.output}
+    first = next(node for node in graph.node if node.op_type == "Conv")
+    back = made_by[first.input[0]]
+    if target == "desktop":  # the frame's own bytes
+        assert values[back.input[1]] == 1
+        assert list(made_by[back.input[0]].input) == ["frames"]
+    else:
+        assert values[back.input[1]] * 127 == pytest.approx((1 - 0.406) / 0.225, rel=1e-3)
+    joins = [node for node in graph.node if node.op_type == "Concat"]
+    assert len(joins) == 8
+    for join in joins:
+        after = next(node for node in graph.node if join.output[0] in node.input)
+        assert {made_by[name].input[1] for name in join.input} == {after.input[1]}
 
 
 def test_int8_is_never_calibrated_on_too_little(run_copy):
