@@ -138,16 +138,16 @@ def _range_of_first_input(model: onnx.ModelProto) -> dict[str, list[dict[str, np
 def _join_alike(graph: onnx.GraphProto) -> None:
     """Quantize what is concatenated by the concatenation's own scale: it is copied then, not converted once more."""
     made, readers = _wires(graph)
-    zeros = {tensor.name: numpy_helper.to_array(tensor).tolist() for tensor in graph.initializer}
+    scalars = _scalars(graph)
     for join in (node for node in graph.node if node.op_type == "Concat"):
-        after = readers[join.output[0]][0]
-        for name in join.input if after.op_type == "QuantizeLinear" else ():
+        after = next((node for node in readers[join.output[0]] if node.op_type == "QuantizeLinear"), None)
+        for name in join.input if after else ():
             back = made.get(name)
             there = made.get(back.input[0]) if back else None
             if not there or [there.op_type, back.op_type] != ["QuantizeLinear", "DequantizeLinear"]:
                 continue
             alone = len(readers[name]) == len(readers[there.output[0]]) == 1
-            if alone and zeros[there.input[2]] == zeros[after.input[2]]:  # or a ReLU that it stands for would be lost
+            if alone and scalars[there.input[2]] == scalars[after.input[2]]:  # a zero point may stand for a ReLU
                 there.input[1:] = back.input[1:] = after.input[1:]
 
 
@@ -161,8 +161,8 @@ def _take_pixels_as_they_are(graph: onnx.GraphProto) -> None:
     if [node.op_type for node in chain] != ["Cast", "Transpose", "QuantizeLinear"]:
         return
     cast, turn, there = chain
-    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    if (values[there.input[1]], values[there.input[2]]) != (1, 0):
+    scalars = _scalars(graph)
+    if (scalars[there.input[1]], scalars[there.input[2]]) != (1, 0):
         return
     turn.input[0] = cast.input[0]
     for back in readers[there.output[0]]:
@@ -170,6 +170,10 @@ def _take_pixels_as_they_are(graph: onnx.GraphProto) -> None:
     graph.node.remove(cast)
     graph.node.remove(there)
     del graph.value_info[:]  # of other types now
+
+
+def _scalars(graph: onnx.GraphProto) -> dict[str, float]:
+    return {tensor.name: numpy_helper.to_array(tensor).item() for tensor in graph.initializer if not tensor.dims}
 
 
 def _wires(graph: onnx.GraphProto) -> tuple[dict[str, onnx.NodeProto], dict[str, list[onnx.NodeProto]]]:
