@@ -73,6 +73,7 @@ def to_int8(source: Path, out: Path, inputs: list[np.ndarray], target: Target, k
     _join_alike(model.graph)
     if target.operators is None:
         _take_pixels_as_they_are(model.graph)
+    _drop_unread_weights(model.graph)
     onnx.save(model, str(out))
 
 
@@ -170,6 +171,12 @@ def _take_pixels_as_they_are(graph: onnx.GraphProto) -> None:
     graph.node.remove(cast)
     graph.node.remove(there)
     del graph.value_info[:]  # of other types now
+
+
+def _drop_unread_weights(graph: onnx.GraphProto) -> None:
+    read = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
+        graph.initializer.remove(tensor)
 
 
 def _scalars(graph: onnx.GraphProto) -> dict[str, float]:

@@ -17,7 +17,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import LABELS, ROOT, assert_one_line_error, call
+from conftest import LABELS, ROOT, assert_one_line_error, call, call_here
 from onnx import TensorProto, helper
 
 from collect.dataset import read_image, read_items
@@ -56,14 +56,14 @@ def test_the_file_describes_itself(trained):
 
 
 def test_describe_prints_it(trained, tmp_path):
-    result = call("export/to_onnx.py", "--describe", trained / "model.onnx", cwd=tmp_path)
+    result = call_here("export/to_onnx.py", "--describe", trained / "model.onnx", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     said = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
     assert said["labels"] == "palm, thumbs_down, thumbs_up"
     assert said["target"] == "desktop: ONNX Runtime"
     assert said["parity"].startswith("60 of 60 labels")
     (tmp_path / "half.onnx").write_bytes((trained / "model.onnx").read_bytes()[:5000])
-    result = call("export/to_onnx.py", "--describe", "half.onnx", cwd=tmp_path)
+    result = call_here("export/to_onnx.py", "--describe", "half.onnx", cwd=tmp_path)
     assert_one_line_error(result, "half.onnx is not a whole ONNX model")
 
 
@@ -346,7 +346,7 @@ def test_int8_is_never_calibrated_on_too_little(run_copy):
     saved = torch.load(run_copy / "checkpoint.pt", weights_only=True)
     saved["trained_on"] = saved["trained_on"][:7]
     torch.save(saved, run_copy / "checkpoint.pt")
-    result = call("export/to_onnx.py", "--checkpoint", "checkpoint.pt", "--precision", "int8", cwd=run_copy)
+    result = call_here("export/to_onnx.py", "--checkpoint", "checkpoint.pt", "--precision", "int8", cwd=run_copy)
     assert_one_line_error(result, "int8 needs at least 20 frames", "there are 13")
 
 
@@ -400,7 +400,7 @@ def test_without_tensorrt_it_says_what_to_run_where(run_copy):
 
 
 def test_compare_recommends_the_quickest_that_is_as_accurate(run_copy, dataset):
-    result = call("export/compare.py", "--checkpoint", "checkpoint.pt", "--frames", "5", cwd=run_copy)
+    result = call_here("export/compare.py", "--checkpoint", "checkpoint.pt", "--frames", "5", cwd=run_copy)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:-1]] == ["fp32", "fp16", "int8"]
@@ -445,7 +445,7 @@ def test_frames_that_are_gone_are_asked_for(run_copy, dataset, tmp_path):
 def test_bad_input_is_one_line_and_exit_2(tmp_path):
     assert_one_line_error(call("export/to_onnx.py", cwd=tmp_path), "no checkpoint at runs/latest/checkpoint.pt")
     (tmp_path / "x.pt").write_bytes(b"PK nonsense")
-    result = call("export/to_onnx.py", "--checkpoint", "x.pt", cwd=tmp_path)
+    result = call_here("export/to_onnx.py", "--checkpoint", "x.pt", cwd=tmp_path)
     assert_one_line_error(result, "x.pt is not a whole checkpoint")
     assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
 

@@ -8,7 +8,7 @@ import shutil
 
 import cv2
 import pytest
-from conftest import ROOT, call
+from conftest import ROOT, call, call_here
 
 from collect import synthetic
 
@@ -36,6 +36,10 @@ def home(tmp_path_factory, dataset, trained):
     return home
 
 
+def first_of(script: str) -> list[str]:
+    return next(words for words in COMMANDS if words[1] == script)
+
+
 def test_the_readme_has_commands():
     assert len(COMMANDS) > 10
     scripts = {"collect/capture.py", "collect/check.py", "train/finetune.py", "live/run.py"}
@@ -46,6 +50,8 @@ def test_the_readme_has_commands():
 @pytest.mark.parametrize("words", COMMANDS, ids=[shlex.join(words[1:]) for words in COMMANDS])
 def test_command(words, home):
     script, *arguments = words[1:]
+    (home / "runs/latest").unlink()  # what one epoch taught is not worth an export
+    (home / "runs/latest").symlink_to("first")
     arguments = ["synthetic:thumbs_up" if argument == "0" and arguments[i - 1] == "--camera" else argument
                  for i, argument in enumerate(arguments)]  # fmt: skip
     if "--review" in arguments:
@@ -71,7 +77,8 @@ def test_command(words, home):
         arguments += ["--epochs", "1", "--budget", "1"]
         if "resnet18" in arguments:
             arguments += ["--weights", "none"]
-    result = call(script, *arguments, cwd=home)
+    torch_again = script.startswith(("train/", "export/")) and words != first_of(script)
+    result = (call_here if torch_again else call)(script, *arguments, cwd=home)
     assert result.returncode == 0, result.stderr
 
 

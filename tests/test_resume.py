@@ -13,7 +13,7 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, assert_one_line_error, call
+from conftest import ROOT, assert_one_line_error, call, call_here
 
 from train import finetune
 from train.checkpoint import load_checkpoint
@@ -21,7 +21,7 @@ from train.journal import Journal
 from train.progress import read_epochs
 from train.weights import TrainingError
 
-KILLS = int(os.environ.get("TEACHCAM_KILLS", "2"))
+KILLS = int(os.environ.get("TEACHCAM_KILLS", "1"))
 ASKED = ["--strategy", "partial", "--epochs", "6", "--size", "64", "--batch", "8"]
 
 
@@ -108,7 +108,9 @@ def test_ctrl_c_says_how_to_go_on(dataset, tmp_path):
     (next(iter(sorted((dataset / "palm").iterdir())))).touch()  # the same pictures, so the same dataset
     state = tmp_path / "runs/x/.state/partial.pt"
     state.write_bytes(state.read_bytes()[:-100])
-    assert_one_line_error(call("train/finetune.py", "--resume", cwd=tmp_path), "partial.pt is damaged", "delete it")
+    assert_one_line_error(
+        call_here("train/finetune.py", "--resume", cwd=tmp_path), "partial.pt is damaged", "delete it"
+    )
 
 
 def test_what_can_not_be_resumed_says_why(dataset, tmp_path, monkeypatch):

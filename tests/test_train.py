@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import LABELS, assert_one_line_error, call, record
+from conftest import LABELS, assert_one_line_error, call, call_here, record
 
 from collect.dataset import Item, read_image, read_items
 from collect.resize import shrink
@@ -308,11 +308,11 @@ def test_what_was_cut_out_is_shown_before_other_backgrounds():
 
 
 def test_a_picture_of_the_augmentation(dataset, tmp_path):
-    result = call("train/finetune.py", "--data", dataset, "--show-augment", "seen.jpg", cwd=tmp_path)
+    result = call_here("train/finetune.py", "--data", dataset, "--show-augment", "seen.jpg", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert cv2.imread(str(tmp_path / "seen.jpg")).shape == (6 * 224, 8 * 224, 3)
     assert not (tmp_path / "runs").exists()
-    result = call("train/finetune.py", "--data", dataset, "--show-augment", "seen.txt", cwd=tmp_path)
+    result = call_here("train/finetune.py", "--data", dataset, "--show-augment", "seen.txt", cwd=tmp_path)
     assert_one_line_error(result, "ends in .png or .jpg")
 
 
@@ -468,7 +468,7 @@ def test_the_last_training_is_as_long_as_the_one_that_was_measured(dataset):
 
 
 def test_a_loss_that_is_no_number_is_one_line(dataset, tmp_path):
-    result = call("train/finetune.py", "--data", dataset, "--strategy", "full", "--size", "64", "--lr", "1e30",
+    result = call_here("train/finetune.py", "--data", dataset, "--strategy", "full", "--size", "64", "--lr", "1e30",
                   "--epochs", "2", cwd=tmp_path)  # fmt: skip
     assert_one_line_error(result, "the loss is nan", "smaller --lr")
     assert not (tmp_path / "runs/latest").exists()
@@ -570,11 +570,11 @@ def test_a_truncated_frame_is_named_and_skipped(dataset, tmp_path, monkeypatch, 
 def test_bad_input_is_one_line_and_exit_2(tmp_path):
     assert_one_line_error(call("train/finetune.py", cwd=tmp_path), "no dataset at data", "collect/capture.py")
     (tmp_path / "data").mkdir()
-    assert_one_line_error(call("train/finetune.py", cwd=tmp_path), "no images in data")
+    assert_one_line_error(call_here("train/finetune.py", cwd=tmp_path), "no images in data")
     record(tmp_path / "data", [1], ["palm"], frames=2)
-    assert_one_line_error(call("train/finetune.py", cwd=tmp_path), "only one label", "palm")
+    assert_one_line_error(call_here("train/finetune.py", cwd=tmp_path), "only one label", "palm")
     record(tmp_path / "data", [1], ["none"], frames=2)
-    result = call("train/finetune.py", "--backbone", "resnet1", cwd=tmp_path)
+    result = call_here("train/finetune.py", "--backbone", "resnet1", cwd=tmp_path)
     assert_one_line_error(result, "no backbone 'resnet1'")
     assert not (tmp_path / "runs").exists()
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import LABELS, assert_one_line_error, call
+from conftest import LABELS, assert_one_line_error, call_here
 from test_camera import wait_until
 
 from train import panel as panel_module
@@ -34,7 +34,7 @@ def test_start_curve_stop_resume(panel, dataset):
     panel._train.click()
     wait_until(lambda: "<svg" in panel._curves.value and "epoch" in panel._said.value, seconds=90)
     assert panel._train.disabled
-    going_on = call("train/finetune.py", "--resume", panel.run, cwd=Path.cwd())
+    going_on = call_here("train/finetune.py", "--resume", panel.run, cwd=Path.cwd())
     assert_one_line_error(going_on, "another process is training into it")
     panel._stop.click()
     wait_until(lambda: not panel._resume.disabled, seconds=30)
