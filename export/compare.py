@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from collect import cli
+from export.metadata import read_metadata
 from export.parity import ExportError
+from export.providers import PROVIDERS, ModelError, open_session
 from export.to_onnx import Proof, Request, export
-from live.classifier import PROVIDERS, Classifier, ModelError
-from live.latency import Latency
+from train.contract import preprocess
 
 PRECISIONS = ("fp32", "fp16", "int8")
 ROUNDS = 5
@@ -33,7 +34,7 @@ class Row:
     precision: str
     provider: str
     megabytes: float
-    latency: Latency  # from a 480x640 frame to its answer
+    milliseconds: list[float]  # from a 480x640 frame to its answer, each time
     proof: Proof
 
 
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     rows = measure(options.checkpoint, options.data, options.frames)
     print(f"{'':<6} {'on':<8} {'MB':>5} {'p50 ms':>7} {'p99 ms':>7} {'FPS':>6} {'accuracy':>9} {'differs by':>11}")
     for row in rows:
-        p50, p99 = row.latency.percentile(50), row.latency.percentile(99)
+        p50, p99 = np.percentile(row.milliseconds, (50, 99))
         accuracy = "-" if row.proof.accuracy is None else f"{row.proof.accuracy:.3f}"
         print(
             f"{row.precision:<6} {row.provider:<8} {row.megabytes:5.1f} {p50:7.2f} {p99:7.2f} {1000 / p50:6.0f} "
@@ -80,18 +81,19 @@ def measure(checkpoint: Path, data: Path | None, frames: int) -> list[Row]:
                 continue
             for provider in PROVIDERS:
                 try:
-                    classifier = Classifier(file, provider)
+                    session, _ = open_session(file, provider)
                 except ModelError:
                     continue  # not on this machine
-                row = Row(precision, provider, file.stat().st_size / 1e6, Latency(), proof)
-                running.append((row, classifier))
+                running.append((Row(precision, provider, file.stat().st_size / 1e6, [], proof), session))
+        contract, _ = read_metadata(Path(folder) / "fp32.onnx")
         for _ in range(ROUNDS):  # in turn, so that a busy moment hits all of them
-            for row, classifier in running:
+            for row, session in running:
                 for count in range(WARM_UP + -(-frames // ROUNDS)):
                     started = time.perf_counter()
-                    classifier.classify(pictures[count % len(pictures)])
+                    inputs = {"frames": preprocess(pictures[count % len(pictures)], contract)[None]}
+                    session.run(["probabilities"], inputs)
                     if count >= WARM_UP:  # the threads of the one before are still on their way out
-                        row.latency.add(time.perf_counter() - started)
+                        row.milliseconds.append(1000 * (time.perf_counter() - started))
     return [row for row, _ in running]
 
 
@@ -99,7 +101,7 @@ def recommended(rows: list[Row]) -> Row:
     """Return the quickest of those that are as accurate as fp32, give or take a point."""
     least = max(row.proof.fp32_accuracy or 0 for row in rows) - FORGIVEN
     good = [row for row in rows if row.proof.accuracy is None or row.proof.accuracy >= least]
-    return min(good, key=lambda row: row.latency.percentile(50))
+    return min(good, key=lambda row: np.median(row.milliseconds))
 
 
 if __name__ == "__main__":

@@ -10,33 +10,19 @@ for answer in classifier.watch(Camera(0)):      # the same for each frame, stead
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator
 
 import numpy as np
 import onnxruntime
 
-from collect.cli import UserError, first_line
+from export.providers import ModelError, open_session
 from live.smooth import SMOOTHING, Answer, Smoother, verdict
 from train.contract import METADATA_KEY, Contract, ContractError, preprocess
 
 if TYPE_CHECKING:
     from collect.camera import Camera
-
-# The fastest first; the first that really runs the model is taken.
-PROVIDERS = {
-    "tensorrt": "TensorrtExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "cpu": "CPUExecutionProvider",
-}
-
-
-class ModelError(UserError):
-    """A model that can't be loaded or run."""
 
 
 class Classifier:
@@ -48,20 +34,7 @@ class Classifier:
     def __init__(self, path: Path | str, provider: str | None = None):
         """Load and warm up; `provider` (tensorrt, cuda, cpu) insists on one, else the first that works is taken."""
         self.path = Path(path)
-        if not self.path.is_file():
-            raise ModelError(f"no model at {path}: export one with python export/to_onnx.py")
-        if provider is not None and provider not in PROVIDERS:
-            raise ModelError(f"no provider {provider!r}: {', '.join(PROVIDERS)}")
-        onnxruntime.set_default_logger_severity(4)  # a provider that can't load is tried, not complained about
-        names = [provider] if provider else list(PROVIDERS)
-        here = onnxruntime.get_available_providers()
-        for name in (name for name in names if PROVIDERS[name] in here):
-            session = self._open(name)
-            if session is not None:
-                self.session, self.provider = session, name
-                break
-        else:
-            raise ModelError(f"the provider {names[0]} does not work here: give another, or none")
+        self.session, self.provider = open_session(self.path, provider)
         metadata = self.session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in metadata:
             raise ContractError(
@@ -73,29 +46,6 @@ class Classifier:
         self._bind()
         height, width = self.contract.input_size
         self.classify(np.zeros((height, width, 3), np.uint8))  # the first run allocates and is slow
-
-    def _open(self, name: str) -> onnxruntime.InferenceSession | None:
-        """Open the model on one provider; None where that provider does not work on this machine."""
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        # Its threads go on spinning for the next run otherwise: at 30 FPS that is a whole core, taken from the grabber,
-        # for 0.1 ms of 4 (SqueezeNet, two cores). More or fewer threads, the arena and memory patterns changed nothing.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        settings = {}
-        if name == "tensorrt":  # building an engine takes minutes: it is kept beside the model
-            settings = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(self.path.parent / "engines")}
-        try:
-            # Older versions of ONNX Runtime know no enable_fallback, and print to stdout as they fall back.
-            with contextlib.redirect_stdout(sys.stderr if name == "cpu" else io.StringIO()):
-                session = onnxruntime.InferenceSession(
-                    str(self.path), options, providers=[(PROVIDERS[name], settings)], enable_fallback=0
-                )
-        except Exception as error:  # ONNX Runtime's errors share no base class
-            if name != "cpu":
-                return None
-            raise ModelError(f"{self.path} is not a whole ONNX model: export it again ({first_line(error)})") from None
-        # Where a provider can't load, ONNX Runtime takes the CPU and says nothing.
-        return session if session.get_providers()[0] == PROVIDERS[name] else None
 
     def _check_graph(self) -> None:
         """Raise ModelError where the graph does not take or give what its contract says."""

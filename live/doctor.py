@@ -130,7 +130,8 @@ def model(options: argparse.Namespace) -> Iterator[Finding]:
     import numpy as np
     import onnxruntime
 
-    from live.classifier import PROVIDERS, Classifier, ModelError
+    from export.providers import PROVIDERS, ModelError
+    from live.classifier import Classifier
 
     compiled = [name for name, known in PROVIDERS.items() if known in onnxruntime.get_available_providers()]
     if not options.model.exists():

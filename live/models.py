@@ -9,7 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from collect.cli import UserError, first_line
-from live.classifier import Classifier, ModelError
+from export.providers import ModelError
+from live.classifier import Classifier
 
 NEWEST = Path("runs/latest")
 

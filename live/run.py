@@ -19,8 +19,9 @@ from pathlib import Path
 
 from collect import cli
 from collect.camera import Camera
+from export.providers import PROVIDERS
 from live.actions import COOL_DOWN, Actions
-from live.classifier import PROVIDERS, Classifier
+from live.classifier import Classifier
 from live.loop import loop
 from live.models import Watcher, find_model
 from live.screen import Screen

@@ -25,10 +25,11 @@ from collect.resize import shrink
 from export import compare, engine, parity, to_onnx
 from export.graph import fold_normalisation, write_onnx
 from export.metadata import EXPORT_KEY, read_metadata
+from export.providers import ModelError
 from export.quantize import to_int8
 from export.targets import TARGETS, lint
 from export.to_onnx import Request, export
-from live.classifier import Classifier, ModelError
+from live.classifier import Classifier
 from train.backbones import Deployed, Normalise, build_network
 from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from train.contract import METADATA_KEY, Contract, preprocess
@@ -407,10 +408,8 @@ def test_compare_recommends_the_quickest_that_is_as_accurate(run_copy, dataset):
     assert "python export/to_onnx.py --checkpoint checkpoint.pt --precision" in lines[-1]
 
     def row(precision, milliseconds, accuracy):
-        latency = compare.Latency()
-        latency.add(milliseconds / 1000)
         same = parity.Parity(10, 10, 0.0)
-        return compare.Row(precision, "cpu", 1.0, latency, to_onnx.Proof(same, 100, accuracy, 0.9))
+        return compare.Row(precision, "cpu", 1.0, [milliseconds], to_onnx.Proof(same, 100, accuracy, 0.9))
 
     rows = [row("fp32", 3, 0.9), row("fp16", 2, 0.9), row("int8", 1, 0.88)]
     assert compare.recommended(rows).precision == "fp16"

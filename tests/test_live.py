@@ -21,10 +21,11 @@ from collect.dataset import read_image, read_items
 from collect.synthetic import render
 from export.graph import write_onnx
 from export.metadata import write_metadata
+from export.providers import ModelError
 from export.targets import TARGETS
 from export.to_onnx import Request, export, request_of
 from live import run
-from live.classifier import Classifier, ModelError
+from live.classifier import Classifier
 from live.latency import Latency
 from live.models import find_model
 from train.backbones import Deployed

@@ -1,0 +1,69 @@
+"""Execution providers: which of ONNX Runtime's ways to run a file really works on this machine.
+
+session, provider = open_session("model.onnx")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from pathlib import Path
+
+import onnxruntime
+
+from collect.cli import UserError, first_line
+
+# The fastest first; the first that really runs the model is taken.
+PROVIDERS = {
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+
+
+class ModelError(UserError):
+    """A model that can't be loaded or run."""
+
+
+def open_session(path: Path, provider: str | None = None) -> tuple[onnxruntime.InferenceSession, str]:
+    """Open an ONNX file on one provider (tensorrt, cuda, cpu), or on the first that works; return its name too.
+
+    Raises ModelError where there is no such file or provider, or it does not work here.
+    """
+    if not path.is_file():
+        raise ModelError(f"no model at {path}: export one with python export/to_onnx.py")
+    if provider is not None and provider not in PROVIDERS:
+        raise ModelError(f"no provider {provider!r}: {', '.join(PROVIDERS)}")
+    onnxruntime.set_default_logger_severity(4)  # a provider that can't load is tried, not complained about
+    names = [provider] if provider else list(PROVIDERS)
+    here = onnxruntime.get_available_providers()
+    for name in (name for name in names if PROVIDERS[name] in here):
+        session = _open(path, name)
+        if session is not None:
+            return session, name
+    raise ModelError(f"the provider {names[0]} does not work here: give another, or none")
+
+
+def _open(path: Path, name: str) -> onnxruntime.InferenceSession | None:
+    """Open it on one provider; None where that provider does not work on this machine."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    # Its threads go on spinning for the next run otherwise: at 30 FPS that is a whole core, taken from the grabber,
+    # for 0.1 ms of 4 (SqueezeNet, two cores). More or fewer threads, the arena and memory patterns changed nothing.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    settings = {}
+    if name == "tensorrt":  # building an engine takes minutes: it is kept beside the model
+        settings = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(path.parent / "engines")}
+    try:
+        # Older versions of ONNX Runtime know no enable_fallback, and print to stdout as they fall back.
+        with contextlib.redirect_stdout(sys.stderr if name == "cpu" else io.StringIO()):
+            session = onnxruntime.InferenceSession(
+                str(path), options, providers=[(PROVIDERS[name], settings)], enable_fallback=0
+            )
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        if name != "cpu":
+            return None
+        raise ModelError(f"{path} is not a whole ONNX model: export it again ({first_line(error)})") from None
+    # Where a provider can't load, ONNX Runtime takes the CPU and says nothing.
+    return session if session.get_providers()[0] == PROVIDERS[name] else None
