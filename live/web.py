@@ -51,8 +51,8 @@ LONGEST_REQUEST = 4096  # bytes of a correction
 class Web:
     """A sink of the live loop that serves the page, from a thread of its own.
 
-    It keeps the newest result and no more. Each client is sent the newest picture when it has taken the one before,
-    and a picture is encoded once, while somebody watches.
+    It keeps the newest result and no more. After an answer it goes to a few clients, of those that have taken what they
+    were sent before; a picture is encoded once, while somebody watches.
     """
 
     def __init__(
