@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import shutil
 import socket
+import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -19,6 +22,7 @@ from collect.camera import Frame
 from collect.cli import UserError
 from collect.dataset import read_items
 from collect.synthetic import render
+from live import web as web_module
 from live.access import address_and_port
 from live.sinks import Result
 from live.smooth import Answer
@@ -200,6 +204,24 @@ def test_the_token_moves_from_the_address_into_a_cookie(guarded):
     assert "samesite=strict" in cookie.lower()
     assert guarded.ask("GET", "/", headers={"Cookie": cookie.partition(";")[0]}).status == 200
     assert len(guarded.token) >= 32
+
+
+def test_many_clients_take_turns_in_threads_that_give_way(served, monkeypatch):
+    monkeypatch.setattr(web_module, "HEARTBEAT", 60)
+    waiting, order = [served.ask("GET", "/events") for _ in range(2 * web_module.AT_ONCE)], []
+    for reply in waiting:
+        events(reply, 1)  # the state as it is
+    for number in range(2):
+        wait_until(lambda: len(served.web._turns) == len(waiting))
+        served.web(result(number))
+        wait_until(lambda: len(served.web._turns) == len(waiting))
+        time.sleep(1 / web_module.RATE)
+    for reply in waiting:
+        order += [event["frame"] for event in events(reply, 1)]
+    assert order == [0] * web_module.AT_ONCE + [1] * web_module.AT_ONCE
+    if sys.platform == "linux":
+        assert os.getpriority(os.PRIO_PROCESS, served.web._thread.native_id) == 19
+        assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) < 19
 
 
 def test_clients_that_never_read_hold_nobody_up(served):
