@@ -92,7 +92,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--shell", action="store_true", help="hand the commands of --on to a shell")
     parser.add_argument("--headless", action="store_true", help="no window")
     parser.add_argument("--json", action="store_true", help="a JSON object a frame on stdout")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write an annotated video, .mp4")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write an annotated video, .mp4 or .mkv")
     parser.add_argument("--http", type=_address, metavar="[ADDRESS:]PORT", help="serve a web page")
     parser.add_argument("--save-uncertain", type=Path, metavar="DIR", help="keep the frames it was unsure of")
     parser.add_argument("--data", type=Path, default=Path("data"), help="where corrections are saved: the dataset")

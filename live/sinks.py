@@ -168,12 +168,12 @@ class Changes(JsonLines):
 
 
 class Video(Written):
-    """An annotated video file (MPEG-4)."""
+    """An annotated video file (MPEG-4): .mkv, or .mp4, which can be played only if it was ended."""
 
     def __init__(self, path: Path, fps: float, live: bool):
         """Write to `path`, to be played at `fps`. Raises UserError now if that can't be done."""
-        if path.suffix.lower() != ".mp4":
-            raise UserError(f"--record {path}: give a name that ends in .mp4")
+        if path.suffix.lower() not in (".mp4", ".mkv"):
+            raise UserError(f"--record {path}: give a name that ends in .mp4 or .mkv")
         if path.exists():
             raise UserError(f"--record {path}: there is one already, give another name")
         path.parent.mkdir(parents=True, exist_ok=True)

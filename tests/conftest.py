@@ -62,6 +62,13 @@ def assert_one_line_error(result: subprocess.CompletedProcess, *words: str) -> N
         assert word in last
 
 
+def wait_until(condition, seconds: float = 15.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.005)
+
+
 def record(data: Path, seeds, labels=LABELS, frames: int = 4) -> Path:
     """Write one session a label and seed, a fifth of a second between frames."""
     for seed in seeds:

@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import cv2
 import numpy as np
 import pytest
+from conftest import wait_until
 
 from collect import synthetic
 from collect.camera import Camera, CameraError, CameraTimeout, Wanted
@@ -53,13 +54,6 @@ class FakeSource:
         for _ in frames:
             self.step.release()
         wait_until(lambda: not self.frames)
-
-
-def wait_until(condition, seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.005)
 
 
 def test_live_camera_hands_out_the_newest_frame_and_counts_the_rest():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from test_camera import wait_until
+from conftest import wait_until
 
 from collect.camera import Camera
 from collect.dataset import read_items, write_atomic

@@ -6,8 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import LABELS, assert_one_line_error, call_here
-from test_camera import wait_until
+from conftest import LABELS, assert_one_line_error, call_here, wait_until
 
 from train import panel as panel_module
 from train.panel import TrainPanel

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from conftest import call
+from conftest import call, wait_until
 
 from collect.camera import Frame
 from collect.cli import UserError
@@ -289,13 +289,6 @@ def chromium():
 def see(page, where: str, text: str) -> None:
     """Wait until that part of the page begins with `text`."""
     wait_until(lambda: page.locator(where).inner_text(timeout=5000).startswith(text))
-
-
-def wait_until(condition, seconds: float = 15.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.05)
 
 
 def test_in_a_browser(chromium, guarded, tmp_path):
