@@ -9,7 +9,7 @@ Exceptions a user can mend, each raised with one line that says what was wrong a
     ├── TrainingError    train/weights.py     too few labels, weights that can't be had
     ├── CheckpointError  train/checkpoint.py  a file that is not a whole checkpoint
     ├── ExportError      export/parity.py     a graph that is not what was trained
-    └── ModelError       live/classifier.py   a model that can't be loaded
+    └── ModelError       export/providers.py  a model that can't be loaded or run
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import io
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 
 from collect.cli import UserError, first_line
@@ -20,6 +21,7 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
+DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 class ModelError(UserError):
@@ -27,9 +29,10 @@ class ModelError(UserError):
 
 
 def open_session(path: Path, provider: str | None = None) -> tuple[onnxruntime.InferenceSession, str]:
-    """Open an ONNX file on one provider (tensorrt, cuda, cpu), or on the first that works; return its name too.
+    """Open an ONNX file on one provider (tensorrt, cuda, cpu), or on the first that runs it; return its name too.
 
-    Raises ModelError where there is no such file or provider, or it does not work here.
+    It has run once, so the next time is no slower than those after. Raises ModelError where there is no such file or
+    provider, or it does not run here.
     """
     if not path.is_file():
         raise ModelError(f"no model at {path}: export one with python export/to_onnx.py")
@@ -61,9 +64,22 @@ def _open(path: Path, name: str) -> onnxruntime.InferenceSession | None:
             session = onnxruntime.InferenceSession(
                 str(path), options, providers=[(PROVIDERS[name], settings)], enable_fallback=0
             )
+            # Where a provider can't load, ONNX Runtime takes the CPU and says nothing.
+            if session.get_providers()[0] != PROVIDERS[name]:
+                return None
+            _run_once(session)  # what is wrong with a GPU's libraries or its memory shows only now
     except Exception as error:  # ONNX Runtime's errors share no base class
         if name != "cpu":
             return None
-        raise ModelError(f"{path} is not a whole ONNX model: export it again ({first_line(error)})") from None
-    # Where a provider can't load, ONNX Runtime takes the CPU and says nothing.
-    return session if session.get_providers()[0] == PROVIDERS[name] else None
+        raise ModelError(
+            f"{path} is not a whole ONNX model, or can't be run: export it again ({first_line(error)})"
+        ) from None
+    return session
+
+
+def _run_once(session: onnxruntime.InferenceSession) -> None:
+    inputs = {}
+    for array in session.get_inputs():
+        shape = [size if isinstance(size, int) else 1 for size in array.shape]
+        inputs[array.name] = np.zeros(shape, DTYPES.get(array.type, np.float32))
+    session.run(None, inputs)

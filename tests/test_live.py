@@ -245,6 +245,22 @@ def test_a_model_that_answers_nan_is_an_error(run_copy):
         Classifier(run_copy / "nan.onnx")
 
 
+def test_a_model_that_loads_but_does_not_run_is_an_error(tmp_path):
+    graph = """
+        <ir_version: 8, opset_import: ["": 13]>
+        frames_as_places (uint8[1, 8, 8, 3] frames) => (uint8[N] probabilities)
+        <uint8[2] line = {1, 2}, int64[1] far = {9}> {
+            values = Cast <to = 7> (frames)
+            largest = ReduceMax <keepdims = 0> (values)
+            places = Add (largest, far)
+            probabilities = Gather (line, places)
+        }
+    """
+    onnx.save(onnx.parser.parse_model(graph), str(tmp_path / "model.onnx"))
+    with pytest.raises(ModelError, match=r"can't be run: export it again .*out of data bounds"):
+        Classifier(tmp_path / "model.onnx")
+
+
 def test_a_recording_is_never_written_over(trained, clip, tmp_path):
     before = clip.read_bytes()
     arguments = ["--model", trained / "model.onnx", "--camera", clip, "--headless", "--record"]
@@ -334,7 +350,7 @@ def test_a_real_recording_is_answered_right(tmp_path, monkeypatch, capsys):
     from train import finetune
 
     monkeypatch.chdir(tmp_path)
-    finetune.main(["--data", str(REAL_DATA / "thumbs"), "--out", "runs/thumbs"])
+    finetune.main(["--data", str(REAL_DATA / "thumbs"), "--out", "runs/thumbs", "--budget", "9000"])
     capsys.readouterr()
     run.main(["--camera", str(REAL_DATA / "clips/thumbs.mp4"), "--headless", "--json", "--smoothing", "0"])
     answers = [json.loads(line)["label"] for line in capsys.readouterr().out.splitlines()]
