@@ -455,16 +455,17 @@ def test_training_stops_when_nothing_gets_better_and_keeps_the_best(dataset):
     assert torch.equal(network.head.weight, first.head.weight)
 
 
-def test_the_last_training_is_as_long_as_the_one_that_was_measured(dataset):
+@pytest.mark.parametrize(("patience", "measured", "last"), [(None, 20, 20), (3, 4, 1)])
+def test_the_last_training_has_the_whole_schedule_or_what_patience_left_of_it(dataset, patience, measured, last):
     learner = learner_on(dataset)
     wrong = (learner.held_out.class_ids + 1) % 3
     learner.held_out = Examples(learner.held_out.frames, wrong, learner.held_out.sessions)
     runtime, lengths = Runtime(), []
     runtime.progress.begin = lambda name, epochs, *_: lengths.append((name, epochs))
     learner.runtime = runtime
-    outcome = learner.learn("head", {"epochs": 20})
-    assert len(outcome.history) == 20
-    assert lengths[-1] == ("refit-head", 1)
+    outcome = learner.learn("head", {"epochs": 20, "patience": patience})
+    assert len(outcome.history) == measured
+    assert lengths[-1] == ("refit-head", last)
 
 
 def test_a_loss_that_is_no_number_is_one_line(dataset, tmp_path):

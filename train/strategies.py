@@ -102,8 +102,7 @@ class Learner:
             best = outcome
         best = replace(best, tried=tried, judged=best.network)
         if refit and len(self.held_out):
-            # For as long as was best where it was measured: a longer training would be another model.
-            changes = {**changes, "stop": _best_epoch(best.history), "patience": None}
+            changes = _changes_for_all(changes, [best.history])
             best = replace(best, network=self.of_all().fit(best.strategy, changes)[0])
         return best
 
@@ -210,8 +209,8 @@ def cross_validate(learners: list[Learner], strategy: str, changes: dict, budget
     folds = [learner.learn(strategy, changes, budget / len(learners), refit=False) for learner in learners]
     kept = Counter(fold.strategy for fold in folds).most_common(1)[0][0]
     first = learners[0]
-    stop = int(np.median([_best_epoch(fold.history) for fold in folds if fold.strategy == kept]))
-    network, history = first.of_all().fit(kept, {**changes, "stop": stop, "patience": None})
+    changes = _changes_for_all(changes, [fold.history for fold in folds if fold.strategy == kept])
+    network, history = first.of_all().fit(kept, changes)
     logits = np.concatenate([fold.logits for fold in folds])
     class_ids = np.concatenate([learner.held_out.class_ids.numpy() for learner in learners])
     saw_nothing = all(fold.contract.unknown_threshold > 0 for fold in folds)
@@ -241,9 +240,16 @@ def augmentation_of(examples: Examples, kind: str = "room") -> Augmentation:
     return Augmentation(examples.frames, cut_out(examples.frames, examples.class_ids.numpy(), examples.sessions))
 
 
-def _best_epoch(history: list[dict]) -> int:
-    """Return the number of the epoch whose weights were kept."""
-    return min(history, key=lambda line: line["held_out_loss"])["epoch"]
+def _changes_for_all(changes: dict, measured: list[list[dict]]) -> dict:
+    """Return the changes to train with on all examples, where nothing is left that could end it.
+
+    The whole schedule, unless patience ends the measured ones early: then as many epochs as were best there. To stop
+    the whole one there too costs three points in new rooms: its rate is still high then.
+    """
+    if changes.get("patience") is None:
+        return changes
+    best = [min(history, key=lambda line: line["held_out_loss"])["epoch"] for history in measured]
+    return {**changes, "stop": int(np.median(best)), "patience": None}
 
 
 def _accuracy(outcome: Outcome, held_out: Examples) -> float | None:
