@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 
 from collect.camera import Frame
-from collect.cli import UserError
+from collect.cli import UserError, first_line
 from collect.sources import quiet
 from live.overlay import annotate
 from live.smooth import Answer
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from live.classifier import Classifier
 
 LINES, PICTURES = 1000, 15  # what may wait to be written
+STALLED = 5.0  # seconds without a sign of life until a sink is left behind
+LONGEST_GAP = 2.0  # seconds for which a video shows the same picture: a camera that was away longer is cut out
 KEPT_FREE = 32 << 20  # bytes of the disk that a recording leaves: its index still has to be written
 
 
@@ -55,13 +57,13 @@ class Result:
         return annotate(self.frame.image, self.answer, state)
 
 
-def give_way() -> None:
-    """Let every other thread go before this one, where threads have priorities of their own.
+def give_way(nice: int) -> None:
+    """Let other threads go before this one, where threads have priorities of their own: 19 takes what they leave.
 
     Without it a model that runs on all cores waits up to 10 ms for one on which a sink is at work.
     """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
 
 
 class Written:
@@ -73,7 +75,7 @@ class Written:
 
     def __init__(self, live: bool, most: int):
         """Let `most` entries wait; `live` says whether the frames come from a camera."""
-        self.dropped = 0
+        self.dropped, self.written = 0, 0
         self._live = live
         self._queue: queue.Queue = queue.Queue(most)
         self._error: BaseException | None = None
@@ -96,29 +98,49 @@ class Written:
             self.dropped += 1
         return True
 
-    def close(self, wait: float = 5.0) -> None:
-        """Write what still waits, for at most `wait` seconds, and finish. Raises what went wrong."""
-        try:
-            self._queue.put(None, timeout=wait)
-            self._thread.join(wait)
-        except queue.Full:
-            pass  # whoever reads us has stopped: it is left behind
+    def close(self, stalled: float = STALLED) -> None:
+        """Write what still waits and finish, however long it takes, but leave it behind when it stalls.
+
+        Raises what went wrong.
+        """
+        written, waited, asked = self.written, 0.0, False
+        while self._thread.is_alive() and waited < stalled:
+            began = time.monotonic()
+            try:
+                if not asked:
+                    self._queue.put(None, timeout=0.1)
+                    asked = True
+                self._thread.join(0.1)
+            except queue.Full:
+                pass
+            waited = 0.0 if self.written != written else waited + time.monotonic() - began
+            written = self.written
         error, self._error = self._error, None
         if error is not None:
             raise error
+        if waited >= stalled:
+            raise UserError(f"{self._name()}: it can't be written to any more, what was waiting is lost")
 
     def _run(self) -> None:
-        give_way()
+        give_way(5)  # it must get its share beside other programs, or a recording has no frames
         try:
             try:
                 while (entry := self._queue.get()) is not None:
                     self._write(entry)
+                    self.written += 1
             finally:
                 self._finish()
-        except (OSError, UserError, ValueError) as error:
+        except (OSError, UserError) as error:
             self._error = error
+        except Exception as error:
+            self._error = UserError(f"{self._name()}: {type(error).__name__}: {first_line(error)}")
+        if self._error is not None:
             while self._queue.get() is not None:
                 pass  # what was queued meanwhile: nobody shall wait for room
+
+    def _name(self) -> str:
+        """Return what it is called where it is complained about."""
+        raise NotImplementedError
 
     def _prepare(self, result: Result) -> object:
         raise NotImplementedError
@@ -137,6 +159,9 @@ class JsonLines(Written):
         """See Written."""
         self._stdout = sys.stdout  # the real one: while a model is loaded sys.stdout is another, for every thread
         super().__init__(live, LINES)
+
+    def _name(self) -> str:
+        return "stdout"
 
     def _prepare(self, result: Result) -> str:
         answer = result.answer
@@ -181,24 +206,47 @@ class Video(Written):
         quiet()
         self._path, self._fps = path, fps
         self._writer: cv2.VideoWriter | None = None
+        self._began, self._frames = 0.0, 0  # when the first frame was taken, and how many there are in the file
         self._checked = float("-inf")
         super().__init__(live, PICTURES)
+
+    def _name(self) -> str:
+        return f"--record {self._path}"
 
     def _prepare(self, result: Result) -> Result:
         return result
 
     def _write(self, entry: Result) -> None:
-        """Write one frame; the first decides the size."""
+        """Write one frame, as often as it takes to play as fast as it was; the first decides the size."""
         self._check_disk()
+        copies = self._copies(entry.frame.time)
+        if not copies:
+            return
         picture = entry.picture
         height, width = picture.shape[:2]
         if self._writer is None:
             code = cv2.VideoWriter_fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self._path), code, self._fps, (width, height))
-            self._size = (width, height)
-            if not self._writer.isOpened():
+            # Absolute: FFmpeg takes the part before a colon for a protocol.
+            writer = cv2.VideoWriter(str(self._path.absolute()), code, self._fps, (width, height))
+            if not writer.isOpened():
                 raise UserError(f"this OpenCV can't write a video to {self._path}")
-        self._writer.write(picture if (width, height) == self._size else cv2.resize(picture, self._size))
+            self._writer, self._size = writer, (width, height)
+        if (width, height) != self._size:
+            picture = cv2.resize(picture, self._size)
+        for _ in range(copies):
+            self._writer.write(picture)
+
+    def _copies(self, time: float) -> int:
+        """Return how often the frame of this time is to be written; one place early or late is no matter."""
+        if not self._frames:
+            self._began = time
+        late = round((time - self._began) * self._fps) - self._frames
+        if late > LONGEST_GAP * self._fps:
+            self._began += late / self._fps
+            late = 0
+        copies = 0 if late < -1 else 1 if late <= 1 else 1 + late
+        self._frames += copies
+        return copies
 
     def _check_disk(self) -> None:
         """End in time: OpenCV says nothing of a full disk, and a file without its index can't be played."""

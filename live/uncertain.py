@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import deque
 from pathlib import Path
@@ -31,11 +32,16 @@ class Uncertain(Written):
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--save-uncertain {folder}: {error.strerror}") from None
+        if not os.access(folder, os.W_OK):
+            raise UserError(f"--save-uncertain {folder}: you may not write there, give another folder")
         self.saved = 0
         self._folder, self._session = folder, new_session_id()
         self._due = float("-inf")
         self._signatures: deque[np.ndarray] = deque(maxlen=COMPARED)
         super().__init__(live, 2)
+
+    def _name(self) -> str:
+        return f"--save-uncertain {self._folder}"
 
     def _prepare(self, result: Result) -> tuple[np.ndarray, str] | None:
         if result.frame.time < self._due:

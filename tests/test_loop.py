@@ -113,9 +113,11 @@ def test_a_reader_that_never_reads_holds_up_no_live_loop(kind, camera, model, mo
         os.set_blocking(writer, True)
         stdout.write("x" * 65536)  # the pipe is full: the next write waits for ever
         stdout.flush()
-        close, sink.close = sink.close, lambda: close(wait=0.2)
+        close, sink.close = sink.close, lambda: close(stalled=0.2)
         started = time.monotonic()
-        assert loop(camera, Classifier(model), [sink, notes], most=100) == 100
+        with pytest.raises(UserError, match="stdout: it can't be written to any more"):
+            loop(camera, Classifier(model), [sink, notes], most=100)
+        assert len(notes) == 100
         assert time.monotonic() - started < 10
         assert kind is Changes or sink.dropped >= 70
         os.close(reader)
@@ -274,7 +276,7 @@ def test_bad_input_is_one_line_and_exit_2(model, tmp_path):
         (["--smoothing", "-1"], "--smoothing"),
         (["--min-hold", "nan"], "--min-hold"),
         (["--http", "no:port:here"], "--http"),
-        (["--on", "palm"], "no command"),
+        (["--on", "palm"], "LABEL=COMMAND"),
         (["--record", "x.avi"], "ends in .mp4"),
     ):
         result = call("live/run.py", "--model", model, "--camera", "synthetic", "--headless", *arguments, cwd=tmp_path)

@@ -1,0 +1,207 @@
+"""Sinks that are slow, late or broken in a way of their own, and recordings that come out whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from conftest import LABELS, ROOT, call, call_here, wait_until
+
+from collect.camera import Camera, Frame
+from collect.cli import UserError
+from export.metadata import write_metadata
+from live.classifier import Classifier
+from live.loop import loop
+from live.models import Watcher
+from live.sinks import Result, Video, Written
+from live.smooth import Answer
+from train.contract import Contract
+
+
+@pytest.fixture
+def model(trained):
+    return trained / "model.onnx"
+
+
+def result(number: int, rate: float = 30.0) -> Result:
+    answer = Answer("palm", 1.0, {"palm": 1.0})
+    frame = Frame(np.full((48, 64, 3), number % 256, np.uint8), number, number / rate, time.monotonic())
+    return Result(frame, answer, answer, 0.001, 0.001, rate, "cpu", ("palm",))
+
+
+def frames_in(path) -> int:
+    recording, frames = cv2.VideoCapture(str(path)), 0
+    while recording.read()[0]:
+        frames += 1
+    return frames
+
+
+class Slow(Video):
+    def _write(self, entry):
+        time.sleep(0.1)
+        super()._write(entry)
+
+
+class Broken(Written):
+    closed = False
+
+    def _name(self):
+        return "broken"
+
+    def _prepare(self, result):
+        return result
+
+    def _write(self, entry):
+        raise TypeError("nobody expected this")
+
+
+def test_a_slow_writer_ends_its_file_and_one_that_stalls_is_said(tmp_path):
+    slow = Slow(tmp_path / "slow.mp4", 30.0, live=True)
+    for number in range(12):
+        slow(result(number))
+    slow.close(stalled=0.5)
+    assert frames_in(tmp_path / "slow.mp4") == 12
+    stalls = Slow(tmp_path / "stalls.mp4", 30.0, live=True)
+    stalls(result(0))
+    with pytest.raises(UserError, match=r"stalls.mp4: it can't be written to any more"):
+        stalls.close(stalled=0.01)
+
+
+@pytest.mark.parametrize(("rate", "written"), [(10.0, 90), (30.0, 30), (60.0, 16)])
+def test_a_recording_plays_as_fast_as_it_was(rate, written, tmp_path):
+    video = Video(tmp_path / "out.mp4", 30.0, live=False)
+    for number in range(30):
+        video(result(number, rate))
+    video.close()
+    assert abs(frames_in(tmp_path / "out.mp4") - written) <= 3
+
+
+def test_a_camera_that_was_away_is_cut_out(tmp_path):
+    video = Video(tmp_path / "out.mp4", 30.0, live=False)
+    for number in (*range(10), *range(3600 * 30, 3600 * 30 + 10)):
+        video(result(number))
+    video.close()
+    assert frames_in(tmp_path / "out.mp4") == 20
+
+
+def test_a_sink_that_breaks_in_an_unforeseen_way_stops_nothing(model, tmp_path, capfd):
+    clip = tmp_path / "12:30.mp4"  # FFmpeg would take 12 for a protocol
+    video = Video(clip, 30.0, live=False)
+    for number in range(60):
+        video(result(number))
+    video.close()
+    with Camera(str(clip)) as camera:
+        sinks = [Broken(False, 3), Video(tmp_path / "copy.mp4", 30.0, False)]
+        assert loop(camera, Classifier(model), sinks) == 60
+    assert "went on without: broken: TypeError: nobody expected this" in capfd.readouterr().err
+    assert frames_in(tmp_path / "copy.mp4") == 60
+
+
+def test_a_second_interrupt_still_ends_the_recording(model, tmp_path):
+    class Interrupted(Broken):
+        def __call__(self, result):
+            return True
+
+        def close(self):
+            raise KeyboardInterrupt
+
+    sinks = [Interrupted(True, 1), Video(tmp_path / "out.mp4", 30.0, True)]
+    with Camera("synthetic") as camera, pytest.raises(KeyboardInterrupt):
+        loop(camera, Classifier(model), sinks, most=10)
+    assert frames_in(tmp_path / "out.mp4") > 0
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_ending_it_from_outside_finishes_the_video(name, model, tmp_path):
+    command = [sys.executable, str(ROOT / "live/run.py"), "--model", str(model), "--headless", "--camera", "synthetic"]
+    process = subprocess.Popen([*command, "--record", "out.mp4"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    process.stdout.readline()  # the first answer
+    time.sleep(0.5)
+    process.send_signal(getattr(signal, name))
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert frames_in(tmp_path / "out.mp4") > 0
+
+
+def test_beside_other_programs_a_recording_is_whole(model, tmp_path):
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+    try:
+        arguments = ["--camera", "synthetic", "--headless", "--frames", "60", "--record", "out.mkv"]
+        assert call("live/run.py", "--model", model, *arguments, cwd=tmp_path).returncode == 0
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert frames_in(tmp_path / "out.mkv") >= 30
+
+
+def test_where_another_sink_cannot_begin_no_empty_recording_is_left(model, tmp_path):
+    (tmp_path / "file").touch()
+    arguments = ["--headless", "--camera", "synthetic", "--record", "out.mp4", "--save-uncertain", "file"]
+    assert call_here("live/run.py", "--model", model, *arguments, cwd=tmp_path).returncode == 2
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_closed_streams_are_no_error(model, tmp_path):
+    command = f"{sys.executable} {ROOT}/live/run.py --model {model} --camera synthetic --frames 3 --headless --json"
+    for closed in (">&-", "2>&-"):
+        run = subprocess.run(["bash", "-c", f"{command} {closed}"], cwd=tmp_path, capture_output=True, timeout=60)
+        assert run.returncode == 0, run.stderr
+        assert b"Traceback" not in run.stderr
+
+
+def test_pictures_of_a_folder_are_not_averaged(model, tmp_path):
+    for number in range(8):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((48, 64, 3), 255 * (number % 2), np.uint8))
+    classifier = Classifier(model)
+    with Camera(str(tmp_path)) as camera:
+        answers = list(classifier.watch(camera))
+    alone = [classifier.classify(np.full((48, 64, 3), 255 * (number % 2), np.uint8)) for number in range(8)]
+    assert answers == alone
+
+
+def test_a_newer_model_that_fails_on_a_frame_is_given_back(model, tmp_path, capfd):
+    """It runs on a black frame, which is what it is tried on, and fails on one that is brighter than 9."""
+    graph = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["": 13]>
+        dark_only (uint8[1, 8, 8, 3] frames) => (float[1, 3] probabilities)
+        <int64[1] one = {1}> {
+            values = Cast <to = 7> (frames)
+            largest = ReduceMax <keepdims = 0> (values)
+            place = Reshape (largest, one)
+            probabilities = Gather (table, place)
+        }
+    """)
+    table = onnx.numpy_helper.from_array(np.full((10, 3), 1 / 3, np.float32), "table")
+    graph.graph.initializer.append(table)
+    onnx.save(graph, str(tmp_path / "newer.onnx"))
+    write_metadata(tmp_path / "newer.onnx", Contract(LABELS, (8, 8)), {})
+    newer = [Classifier(tmp_path / "newer.onnx")]
+    watcher = SimpleNamespace(take=lambda: newer.pop() if newer else None)
+    with Camera("synthetic") as camera:
+        assert loop(camera, Classifier(model), [Video(tmp_path / "out.mp4", 30, True)], most=3, watcher=watcher) == 3
+    assert "went back to the old model" in capfd.readouterr().err
+    with pytest.raises(UserError, match="out of data bounds"):
+        Classifier(tmp_path / "newer.onnx").classify(np.full((8, 8, 3), 200, np.uint8))
+
+
+def test_an_export_that_is_killed_keeps_the_old_model_and_the_next_is_taken(run_copy, monkeypatch, capfd):
+    monkeypatch.chdir(run_copy.parent.parent)
+    (run_copy.parent / "latest").symlink_to("copy")
+    (run_copy / "model.onnx").unlink()
+    watcher, checkpoint = Watcher(None, "cpu", period=0.02), run_copy / "checkpoint.pt"
+    checkpoint.write_bytes(checkpoint.read_bytes())
+    wait_until(lambda: watcher._exporting)
+    watcher._exporting.kill()
+    wait_until(lambda: "kept the old model" in capfd.readouterr().err)
+    checkpoint.write_bytes(checkpoint.read_bytes())
+    wait_until(watcher.take, seconds=60)
+    watcher.close()
