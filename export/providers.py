@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def open_session(path: Path, provider: str | None = None) -> tuple[onnxruntime.I
     """
     if not path.is_file():
         raise ModelError(f"no model at {path}: export one with python export/to_onnx.py")
+    if not os.access(path, os.R_OK):
+        raise ModelError(f"{path}: you may not read it, ask its owner or chmod a+r it")
     if provider is not None and provider not in PROVIDERS:
         raise ModelError(f"no provider {provider!r}: {', '.join(PROVIDERS)}")
     onnxruntime.set_default_logger_severity(4)  # a provider that can't load is tried, not complained about

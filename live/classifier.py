@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Iterator
 import numpy as np
 import onnxruntime
 
+from collect.cli import first_line
 from export.providers import ModelError, open_session
-from live.smooth import SMOOTHING, Answer, Smoother, verdict
+from live.smooth import Answer, Smoother, usual_smoothing, verdict
 from train.contract import METADATA_KEY, Contract, ContractError, preprocess
 
 if TYPE_CHECKING:
@@ -82,22 +83,28 @@ class Classifier:
         return twin
 
     def probabilities(self, frame: np.ndarray) -> np.ndarray:
-        """Run the model on what `preprocess` gives; return float32 [labels], good until the next call."""
+        """Run the model on what `preprocess` gives; return float32 [labels], good until the next call.
+
+        Raises ModelError where it fails.
+        """
         self._frames[0] = frame
         if self.provider != "cpu":
             self._input.update_inplace(self._frames)
-        self.session.run_with_iobinding(self._binding)
+        try:
+            self.session.run_with_iobinding(self._binding)
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise ModelError(f"{self.path} failed on {self.provider}: {first_line(error)}") from None
         return self._probabilities[0]
 
     def classify(self, image: np.ndarray) -> Answer:
-        """Answer for one image, uint8 [H, W, 3] BGR."""
+        """Answer for one image, uint8 [H, W, 3] BGR. Raises ModelError where the model fails."""
         probabilities = self.probabilities(preprocess(image, self.contract)).tolist()
-        if any(value != value for value in probabilities):
-            raise ModelError(f"{self.path} answers with NaN: train it again")
+        if not all(-0.01 <= value <= 1.01 for value in probabilities):  # NaN is neither
+            raise ModelError(f"{self.path} answers with {probabilities[0]:g}, no probability: train it again")
         return verdict(dict(zip(self.contract.labels, probabilities)), self.contract.unknown_threshold)
 
-    def watch(self, camera: Camera, smoothing: float = SMOOTHING) -> Iterator[Answer]:
-        """Answer each frame of a camera, steadied over `smoothing` seconds (0: not), until it ends."""
-        smooth = Smoother(self.contract.unknown_threshold, smoothing)
+    def watch(self, camera: Camera, smoothing: float | None = None) -> Iterator[Answer]:
+        """Answer each frame of a camera until it ends, steadied over `smoothing` seconds (0: not; None: as usual)."""
+        smooth = Smoother(self.contract.unknown_threshold, usual_smoothing(camera) if smoothing is None else smoothing)
         for frame in camera:
             yield smooth(self.classify(frame.image), frame.time)

@@ -8,11 +8,12 @@ import time
 
 from collect.camera import Camera, CameraTimeout
 from collect.cli import UserError, first_line
+from export.providers import ModelError
 from live.classifier import Classifier
 from live.latency import Latency
 from live.models import Watcher
 from live.sinks import Result
-from live.smooth import SMOOTHING, Smoother
+from live.smooth import Smoother, usual_smoothing
 
 
 def loop(
@@ -20,7 +21,7 @@ def loop(
     classifier: Classifier,
     sinks: list,
     *,
-    smoothing: float = SMOOTHING,
+    smoothing: float | None = None,
     min_hold: float = 0.0,
     most: int | None = None,
     watcher: Watcher | None = None,
@@ -30,12 +31,15 @@ def loop(
     """Answer frames until the camera, a sink or `stop` ends it, or `most` are answered; return how many were.
 
     A sink that fails is closed and said, and the others go on; the last one's error is raised. `watcher` may bring a
-    newer model between two frames. With `pace` a file is played as fast as it was recorded.
+    newer model between two frames; where that fails, the old one goes on. With `pace` a file is played as fast as it
+    was recorded. `smoothing` of None is the usual one.
     """
     stop = stop or threading.Event()
+    smoothing = usual_smoothing(camera) if smoothing is None else smoothing
     sinks = list(sinks)
     latency, age, answered = Latency(), Latency(), 0
     smooth = Smoother(classifier.contract.unknown_threshold, smoothing, min_hold)
+    old: Classifier | None = None  # to go back to where a newer one fails
     period = last = None  # seconds from answer to answer, smoothed
     began = time.monotonic()
     try:
@@ -50,11 +54,19 @@ def loop(
                 stop.wait(max(0.0, began + frame.time - time.monotonic()))
             newer = watcher.take() if watcher else None
             if newer is not None:
-                classifier = newer
+                old, classifier = classifier, newer
                 smooth = Smoother(classifier.contract.unknown_threshold, smoothing, min_hold)
 
             started = time.monotonic()
-            raw = classifier.classify(frame.image)
+            try:
+                raw = classifier.classify(frame.image)
+            except ModelError as error:
+                if old is None:
+                    raise
+                print(f"went back to the old model: {first_line(error)}", file=sys.stderr, flush=True)
+                old, classifier = None, old
+                smooth = Smoother(classifier.contract.unknown_threshold, smoothing, min_hold)
+                continue
             answer = smooth(raw, frame.time)
             now = time.monotonic()
 
@@ -93,12 +105,15 @@ def _hand_out(result: Result, sinks: list) -> bool:
 
 
 def _close(sinks: list) -> None:
-    """Close every sink, and then raise the first error that one had, unless another is on its way."""
+    """Close every sink, and then raise the first error that one had, unless another is on its way.
+
+    An interrupt goes on with the next one, which may have a file to end.
+    """
     errors = []
     for sink in sinks:
         try:
             sink.close()
-        except (OSError, UserError) as error:
+        except (OSError, UserError, KeyboardInterrupt) as error:
             errors.append(error)
     if errors and sys.exc_info()[0] is None:
         raise errors[0]

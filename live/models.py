@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import subprocess
 import sys
 import threading
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from collect.cli import UserError, first_line
+from collect import cli
 from export.providers import ModelError
 from live.classifier import Classifier
 
@@ -58,6 +57,7 @@ class Watcher:
         self._model, self._provider, self._period = model, provider, period
         self._seen = self._stamp()
         self._newer: Classifier | None = None
+        self._exporting: subprocess.Popen | None = None
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watch", daemon=True)
         self._thread.start()
@@ -72,6 +72,8 @@ class Watcher:
     def close(self) -> None:
         """Watch no longer."""
         self._closed.set()
+        if self._exporting is not None:
+            self._exporting.kill()
         self._thread.join(1.0)
 
     def _stamp(self) -> list:
@@ -88,11 +90,24 @@ class Watcher:
                     continue
                 self._seen = stamp
                 path = self._model or _newest_file()
-                if path.suffix == ".pt":  # in a process of its own, which takes no time from the loop's
-                    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
-                        path = process.submit(_export, path).result()
+                if path.suffix == ".pt":
+                    path = self._export(path)
                 self._seen = self._stamp()
                 self._newer = Classifier(path, self._provider)
                 print(f"took the new model: {', '.join(self._newer.contract.labels)}", file=sys.stderr, flush=True)
-            except (UserError, OSError) as error:  # an OSError: it was replaced while it was looked at
-                print(f"kept the old model: {first_line(error)}", file=sys.stderr, flush=True)
+            except Exception as error:  # whatever it was, the next model may be a good one
+                if not self._closed.is_set():
+                    print(f"kept the old model: {cli.first_line(error)}", file=sys.stderr, flush=True)
+
+    def _export(self, checkpoint: Path) -> Path:
+        """Export it in a process of its own, which takes no time from the loop's and hears nothing of a Ctrl-C."""
+        command = [sys.executable, "-m", "live.models", str(checkpoint)]
+        self._exporting = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        said = self._exporting.communicate()[1].strip().splitlines()
+        if self._exporting.returncode:
+            raise ModelError(said[-1] if said else f"{checkpoint} could not be exported")
+        return checkpoint.with_name("model.onnx")
+
+
+if __name__ == "__main__":
+    cli.run(lambda: find_model(Path(sys.argv[1])) and 0)
