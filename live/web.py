@@ -33,6 +33,7 @@ import numpy as np
 import uvicorn
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from collect.camera import Camera
 from collect.cli import UserError, first_line
@@ -45,6 +46,7 @@ HEARTBEAT = 1.0  # seconds: how often a client hears of the camera when there is
 JPEG_QUALITY = 80
 LONGEST_SIDE = 1280  # pixels of the picture that is sent
 CONNECTIONS = 256
+SILENT = 10.0  # seconds that a connection may take to ask for something
 LONGEST_REQUEST = 4096  # bytes of a correction
 
 
@@ -88,13 +90,12 @@ class Web:
         self._watchers = 0  # connections that show pictures
         self._turns: deque[asyncio.Future] = deque()  # of clients that wait for a result, the longest first
         self._told = 0.0  # when the server's thread was woken last, by time.monotonic
-        self._encoder = ThreadPoolExecutor(1, "encode", give_way)
+        self._encoder = ThreadPoolExecutor(1, "encode", give_way, (19,))
         self._teacher = ThreadPoolExecutor(1, "teach")
         self._server = uvicorn.Server(
             uvicorn.Config(
-                self._app, interface="asgi3", loop="asyncio", http="h11", ws="none", lifespan="off", log_config=None,
-                log_level="error", access_log=False, server_header=False, proxy_headers=False,
-                limit_concurrency=CONNECTIONS,
+                self._app, interface="asgi3", loop="asyncio", http=_Connection, ws="none", lifespan="off",
+                log_config=None, log_level="error", access_log=False, server_header=False, proxy_headers=False,
             )
         )  # fmt: skip
         self._closed = False
@@ -123,7 +124,7 @@ class Web:
         self._teacher.shutdown()
 
     def _run(self, listener: socket.socket) -> None:
-        give_way()
+        give_way(19)
         asyncio.run(self._serve(listener))
 
     async def _serve(self, listener: socket.socket) -> None:
@@ -256,6 +257,21 @@ class Web:
         return JSONResponse({"label": label, "count": count})
 
 
+class _Connection(H11Protocol):
+    """A connection that is hung up on if it is one too many, or asks for nothing: each takes a file descriptor."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS:
+            transport.abort()
+        else:
+            self.loop.call_later(SILENT, self._hang_up_on_silence)
+
+    def _hang_up_on_silence(self) -> None:
+        if self.cycle is None:
+            self.transport.abort()
+
+
 def _error(status: int, line: str) -> Response:
     return JSONResponse({"error": line}, status)
 
@@ -263,7 +279,8 @@ def _error(status: int, line: str) -> Response:
 def _encode(image: np.ndarray) -> bytes:
     scale = LONGEST_SIDE / max(image.shape[:2])
     if scale < 1:
-        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        size = [max(1, round(scale * side)) for side in image.shape[1::-1]]
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
 
 

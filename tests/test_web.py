@@ -224,6 +224,18 @@ def test_many_clients_take_turns_in_threads_that_give_way(served, monkeypatch):
         assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) < 19
 
 
+def test_connections_that_ask_for_nothing_are_hung_up_on(served, monkeypatch):
+    monkeypatch.setattr(web_module, "SILENT", 1.0)
+    monkeypatch.setattr(web_module, "CONNECTIONS", 20)
+    silent = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(30)]
+    connections = served.web._server.server_state.connections
+    wait_until(lambda: len(connections) == 20)
+    wait_until(lambda: not connections)
+    assert served.ask("GET", "/").status == 200
+    for connection in silent:
+        connection.close()
+
+
 def test_clients_that_never_read_hold_nobody_up(served):
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)  # as large as a JPEG can be
     stuck = []
