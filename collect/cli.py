@@ -18,7 +18,7 @@ import argparse
 import os
 import signal
 import sys
-from typing import Callable, NoReturn
+from typing import Callable, NoReturn, TextIO
 
 
 class UserError(Exception):
@@ -35,10 +35,14 @@ class Parser(argparse.ArgumentParser):
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's `main` and leave the program.
 
-    Exit codes: 0 done, 2 the user can mend it (one line on stderr), 130 interrupted, by Ctrl-C or SIGTERM.
+    Exit codes: 0 done, 2 the user can mend it (one line on stderr), 130 interrupted, by Ctrl-C, SIGTERM or SIGHUP.
     A reader of our output that went away (`| head`) is no error.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in ("SIGTERM", "SIGHUP"):  # the latter: its terminal was closed; Windows has none
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, signal.default_int_handler)
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # None where closed, as by `>&-`
     try:
         code = main() or 0
         sys.stdout.flush()
@@ -66,3 +70,7 @@ def first_line(error: BaseException) -> str:
 def _discard_stdout() -> None:
     """Let the interpreter's last flush go nowhere, instead of failing again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _nowhere() -> TextIO:
+    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")

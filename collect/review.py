@@ -5,6 +5,7 @@ A file moves as it is, with its name: the frames of a session stay one session, 
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -112,6 +113,7 @@ class Review:
                 return read_image(self._waiting[self._next])
             except UnreadableImage as error:
                 self._message = str(error)
+                print(f"skipped: {error}", file=sys.stderr)
                 del self._waiting[self._next]
         return None
 

@@ -156,7 +156,8 @@ class VideoFile(_VideoCapture):
     live = False
 
     def __init__(self, path: Path):
-        super().__init__(str(path), cv2.CAP_FFMPEG)
+        # Absolute: FFmpeg takes the part before a colon for a protocol.
+        super().__init__(str(path.absolute()), cv2.CAP_FFMPEG)
         if not self.opened:
             raise CameraError(f"{path} is not a video that can be read: is it whole?")
 
@@ -165,7 +166,7 @@ class ImageFolder:
     """A folder of images, or one image: every readable one, sorted by path; others are named on stderr."""
 
     live = False
-    fps = 30.0
+    fps = 0.0  # they have no clock
 
     def __init__(self, path: Path):
         files = [path] if path.is_file() else sorted(path.rglob("*"))

@@ -31,9 +31,11 @@ class Actions:
         """Read `LABEL=COMMAND` for each; with `shell` the commands are handed to one. Raises UserError for bad ones."""
         self._commands: dict[str, str | list[str]] = {}
         for text in commands:
-            label, _, command = text.partition("=")
-            if label not in (*labels, UNKNOWN):
-                raise UserError(f"--on {text}: give one of {', '.join((*labels, UNKNOWN))}, as in {labels[0]}=COMMAND")
+            known = [label for label in (*labels, UNKNOWN) if text.startswith(f"{label}=")]
+            if not known:
+                raise UserError(f"--on {text}: give LABEL=COMMAND, LABEL one of {', '.join((*labels, UNKNOWN))}")
+            label = max(known, key=len)  # a label may hold a = itself
+            command = text[len(label) + 1 :]
             if label in self._commands:
                 raise UserError(f"--on {label}: given twice; put both commands into a script")
             self._commands[label] = command if shell else _split(command)

@@ -183,8 +183,8 @@ def cameras(options: argparse.Namespace) -> Iterator[Finding]:
     if options.camera:
         with Camera(options.camera) as camera:
             started, frames = time.monotonic(), 0
-            while time.monotonic() - started < 1.0 and (image := camera.read()) is not None:
-                frames, shape = frames + 1, image.shape
+            while time.monotonic() - started < 1.0 and (frame := camera.read_frame(wait=5.0)) is not None:
+                frames, shape = frames + 1, frame.image.shape
             rate = frames / (time.monotonic() - started)
             yield Finding("ok", f"camera {options.camera}: {shape[1]}x{shape[0]}, {rate:.0f} FPS measured")
         return

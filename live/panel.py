@@ -25,7 +25,6 @@ from live.classifier import Classifier
 from live.loop import loop
 from live.models import Watcher
 from live.sinks import Result
-from live.smooth import SMOOTHING
 from live.teach import Teacher
 
 SHOWN_FPS = 10.0  # what a browser is sent; the loop goes at its own rate
@@ -35,7 +34,9 @@ WIDTH = 480  # pixels
 class LivePanel(widgets.VBox):
     """Widgets that are a sink of the live loop. Call `close` to stop it, and then close the camera."""
 
-    def __init__(self, camera: Camera, classifier: Classifier, data: Path | str = "data", smoothing: float = SMOOTHING):
+    def __init__(
+        self, camera: Camera, classifier: Classifier, data: Path | str = "data", smoothing: float | None = None
+    ):
         """Answer what `camera` sees; corrections go into the dataset `data`, and a newer model is taken at once."""
         self._teach = Teacher(data, camera=camera.source, note="corrected live")
         self._shown = 0.0
@@ -104,7 +105,7 @@ class LivePanel(widgets.VBox):
         if result.labels != self._labels:
             self._set_labels(result.labels)
         image, answer = result.frame.image, result.answer
-        height = round(image.shape[0] * WIDTH / image.shape[1])
+        height = max(1, round(image.shape[0] * WIDTH / image.shape[1]))
         self._newest = result
         self._picture.value = cv2.imencode(".jpg", resize(image, (height, WIDTH)))[1].tobytes()
         self._answer.value = f"<h2>{html.escape(answer.label)} {100 * answer.confidence:.0f} %</h2>"

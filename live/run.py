@@ -43,25 +43,25 @@ def main(argv: list[str] | None = None) -> int:
         sinks = [Actions(options.on, labels, options.cool_down, options.shell)] if options.on else []
         camera = stack.enter_context(Camera(options.camera))
         teach = Teacher(options.data, camera=options.camera, note="corrected live")
+        screen = None if options.headless else Screen(camera, teach)
         sinks.append(JsonLines(camera.live) if options.json else Changes(camera.live))
-        if options.record:
-            sinks.append(Video(options.record, camera.fps or 30.0, camera.live))
-        if options.save_uncertain:
-            sinks.append(Uncertain(options.save_uncertain, camera.live))
         if options.http:
             from live.web import Web
 
             sinks.append(Web(*options.http, list(labels), camera, teach))
             print(f"the page: {sinks[-1].url}", file=sys.stderr)
+        if options.save_uncertain:
+            sinks.append(Uncertain(options.save_uncertain, camera.live))
+        if options.record:  # last: where another can't begin, no empty file is left
+            sinks.append(Video(options.record, camera.fps or 30.0, camera.live))
         if watcher:
             stack.callback(watcher.close)
         settings = {
             "smoothing": options.smoothing, "min_hold": options.min_hold, "most": options.frames, "watcher": watcher,
         }  # fmt: skip
-        if options.headless:
+        if screen is None:
             loop(camera, classifier, sinks, **settings)
         else:
-            screen = Screen(camera, teach)
             _with_window(screen, camera, classifier, [*sinks, screen], settings)
     return 0
 
@@ -85,7 +85,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--watch", action="store_true", help="take a newer model as soon as there is one")
     parser.add_argument("--provider", choices=list(PROVIDERS), help="insist on an execution provider")
     parser.add_argument("--frames", type=int, help="stop after this many frames")
-    parser.add_argument("--smoothing", type=float, default=SMOOTHING, help=f"seconds to average over ({SMOOTHING})")
+    parser.add_argument("--smoothing", type=float, help=f"seconds to average over ({SMOOTHING}; for a folder 0)")
     parser.add_argument("--min-hold", type=float, default=0.0, help="seconds until another label counts (0)")
     parser.add_argument("--on", action="append", metavar="LABEL=COMMAND", help="run a command when it is that label")
     parser.add_argument("--cool-down", type=float, default=COOL_DOWN, help=f"seconds between two of one ({COOL_DOWN})")
@@ -100,7 +100,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     if options.frames is not None and options.frames < 1:
         parser.error("--frames: at least 1")
     for name in ("smoothing", "min_hold", "cool_down"):
-        if not 0 <= getattr(options, name) < float("inf"):
+        if getattr(options, name) is not None and not 0 <= getattr(options, name) < float("inf"):
             parser.error(f"--{name.replace('_', '-')}: seconds, 0 or more")
     return options
 

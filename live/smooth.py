@@ -8,10 +8,18 @@ pause is forgotten.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collect.camera import Camera
 
 UNKNOWN = "unknown"
 SMOOTHING = 0.15  # seconds: the least that bridges a spoilt frame in five (benchmarks/steady.py), 3 to 4 frames late
+
+
+def usual_smoothing(camera: Camera) -> float:
+    """Return how many seconds to average over; 0 for a folder's pictures, which have nothing to do with each other."""
+    return SMOOTHING if camera.live or camera.fps else 0.0
 
 
 class Answer(NamedTuple):

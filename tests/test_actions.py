@@ -75,8 +75,8 @@ def test_unknown_is_a_label_too(tmp_path):
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("c=true", "give one of a, b, unknown"),
-        ("true", "give one of"),
+        ("c=true", "LABEL one of a, b, unknown"),
+        ("true", "give LABEL=COMMAND"),
         ("a=", "no command after the ="),
         ("a=no-such-program x", "no program 'no-such-program' here"),
         ("a=echo 'open", "No closing quotation"),

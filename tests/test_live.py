@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -241,7 +240,7 @@ def test_a_model_that_answers_nan_is_an_error(run_copy):
     model = Deployed(checkpoint.network, contract)
     write_onnx(run_copy / "nan.onnx", model, contract.input_size, TARGETS["desktop"])
     write_metadata(run_copy / "nan.onnx", contract, {})
-    with pytest.raises(ModelError, match="answers with NaN"):
+    with pytest.raises(ModelError, match="answers with nan, no probability"):
         Classifier(run_copy / "nan.onnx")
 
 
@@ -269,19 +268,6 @@ def test_a_recording_is_never_written_over(trained, clip, tmp_path):
     assert_one_line_error(call("live/run.py", *arguments, "there.mp4", cwd=tmp_path), "there is one already")
     assert_one_line_error(call("live/run.py", *arguments, "there.mp4/x.mp4", cwd=tmp_path), "there.mp4")
     assert (clip.read_bytes(), (tmp_path / "there.mp4").read_bytes()) == (before, b"precious")
-
-
-def test_ending_it_from_outside_finishes_the_video(trained, tmp_path):
-    command = [sys.executable, str(ROOT / "live/run.py"), "--model", str(trained / "model.onnx"), "--headless"]
-    process = subprocess.Popen(
-        [*command, "--camera", "synthetic", "--record", "out.mp4"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
-    )
-    process.stdout.readline()  # the first answer
-    time.sleep(0.5)
-    process.terminate()
-    process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert cv2.VideoCapture(str(tmp_path / "out.mp4")).read()[0]
 
 
 def test_a_full_disk_behind_stdout_is_one_line(trained, clip, tmp_path):
