@@ -123,6 +123,7 @@ class Written:
 
     def _run(self) -> None:
         give_way(5)  # it must get its share beside other programs, or a recording has no frames
+        entry: object = ()
         try:
             try:
                 while (entry := self._queue.get()) is not None:
@@ -134,9 +135,8 @@ class Written:
             self._error = error
         except Exception as error:
             self._error = UserError(f"{self._name()}: {type(error).__name__}: {first_line(error)}")
-        if self._error is not None:
-            while self._queue.get() is not None:
-                pass  # what was queued meanwhile: nobody shall wait for room
+        while entry is not None:
+            entry = self._queue.get()  # what was queued before the error was seen: nobody shall wait for room
 
     def _name(self) -> str:
         """Return what it is called where it is complained about."""
