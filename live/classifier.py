@@ -46,7 +46,7 @@ class Classifier:
         self._check_graph()
         self._bind()
         height, width = self.contract.input_size
-        self.classify(np.zeros((height, width, 3), np.uint8))  # the first run allocates and is slow
+        self.classify(np.zeros((height, width, 3), np.uint8))  # raises where it answers with no probabilities
 
     def _check_graph(self) -> None:
         """Raise ModelError where the graph does not take or give what its contract says."""
@@ -99,8 +99,9 @@ class Classifier:
     def classify(self, image: np.ndarray) -> Answer:
         """Answer for one image, uint8 [H, W, 3] BGR. Raises ModelError where the model fails."""
         probabilities = self.probabilities(preprocess(image, self.contract)).tolist()
-        if not all(-0.01 <= value <= 1.01 for value in probabilities):  # NaN is neither
-            raise ModelError(f"{self.path} answers with {probabilities[0]:g}, no probability: train it again")
+        wrong = [value for value in probabilities if not -0.01 <= value <= 1.01]  # NaN is neither
+        if wrong:
+            raise ModelError(f"{self.path} answers with {wrong[0]:g}, no probability: train it again")
         return verdict(dict(zip(self.contract.labels, probabilities)), self.contract.unknown_threshold)
 
     def watch(self, camera: Camera, smoothing: float | None = None) -> Iterator[Answer]:

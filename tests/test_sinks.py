@@ -119,6 +119,18 @@ def test_a_second_interrupt_still_ends_the_recording(model, tmp_path):
     assert frames_in(tmp_path / "out.mp4") > 0
 
 
+def test_a_recording_in_mkv_survives_what_gives_no_time_to_end_it(model, tmp_path):
+    command = [sys.executable, str(ROOT / "live/run.py"), "--model", str(model), "--headless", "--camera", "synthetic"]
+    path = tmp_path / "out.mkv"
+    process = subprocess.Popen([*command, "--record", path.name], cwd=tmp_path, stdout=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: path.exists() and path.stat().st_size > 1 << 20, seconds=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert frames_in(path) >= 30
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
 def test_ending_it_from_outside_finishes_the_video(name, model, tmp_path):
     command = [sys.executable, str(ROOT / "live/run.py"), "--model", str(model), "--headless", "--camera", "synthetic"]
