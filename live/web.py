@@ -54,7 +54,7 @@ class Web:
     """A sink of the live loop that serves the page, from a thread of its own.
 
     It keeps the newest result and no more. After an answer it goes to a few clients, of those that have taken what they
-    were sent before; a picture is encoded once, while somebody watches.
+    were sent before. A picture is encoded once, while somebody watches, in a second thread.
     """
 
     def __init__(
@@ -84,13 +84,12 @@ class Web:
             "Cache-Control": "no-store",
         }
         self._labels, self._camera, self._teach = labels, camera, teach
-        self._newest: Result | None = None  # set by the live loop; everything below is the server's thread's
+        self._newest: Result | None = None  # the live loop's last
+        self._answered = threading.Event()  # one came; the loop does not wake the server itself, which takes it 1 ms
         self._shown: Result | None = None  # the one whose picture was encoded last
-        self._picture: asyncio.Future | None = None
+        self._jpeg = b""  # that picture
         self._watchers = 0  # connections that show pictures
         self._turns: deque[asyncio.Future] = deque()  # of clients that wait for a result, the longest first
-        self._told = 0.0  # when the server's thread was woken last, by time.monotonic
-        self._encoder = ThreadPoolExecutor(1, "encode", give_way, (19,))
         self._teacher = ThreadPoolExecutor(1, "teach")
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -103,14 +102,13 @@ class Web:
         self._thread = threading.Thread(target=self._run, args=(listener,), name="web", daemon=True)
         self._thread.start()
         self._ready.wait()
+        self._passer = threading.Thread(target=self._pass_on, name="pass on", daemon=True)
+        self._passer.start()
 
     def __call__(self, result: Result) -> bool:
         """Take the newest result."""
         self._newest = result
-        now = time.monotonic()
-        if self._turns and now - self._told >= 1 / RATE and not self._closed:
-            self._told = now
-            self._loop.call_soon_threadsafe(self._give_turns)
+        self._answered.set()
         return True
 
     def close(self) -> None:
@@ -118,10 +116,24 @@ class Web:
         if self._closed:
             return
         self._closed = True
+        self._answered.set()
+        self._passer.join(1.0)
         self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join(5.0)
-        self._encoder.shutdown(wait=False)
         self._teacher.shutdown()
+
+    def _pass_on(self) -> None:
+        """After an answer encode its picture, if somebody watches, and wake clients; at most `RATE` times a second."""
+        give_way(19)
+        while not self._closed:
+            self._answered.wait()
+            self._answered.clear()
+            newest = self._newest
+            if self._watchers and newest is not None and newest is not self._shown:
+                self._jpeg, self._shown = _encode(newest.frame.image), newest
+            if self._turns and not self._closed:
+                self._loop.call_soon_threadsafe(self._give_turns)
+            time.sleep(1 / RATE)
 
     def _run(self, listener: socket.socket) -> None:
         give_way(19)
@@ -140,10 +152,7 @@ class Web:
         await serving
 
     def _give_turns(self, most: int = AT_ONCE) -> None:
-        """Wake the clients that have waited longest.
-
-        That is right after an answer, in the time that the loop waits for its next frame.
-        """
+        """Wake the clients that have waited longest."""
         for _ in range(min(most, len(self._turns))):
             turn = self._turns.popleft()
             if not turn.done():
@@ -191,15 +200,13 @@ class Web:
     async def _pictures(self) -> AsyncIterator[bytes]:
         """Yield the newest picture, and the next one when that was taken; the same again each heartbeat."""
         yield b"--frame\r\n"
+        self._answered.set()  # there is no new picture yet, if nobody watched before
         while not self._closed:
-            if self._newest is not None:
-                if self._picture is None or (self._picture.done() and self._shown is not self._newest):
-                    self._shown = self._newest
-                    self._picture = self._loop.run_in_executor(self._encoder, _encode, self._shown.frame.image)
-                jpeg = await asyncio.shield(self._picture)  # a client that leaves must not cancel it for the others
+            await self._turn()
+            jpeg = self._jpeg
+            if jpeg:
                 # Without a newer one the same is sent again: browsers show a picture when the next one begins.
                 yield b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n--frame\r\n" % (len(jpeg), jpeg)
-            await self._turn()
 
     async def _answers(self) -> AsyncIterator[str]:
         """Yield what the page shows, after each answer and at least every heartbeat."""

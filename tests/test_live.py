@@ -79,6 +79,27 @@ def test_preprocess_is_what_all_of_them_call(monkeypatch, trained, dataset):
         assert np.abs(np.array(old) - np.array(new)).max() > 1e-3
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="cores can be chosen on Linux alone")
+def test_a_model_runs_beside_onnx_runtimes_own_threads(trained):
+    own, seen = os.sched_getaffinity(0), []
+    others = set(Path("/proc/self/task").iterdir())
+    classifier = Classifier(trained / "model.onnx", "cpu")
+    tied = [os.sched_getaffinity(int(path.name)) for path in set(Path("/proc/self/task").iterdir()) - others]
+    if not tied or set().union(*tied) >= own:
+        pytest.skip("ONNX Runtime ties no thread to a core here")
+    session = classifier.session
+
+    class Watched:
+        def run_with_iobinding(self, binding: object) -> None:
+            seen.append(os.sched_getaffinity(0))
+            session.run_with_iobinding(binding)
+
+    classifier.session = Watched()
+    classifier.classify(render("palm", 1, 1)[0])
+    assert seen == [own - set().union(*tied)]
+    assert os.sched_getaffinity(0) == own
+
+
 def test_json_has_a_line_for_every_frame_in_order(trained, clip, tmp_path):
     result = call(
         "live/run.py",
