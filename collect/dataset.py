@@ -59,7 +59,8 @@ def new_session_id() -> str:
 
 def check_label(label: str) -> str:
     """Return `label` if it can name a class folder, else raise DatasetError."""
-    if len(label) > 100 or not re.fullmatch(r"\w([\w .+-]*[\w+-])?", label):
+    # What no system allows, Windows neither, and what hides a folder or looks like an option.
+    if len(label) > 100 or not label.isprintable() or not re.fullmatch(r'(?![\s.-])[^/\\:*?"<>|]+(?<![\s.])', label):
         raise DatasetError(f"label {label!r} can't name a folder: use letters, digits, _ and -, as in thumbs_up")
     return label
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 
@@ -17,8 +18,11 @@ class Window:
     def __init__(self, title: str):
         """Open it."""
         # Asked first, because Qt ends the whole program where it finds no display.
-        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        display = os.environ.get("DISPLAY")
+        if sys.platform == "linux" and not (display or os.environ.get("WAYLAND_DISPLAY")):
             raise UserError("no display to open a window on: give --headless, or set DISPLAY")
+        if sys.platform == "linux" and display and not _answers():
+            raise UserError(f"the display {display} does not answer, or not this user: give --headless")
         self._title = title
         self.closed = False
         try:
@@ -47,6 +51,19 @@ class Window:
     def close(self) -> None:
         """Close it."""
         cv2.destroyAllWindows()
+
+
+def _answers() -> bool:
+    """Say whether DISPLAY can be opened, or if that can't be asked."""
+    try:
+        x11 = ctypes.CDLL("libX11.so.6")
+    except OSError:
+        return True
+    x11.XOpenDisplay.restype = ctypes.c_void_p
+    display = x11.XOpenDisplay(None)
+    if display:
+        x11.XCloseDisplay(ctypes.c_void_p(display))
+    return bool(display)
 
 
 def put_text(picture: np.ndarray, text: str, line: int = 0, colour: tuple[int, int, int] = (255, 255, 255)) -> None:

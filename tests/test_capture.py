@@ -85,6 +85,9 @@ def test_no_display_says_so(tmp_path):
     environment = {name: value for name, value in os.environ.items() if "DISPLAY" not in name}
     result = call("collect/capture.py", "--label", "x", "--camera", "synthetic", cwd=tmp_path, env=environment)
     assert_one_line_error(result, "no display", "--headless")
+    environment["DISPLAY"] = ":4711"
+    result = call("collect/capture.py", "--label", "x", "--camera", "synthetic", cwd=tmp_path, env=environment)
+    assert_one_line_error(result, "the display :4711 does not answer", "--headless")
 
 
 def test_it_ends_in_order_while_the_camera_runs(tmp_path):

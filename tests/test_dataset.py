@@ -13,12 +13,15 @@ import pytest
 from collect import dataset as ds
 
 
-@pytest.mark.parametrize("label", ["thumbs_up", "0", "door open", "Größe", "拇指", "v1.2", "c++"])
+@pytest.mark.parametrize("label", ["thumbs_up", "0", "door open", "Größe", "拇指", "v1.2", "c++", "R&D", "it's (off)"])
 def test_labels_that_name_a_folder(label):
     assert ds.check_label(label) == label
 
 
-@pytest.mark.parametrize("label", ["", "../x", "a/b", "a\\b", ".hidden", "..", "x\n", "end.", " x", "x ", "a" * 101])
+@pytest.mark.parametrize(
+    "label",
+    ["", "../x", "a/b", "/", "a\\b", "c:", "a\x00", ".hidden", "..", "x\n", "end.", "-x", " x", "x ", "a" * 101],
+)
 def test_labels_that_do_not(label):
     with pytest.raises(ds.DatasetError, match="can't name a folder"):
         ds.check_label(label)
