@@ -15,11 +15,8 @@ On a loopback address it is open to this machine alone; on any other, to whoever
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
-import hashlib
 import json
-import re
 import socket
 import threading
 import time
@@ -37,7 +34,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from collect.camera import Camera
 from collect.cli import UserError, first_line
-from live.access import Access, listen
+from live.access import Access, content_policy, listen
 from live.sinks import Result, give_way
 
 RATE = 40  # times a second that clients are sent something, at most
@@ -76,7 +73,7 @@ class Web:
         self.url = self._access.url
         self._page = Path(__file__).with_name("page.html").read_bytes()
         self._headers = {
-            "Content-Security-Policy": _policy(self._page.decode()),
+            "Content-Security-Policy": content_policy(self._page.decode()),
             "Cross-Origin-Resource-Policy": "same-origin",
             "Referrer-Policy": "no-referrer",
             "X-Content-Type-Options": "nosniff",
@@ -289,17 +286,3 @@ def _encode(image: np.ndarray) -> bytes:
         size = [max(1, round(scale * side)) for side in image.shape[1::-1]]
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
-
-
-def _policy(page: str) -> str:
-    """Return a Content-Security-Policy under which nothing runs but what is written in `page` itself."""
-
-    def hashes(tag: str) -> str:
-        inside = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-        digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in inside]
-        return " ".join(f"'sha256-{digest}'" for digest in digests)
-
-    return (
-        f"default-src 'self'; script-src {hashes('script')}; style-src {hashes('style')}; img-src 'self' data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
-    )
