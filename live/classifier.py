@@ -40,7 +40,7 @@ class Classifier:
         self.path = Path(path)
         before = _threads()
         self.session, self.provider = open_session(self.path, provider)
-        self._taken = _cores(_threads() - before)
+        self._taken = _cores(_threads() - before)  # by threads of the session
         metadata = self.session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in metadata:
             raise ContractError(

@@ -101,7 +101,7 @@ class Watcher:
 
     def _export(self, checkpoint: Path) -> Path:
         """Export it in a process of its own, which takes no time from the loop's and hears nothing of a Ctrl-C."""
-        command = [sys.executable, "-m", "live.models", str(checkpoint)]
+        command = [sys.executable, str(Path(__file__)), str(checkpoint)]
         self._exporting = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
         said = self._exporting.communicate()[1].strip().splitlines()
         if self._exporting.returncode:

@@ -175,6 +175,7 @@ def test_a_newer_model_is_taken_without_a_pause_and_a_broken_one_is_not(camera, 
 
 def test_a_newer_checkpoint_is_exported_and_taken(camera, run_copy, monkeypatch):
     monkeypatch.chdir(run_copy.parent.parent)
+    (run_copy.parent.parent / "train.py").touch()  # the user's own, not to be taken for our package
     (run_copy.parent / "latest").symlink_to("copy")
     before = run_copy / "model.onnx"
     watcher = Watcher(None, "cpu", period=0.02)

@@ -107,7 +107,7 @@ class TrainPanel(widgets.VBox):
         self._say("starting")
         self._curves.value = self._mistakes.value = ""
         self._show_state(running=True)
-        command = [sys.executable, "-m", "train.finetune", *map(str, arguments)]
+        command = [sys.executable, str(Path(__file__).with_name("finetune.py")), *map(str, arguments)]
         self.run.mkdir(parents=True, exist_ok=True)
         # In a session of its own, and talking to a file: it goes on when the notebook's kernel is interrupted, or gone.
         with (self.run / LOG).open("w") as log:
