@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench arm64
 
 demo: .venv/ready
 	$(BIN)/python demo.py
@@ -16,6 +16,11 @@ lint: .venv/ready
 bench: .venv/ready
 	$(BIN)/python benchmarks/live_loop.py
 	$(BIN)/python benchmarks/capture_rate.py
+
+# The live loop on an emulated Jetson Nano's processor (Debian's qemu-user), and on one without VNNI.
+arm64: .venv/ready
+	tests/arm64_root.sh
+	$(BIN)/python -m pytest tests/test_other_processors.py
 
 # Made again whenever the requirements are newer than it. The stamp is written last: a broken install is retried.
 .venv/ready: requirements.txt pyproject.toml

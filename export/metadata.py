@@ -8,17 +8,22 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
+from export import self_check
 from export.parity import ExportError
+from export.self_check import SelfCheck
 from export.targets import TARGETS
 from train.contract import METADATA_KEY, Contract, ContractError
 
 EXPORT_KEY = "teachcam.export"
 
 
-def write_metadata(path: Path, contract: Contract, record: dict) -> None:
-    """Write the contract and the record of an export into a file."""
+def write_metadata(path: Path, contract: Contract, record: dict, check: SelfCheck | None = None) -> None:
+    """Write the contract, the record of an export, and images to check it by, into a file."""
     graph = onnx.load(str(path))
-    onnx.helper.set_model_props(graph, {METADATA_KEY: contract.to_json(), EXPORT_KEY: json.dumps(record)})
+    entries = {METADATA_KEY: contract.to_json(), EXPORT_KEY: json.dumps(record)}
+    if check is not None:
+        entries[self_check.METADATA_KEY] = check.to_json()
+    onnx.helper.set_model_props(graph, entries)
     onnx.checker.check_model(graph, full_check=True)
     onnx.save(graph, str(path))
 
@@ -73,6 +78,8 @@ def description(path: Path) -> str:
             ("exported", record["date"]),
             ("checkpoint", f"sha256 {record['checkpoint_sha256']}"),
             ("versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())),
+            ("proved on", record["processor"]),
+            ("check images", f"{self_check.NUM_IMAGES} of the dataset" if record["check_images"] else "none"),
         ]
         if record["precision"] != "fp32" and proof["accuracy"] is not None:
             lines.append(("beside fp32", f"accuracy {proof['accuracy']:.3f}, in fp32 {proof['fp32_accuracy']:.3f}"))

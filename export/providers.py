@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import sys
 from pathlib import Path
@@ -22,11 +23,20 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
+# A CPU without VNNI adds products of int8 in 16 bits, and clips what does not fit. This session option avoids that.
+EXACT_INT8 = "session.x64quantprecision"
 DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 class ModelError(UserError):
     """A model that can't be loaded or run."""
+
+
+def open_exactly(path: Path | str) -> onnxruntime.InferenceSession:
+    """Open an ONNX file on the CPU so that int8 is computed without clipping, at up to twice the time."""
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(EXACT_INT8, "1")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def open_session(path: Path, provider: str | None = None) -> tuple[onnxruntime.InferenceSession, str]:
@@ -46,18 +56,28 @@ def open_session(path: Path, provider: str | None = None) -> tuple[onnxruntime.I
     here = onnxruntime.get_available_providers()
     for name in (name for name in names if PROVIDERS[name] in here):
         session = _open(path, name)
+        if session is not None and name == "cpu" and _is_int8_for_tensorrt(session):
+            session = _open(path, name, exact_int8=True)
         if session is not None:
             return session, name
     raise ModelError(f"the provider {names[0]} does not work here: give another, or none")
 
 
-def _open(path: Path, name: str) -> onnxruntime.InferenceSession | None:
+def _is_int8_for_tensorrt(session: onnxruntime.InferenceSession) -> bool:
+    """Return whether a file has int8 weights of 8 bits, as TensorRT takes them; those of `--target desktop` have 7."""
+    record = json.loads(session.get_modelmeta().custom_metadata_map.get("teachcam.export", "{}"))
+    return record.get("precision") == "int8" and record.get("target") != "desktop"
+
+
+def _open(path: Path, name: str, exact_int8: bool = False) -> onnxruntime.InferenceSession | None:
     """Open it on one provider; None where that provider does not work on this machine."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     # Its threads go on spinning for the next run otherwise: at 30 FPS that is a whole core, taken from the grabber,
     # for 0.1 ms of 4 (SqueezeNet, two cores). More or fewer threads, the arena and memory patterns changed nothing.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if exact_int8:
+        options.add_session_config_entry(EXACT_INT8, "1")
     settings = {}
     if name == "tensorrt":  # building an engine takes minutes: it is kept beside the model
         settings = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(path.parent / "engines")}

@@ -27,12 +27,15 @@ import torch
 
 from collect import cli
 from collect.dataset import UnreadableImage, read_image, write_atomic
+from collect.processor import processor_name
 from collect.resize import shrink
 from export import repository
 from export.graph import fold_normalisation, write_onnx
 from export.metadata import description, read_metadata, write_metadata
 from export.parity import TOLERANCE, ExportError, Parity, answer, batches, compare
 from export.quantize import LEAST_FRAMES, to_half, to_int8, worst_layers
+from export.saturation import can_saturate
+from export.self_check import NUM_IMAGES, SelfCheck
 from export.targets import TARGETS, lint
 from train.backbones import Deployed
 from train.checkpoint import Checkpoint, load_checkpoint
@@ -54,6 +57,7 @@ class Request:
     batch: int = 1
     open_batch: bool = False
     allow_loss: bool = False
+    check_images: bool = True  # a few images of the dataset travel in the file, to prove it again where it runs
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, help="frames at once (1)")
     parser.add_argument("--dynamic-batch", action="store_true", help=f"any number up to --batch ({OPEN_BATCH})")
     parser.add_argument("--allow-loss", action="store_true", help="write int8 even if it loses over a point")
+    parser.add_argument(
+        "--no-check-images",
+        action="store_true",
+        help=f"leave out the {NUM_IMAGES} images of the dataset by which the model is checked where it runs",
+    )
     parser.add_argument("--format", choices=("onnx", "triton"), default="onnx")
     parser.add_argument("--describe", type=Path, metavar="FILE", help="tell what an exported file is, and stop")
     options = parser.parse_args(argv)
@@ -90,7 +99,9 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--format triton: for --target desktop")
     open_batch = options.dynamic_batch or options.format == "triton"
     batch = options.batch or (OPEN_BATCH if open_batch else 1)
-    request = Request(options.target, options.precision, batch, open_batch, options.allow_loss)
+    request = Request(
+        options.target, options.precision, batch, open_batch, options.allow_loss, not options.no_check_images
+    )
     if options.format == "triton":
         out = options.out or options.checkpoint.parent / "model_repository"
         proof = repository.export(out, batch, lambda file: export(options.checkpoint, file, options.data, request))
@@ -118,10 +129,18 @@ def export(checkpoint_file: Path, out: Path, data: Path | None = None, request: 
         if complaints := lint(onnx.load(str(file)), TARGETS[request.target]):
             more = f" (and {len(complaints) - 1} more)" if len(complaints) > 1 else ""
             raise ExportError(f"{complaints[0]}{more}; no file was written")
+        if TARGETS[request.target].operators is None and (layers := can_saturate(onnx.load(str(file)))):
+            raise ExportError(
+                f"int8 of {layers[0]} (and {len(layers) - 1} more layers) can overflow on processors without VNNI, "
+                "and would answer otherwise there; no file was written: export fp32"
+            )
         proof = judge.proof(file, kept)
         if request.precision in TOLERANCE:
             proof.parity.require(TOLERANCE[request.precision])
-        write_metadata(file, checkpoint.contract, _record(checkpoint_file, request, proof))
+        check = None
+        if request.check_images:
+            check = SelfCheck.of(file, judge.frames, checkpoint.contract, request.precision)
+        write_metadata(file, checkpoint.contract, _record(checkpoint_file, request, proof), check)
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(out, file.read_bytes())
@@ -251,6 +270,7 @@ def _record(checkpoint_file: Path, request: Request, proof: Proof) -> dict:
             "onnx": onnx.__version__,
             "onnxruntime": onnxruntime.__version__,
         },
+        "processor": processor_name(),  # on which the proof was taken, by ONNX Runtime's CPU provider
         **asdict(request),
         # Smallest, usual and largest number of frames at once: what TensorRT needs to know of an open batch.
         "profile": [1 if request.open_batch else request.batch, request.batch, request.batch],

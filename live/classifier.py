@@ -22,6 +22,8 @@ import onnxruntime
 
 from collect.cli import first_line
 from export.providers import ModelError, open_session
+from export.self_check import METADATA_KEY as CHECK_KEY
+from export.self_check import SelfCheck
 from live.smooth import Answer, Smoother, usual_smoothing, verdict
 from train.contract import METADATA_KEY, Contract, ContractError, preprocess
 
@@ -116,6 +118,25 @@ class Classifier:
         finally:
             if free:
                 os.sched_setaffinity(0, cores)  # or threads and programs that this one starts would inherit it
+
+    def self_check(self) -> float | None:
+        """Return how far it is from its answers where it was exported, to the images that travel with it; None if none.
+
+        It is the mean of the largest difference of a probability. Raises ModelError where that is too much.
+        """
+        text = self.session.get_modelmeta().custom_metadata_map.get(CHECK_KEY)
+        if text is None:
+            return None
+        check = SelfCheck.from_json(text)
+        inputs = [preprocess(image, self.contract) for image in check.images]
+        answers = np.stack([self.probabilities(model_input).copy() for model_input in inputs])
+        if not check.passes(answers):
+            raise ModelError(
+                f"{self.path} answers otherwise here than where it was exported (on {check.processor}, ONNX Runtime "
+                f"{check.onnxruntime}): probabilities differ by {check.difference(answers):.2f}; "
+                "export it on this machine, or in fp32"
+            )
+        return check.difference(answers)
 
     def classify(self, image: np.ndarray) -> Answer:
         """Answer for one image, uint8 [H, W, 3] BGR. Raises ModelError where the model fails."""

@@ -19,9 +19,12 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple
+from typing import TYPE_CHECKING, Callable, Iterator, NamedTuple
 
 from collect import cli
+
+if TYPE_CHECKING:
+    from live.classifier import Classifier
 
 RUNS = 50  # of the model, to time it
 HOT = 85.0  # degrees Celsius: a Jetson slows down from about here
@@ -155,19 +158,26 @@ def model(options: argparse.Namespace) -> Iterator[Finding]:
             times.append(time.perf_counter() - started)
         yield Finding("ok", f"{name}: {1000 * np.median(times):.2f} ms from a 480x640 frame to its label")
         classifier = classifier or candidate
+        yield from _self_check(candidate, options.model)
     if classifier is None:
         yield Finding("fault", reasons[-1] if reasons else "no execution provider", "python export/to_onnx.py")
         return
     trained = classifier.contract.trained_on
     yield Finding("ok", f"{options.model}: {', '.join(classifier.contract.labels)}; {trained.get('backbone', '?')}")
-    record = json.loads(classifier.session.get_modelmeta().custom_metadata_map.get("teachcam.export", "{}"))
-    made_with = record.get("versions", {}).get("onnxruntime")
-    if made_with and made_with != onnxruntime.__version__:
-        yield Finding(
-            "note",
-            f"the model was proved on ONNX Runtime {made_with}, here is {onnxruntime.__version__}",
-            "python export/to_onnx.py here, or compare a few answers",
-        )
+
+
+def _self_check(classifier: Classifier, model: Path) -> Iterator[Finding]:
+    """Ask the model about the images that travel with it."""
+    try:
+        difference = classifier.self_check()
+    except cli.UserError as error:
+        yield Finding("fault", f"{classifier.provider}: {error}", "python export/to_onnx.py, on this machine")
+        return
+    if difference is None:
+        mend = "python export/to_onnx.py without --no-check-images"
+        yield Finding("note", f"{model} was proved elsewhere, and carries no images to prove it here", mend)
+    else:
+        yield Finding("ok", f"{classifier.provider}: answers as where it was exported (difference {difference:.4f})")
 
 
 def _gpu_mend(name: str) -> str:

@@ -93,7 +93,9 @@ class Watcher:
                 if path.suffix == ".pt":
                     path = self._export(path)
                 self._seen = self._stamp()
-                self._newer = Classifier(path, self._provider)
+                newer = Classifier(path, self._provider)
+                newer.self_check()
+                self._newer = newer
                 print(f"took the new model: {', '.join(self._newer.contract.labels)}", file=sys.stderr, flush=True)
             except Exception as error:  # whatever it was, the next model may be a good one
                 if not self._closed.is_set():

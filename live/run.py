@@ -19,7 +19,7 @@ from pathlib import Path
 
 from collect import cli
 from collect.camera import Camera
-from export.providers import PROVIDERS
+from export.providers import PROVIDERS, ModelError
 from live.actions import COOL_DOWN, Actions
 from live.classifier import Classifier
 from live.loop import loop
@@ -39,6 +39,10 @@ def main(argv: list[str] | None = None) -> int:
     classifier = Classifier(model, options.provider)
     labels = classifier.contract.labels
     print(f"{classifier.path}: {', '.join(labels)}; {classifier.provider}", file=sys.stderr)
+    try:
+        classifier.self_check()
+    except ModelError as error:  # the user may want to see it all the same
+        print(f"warning: {error}", file=sys.stderr)
     with ExitStack() as stack:
         sinks = [Actions(options.on, labels, options.cool_down, options.shell)] if options.on else []
         camera = stack.enter_context(Camera(options.camera))

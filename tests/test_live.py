@@ -357,7 +357,7 @@ def test_a_real_recording_is_answered_right(tmp_path, monkeypatch, capsys):
     from train import finetune
 
     monkeypatch.chdir(tmp_path)
-    finetune.main(["--data", str(REAL_DATA / "thumbs"), "--out", "runs/thumbs", "--budget", "9000"])
+    finetune.main(["--data", str(REAL_DATA / "thumbs"), "--out", "runs/thumbs", "--strategy", "head"])
     capsys.readouterr()
     run.main(["--camera", str(REAL_DATA / "clips/thumbs.mp4"), "--headless", "--json", "--smoothing", "0"])
     answers = [json.loads(line)["label"] for line in capsys.readouterr().out.splitlines()]

@@ -128,7 +128,7 @@ def test_a_recording_in_mkv_survives_what_gives_no_time_to_end_it(model, tmp_pat
     finally:
         process.kill()
         process.wait()
-    assert frames_in(path) >= 30
+    assert frames_in(path) >= 10  # of noisy pictures, a megabyte is a few dozen
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])

@@ -14,6 +14,7 @@ import torch
 import torchvision
 
 from collect.dataset import Item, write_atomic
+from collect.processor import processor_name
 from train import claims
 from train.backbones import Deployed
 from train.calibrate import expected_calibration_error
@@ -42,6 +43,7 @@ def write_results(options: Options, evidence: Evidence, runtime: Runtime) -> lis
             "torch": str(torch.__version__),
             "torchvision": str(torchvision.__version__),
         },
+        "processor": processor_name() if runtime.device.type == "cpu" else torch.cuda.get_device_name(runtime.device),
     }
     contract = replace(outcome.contract, trained_on=trained_on)
     network = outcome.network.cpu().eval()
