@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from collect.synthetic import LABELS, SECONDS_PER_LABEL, label_at
+from teachcam.collect.synthetic import LABELS, SECONDS_PER_LABEL, label_at
 
 ROOMS = range(1, 25)  # seeds: a room, a light and a person each
 UNSEEN_ROOMS = range(101, 105)

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from collect.camera import Camera
-from collect.dataset import read_image, read_items
-from collect.synthetic import number_in
+from teachcam.collect.camera import Camera
+from teachcam.collect.dataset import read_items
+from teachcam.collect.synthetic import number_in
+from teachcam.images import read_image
 
 RATE = 30.0
 

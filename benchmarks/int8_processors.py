@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
-from collect.dataset import read_image, read_items
-from collect.processor import processor_name
-from export import quantize, to_onnx
-from export.to_onnx import Request, export
-from train import finetune
-from train.checkpoint import load_checkpoint
-from train.contract import preprocess
+from teachcam.collect.dataset import read_items
+from teachcam.export import quantize, to_onnx
+from teachcam.export.to_onnx import Request, export
+from teachcam.images import read_image
+from teachcam.preprocessing import preprocess
+from teachcam.processor import processor_name
+from teachcam.train import finetune
+from teachcam.train.model.checkpoint import load_checkpoint
 
 ASK = """
 import sys, time, numpy as np, onnxruntime

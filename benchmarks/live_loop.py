@@ -22,14 +22,16 @@ import onnxruntime
 import torch
 import torchvision
 
-from collect.synthetic import render
-from export.graph import fold_normalisation, write_onnx
-from export.metadata import write_metadata
-from export.quantize import to_int8
-from export.targets import TARGETS
-from live.classifier import Classifier
-from train.backbones import INPUT_SIZE, Deployed, Network, build_network
-from train.contract import Contract, preprocess
+from teachcam.collect.synthetic import render
+from teachcam.contract import Contract
+from teachcam.export.graph import fold_normalisation, write_onnx
+from teachcam.export.metadata import write_metadata
+from teachcam.export.quantize import to_int8
+from teachcam.export.targets import TARGETS
+from teachcam.live.classifier import Classifier
+from teachcam.preprocessing import preprocess
+from teachcam.train.model.backbones import INPUT_SIZE, Network, build_network
+from teachcam.train.model.inference import Deployed
 
 BLOCKS, FRAMES = 10, 15
 LABELS = ("none", "thumbs_down", "thumbs_up")

@@ -22,18 +22,21 @@ from pathlib import Path
 
 import numpy as np
 
-from collect.camera import Camera
-from collect.synthetic import render
-from export.graph import write_onnx
-from export.metadata import write_metadata
-from export.targets import TARGETS
-from live import sinks as live_sinks
-from live.classifier import Classifier
-from live.loop import loop
-from live.sinks import JsonLines, Result, Video
-from live.web import Web
-from train.backbones import INPUT_SIZE, Deployed, build_network
-from train.contract import Contract
+from teachcam.collect.camera import Camera
+from teachcam.collect.synthetic import render
+from teachcam.contract import Contract
+from teachcam.export.graph import write_onnx
+from teachcam.export.metadata import write_metadata
+from teachcam.export.targets import TARGETS
+from teachcam.live.classifier import Classifier
+from teachcam.live.loop import loop
+from teachcam.live.sinks import video
+from teachcam.live.sinks.base import Result
+from teachcam.live.sinks.text import JsonLines
+from teachcam.live.sinks.video import Video
+from teachcam.live.web.server import Web
+from teachcam.train.model.backbones import INPUT_SIZE, build_network
+from teachcam.train.model.inference import Deployed
 
 PAIRS, FRAMES, FPS = 9, 150, 30
 SKIPPED = 20  # frames at the start of a block: what was attached before is still on its way out
@@ -108,9 +111,9 @@ def page(folder: Path, camera: Camera) -> Iterator[Web]:
 @contextlib.contextmanager
 def full_disk(folder: Path, camera: Camera) -> Iterator[Video]:
     """Record to a disk on which less is free than has to be."""
-    kept, live_sinks.KEPT_FREE = live_sinks.KEPT_FREE, 1 << 60
+    kept, video.KEPT_FREE = video.KEPT_FREE, 1 << 60
     yield Video(folder / f"{time.monotonic_ns()}.mp4", FPS, live=True)
-    live_sinks.KEPT_FREE = kept
+    video.KEPT_FREE = kept
 
 
 @contextlib.contextmanager

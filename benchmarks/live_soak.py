@@ -17,18 +17,20 @@ from pathlib import Path
 
 import numpy as np
 
-from collect.camera import Camera
-from collect.dataset import write_atomic
-from collect.synthetic import render
-from export.graph import write_onnx
-from export.metadata import write_metadata
-from export.targets import TARGETS
-from live.classifier import Classifier
-from live.loop import loop
-from live.models import Watcher
-from live.sinks import JsonLines, Result
-from train.backbones import Deployed, build_network
-from train.contract import Contract
+from teachcam.collect.camera import Camera
+from teachcam.collect.synthetic import render
+from teachcam.contract import Contract
+from teachcam.export.graph import write_onnx
+from teachcam.export.metadata import write_metadata
+from teachcam.export.targets import TARGETS
+from teachcam.files import write_atomic
+from teachcam.live.classifier import Classifier
+from teachcam.live.loop import loop
+from teachcam.live.model_watcher import Watcher
+from teachcam.live.sinks.base import Result
+from teachcam.live.sinks.text import JsonLines
+from teachcam.train.model.backbones import build_network
+from teachcam.train.model.inference import Deployed
 
 TIMES = 50
 SIZE = (64, 64)

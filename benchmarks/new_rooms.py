@@ -23,13 +23,15 @@ import numpy as np
 import torch
 from torchvision.transforms import v2
 
-from train.backbones import INPUT_SIZE, Deployed, Network, build_network
-from train.calibrate import expected_calibration_error
-from train.contract import Contract, preprocess
-from train.evaluate import predict
-from train.examples import Dataset, Examples
-from train.split import split_by_session
-from train.strategies import BUDGET, STRATEGIES, Learner
+from teachcam.contract import Contract
+from teachcam.preprocessing import preprocess
+from teachcam.train.calibration import expected_calibration_error
+from teachcam.train.config import BUDGET, STRATEGIES
+from teachcam.train.data.dataset import Dataset, Examples
+from teachcam.train.data.split import split_by_session
+from teachcam.train.engine.strategies import Learner
+from teachcam.train.model.backbones import INPUT_SIZE, Network, build_network
+from teachcam.train.model.inference import Deployed, predict
 
 FOLDS = 3
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -17,9 +17,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from collect.camera import Camera
-from live.classifier import Classifier
-from live.smooth import Smoother
+from teachcam.collect.camera import Camera
+from teachcam.live.classifier import Classifier
+from teachcam.live.prediction import Smoother
 
 SETTINGS = ((0, 0), (0.05, 0), (0.1, 0), (0.15, 0), (0.2, 0), (0.3, 0), (0, 0.1), (0.1, 0.1))  # smoothing, min hold
 

@@ -23,15 +23,15 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from collect.synthetic import LABELS, render
-from train.augment import Augmentation
-from train.backbones import INPUT_SIZE, build_network
-from train.contract import Contract
-from train.examples import Dataset, Examples
-from train.fit import _Model, fit
-from train.foreground import Foregrounds
-from train.runtime import Runtime
-from train.settings import Settings
+from teachcam.collect.synthetic import LABELS, render
+from teachcam.contract import Contract
+from teachcam.train.augment.cpu import Augmentation
+from teachcam.train.augment.foreground import Foregrounds
+from teachcam.train.config import Settings
+from teachcam.train.data.dataset import Dataset, Examples
+from teachcam.train.engine.context import Runtime
+from teachcam.train.engine.trainer import _Model, fit
+from teachcam.train.model.backbones import INPUT_SIZE, build_network
 
 EPOCHS = 3  # timed, after one to warm up
 

@@ -18,15 +18,12 @@ import cv2
 import numpy as np
 import traitlets
 
-from collect.sources import AS_IT_IS, CameraError, Source, Wanted, is_live, open_source
+from teachcam.collect.sources import AS_IT_IS, Source, Wanted, is_live, open_source
+from teachcam.errors import CameraError, CameraTimeout
 
 __all__ = ["Camera", "CameraError", "CameraTimeout", "Frame", "Wanted"]
 
 FLIPS = {"horizontal": 1, "vertical": 0, "180": -1}  # cv2.flip's codes
-
-
-class CameraTimeout(CameraError):
-    """No new frame within the time that was given."""
 
 
 class Frame(NamedTuple):

@@ -19,14 +19,15 @@ import sys
 import time
 from pathlib import Path
 
-from collect import cli
-from collect.camera import FLIPS, Camera, CameraTimeout, Wanted
-from collect.dataset import check_label
-from collect.probe import list_cameras
-from collect.recorder import Recorder
-from collect.review import review
-from collect.viewfinder import Viewfinder
-from collect.window import Window
+from teachcam import cli
+from teachcam.collect.camera import FLIPS, Camera, Wanted
+from teachcam.collect.dataset import check_label
+from teachcam.collect.probe import list_cameras
+from teachcam.collect.recorder import Recorder
+from teachcam.collect.ui.review import review
+from teachcam.collect.ui.viewfinder import Viewfinder
+from teachcam.collect.ui.window import Window
+from teachcam.errors import CameraTimeout
 
 HEADLESS_COUNT = 40  # frames of each label from a camera, unless --count or --duration says otherwise
 

@@ -18,9 +18,11 @@ from pathlib import Path
 
 import cv2
 
-from collect import cli
-from collect.dataset import REJECTED, DatasetError, Item, read_items, reject, write_atomic
-from collect.health import Health, examine, thumbnail
+from teachcam import cli
+from teachcam.collect.dataset import REJECTED, Item, read_items, reject
+from teachcam.collect.inspection import Health, examine, thumbnail
+from teachcam.errors import DatasetError
+from teachcam.files import write_atomic
 
 FIXED = ("same picture", "unreadable", "near-duplicate")  # what --fix moves away
 ADVICE_SHOWN = 6

@@ -12,34 +12,24 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import re
 import secrets
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import BinaryIO, Iterator
 
 import cv2
 import numpy as np
 
-from collect.cli import UserError
+from teachcam.errors import DatasetError
+from teachcam.files import write_atomic
+from teachcam.images import is_image
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 JPEG_QUALITY = 95
 GUESSED = "("  # what the name of a guessed session begins with: no file's own can
 PAUSE = 300  # seconds
 REJECTED = ".rejected"  # where frames go that are not wanted: nothing is ever deleted
-
-
-class DatasetError(UserError):
-    """A dataset that can't be read or written as asked."""
-
-
-class UnreadableImage(Exception):
-    """A file that is not a whole picture; its text names the file and says why."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +82,6 @@ def items_of(label: str, files: list[Path]) -> list[Item]:
     return [Item(path, label, guessed.get(path) or _session_in_name(path)) for path in files]
 
 
-def is_image(path: Path) -> bool:
-    """Say whether a path's name is a picture's, and not one half written."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
 def guessed_sessions(items: list[Item]) -> str:
     """Say in one line which sessions were guessed, or '' if all are in the files' names."""
     guessed = Counter(item.label for item in items if item.session.startswith(GUESSED))
@@ -129,44 +114,6 @@ def _sessions_by_time(label: str, files: list[Path]) -> dict[Path, str]:
         before = time
         sessions[path] = f"{GUESSED}{label} {number})"
     return sessions
-
-
-def read_image(path: Path | str) -> np.ndarray:
-    """Read a picture as uint8 [H, W, 3], BGR, turned upright. Raises UnreadableImage, a truncated one included."""
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise UnreadableImage(f"{path}: {error.strerror}") from None
-    if not content:
-        raise UnreadableImage(f"{path}: empty file")
-    # Some OpenCV versions fill the missing part of a truncated file with grey and say nothing.
-    if content.startswith(b"\xff\xd8") and not _is_whole_jpeg(content):
-        raise UnreadableImage(f"{path}: truncated JPEG")
-    if content.startswith(b"\x89PNG") and b"IEND" not in content[-4096:]:
-        raise UnreadableImage(f"{path}: truncated PNG")
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:  # a header that promises more pixels than OpenCV allows
-        image = None
-    if image is None:
-        raise UnreadableImage(f"{path}: not a picture that can be read")
-    return image
-
-
-def _is_whole_jpeg(content: bytes) -> bool:
-    """Walk a JPEG's segments to its end marker; what some cameras add behind it, or before it, is not looked at."""
-    position = 2
-    while True:
-        position = content.find(b"\xff", position)
-        if position < 0 or position + 1 >= len(content):
-            return False
-        marker = content[position + 1]
-        if marker == 0xD9:
-            return True
-        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD7:  # stuffing and restarts within the picture's data
-            position += 1 if marker == 0xFF else 2
-        else:
-            position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
 
 
 def fingerprint(items: list[Item]) -> str:
@@ -216,27 +163,6 @@ def reject(data: Path, path: Path) -> Path:
     target = data / REJECTED / path.parent.name / path.name
     target.parent.mkdir(parents=True, exist_ok=True)
     return path.replace(target)
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, even if the power fails: beside it, fsync, rename."""
-    with open_atomic(path) as file:
-        file.write(content)
-
-
-@contextmanager
-def open_atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write as `write_atomic` does: it is there, whole, when the block ends without an error."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(3)}.tmp")
-    try:
-        with beside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
 
 
 def _full(error: OSError) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Iterator, NamedTuple
 
-from collect.camera import Camera, CameraError
-from collect.sources import has_gstreamer
+from teachcam.collect.camera import Camera, CameraError
+from teachcam.collect.sources import has_gstreamer
 
 
 class Found(NamedTuple):

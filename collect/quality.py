@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from collect.resize import resize
+from teachcam.preprocessing import resize
 
 BLURRED = 0.4  # of the sharpness usual in its session: scenes and cameras differ too much for one figure
 DARK, BRIGHT = 70, 200  # grey levels: too dark if nine tenths of the picture are under, too bright if over

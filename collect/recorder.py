@@ -12,8 +12,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from collect.camera import Camera, Frame
-from collect.dataset import Session, append_line, check_label, reject
+from teachcam.collect.camera import Camera, Frame
+from teachcam.collect.dataset import Session, append_line, check_label, reject
 
 QUEUE_FRAMES = 60  # 2 s at 30 FPS; 166 MB of 720p at the most
 

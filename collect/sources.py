@@ -14,15 +14,11 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 
-from collect.cli import UserError
-from collect.dataset import IMAGE_SUFFIXES, UnreadableImage, is_image, read_image
-from collect.synthetic import Synthetic
+from teachcam.collect.synthetic import Synthetic
+from teachcam.errors import CameraError, UnreadableImage
+from teachcam.images import IMAGE_SUFFIXES, is_image, read_image
 
 URLS = ("http://", "https://", "rtsp://")
-
-
-class CameraError(UserError):
-    """No such camera, or one that stopped sending."""
 
 
 class Wanted(NamedTuple):

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 import cv2
 import numpy as np
 
-from collect.cli import UserError
+from teachcam.errors import UserError
 
 LABELS = ("none", "palm", "thumbs_down", "thumbs_up")
 SECONDS_PER_LABEL = 1.5  # how long each label is shown when none is asked for

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from collect import cli
-from export.metadata import read_metadata
-from export.parity import ExportError
-from export.providers import PROVIDERS, ModelError, open_session
-from export.to_onnx import Proof, Request, export
-from train.contract import preprocess
+from teachcam import cli
+from teachcam.errors import ExportError, ModelError
+from teachcam.export.metadata import read_metadata
+from teachcam.export.to_onnx import Proof, Request, export
+from teachcam.onnx_session import PROVIDERS, open_session
+from teachcam.preprocessing import preprocess
 
 PRECISIONS = ("fp32", "fp16", "int8")
 ROUNDS = 5

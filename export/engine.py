@@ -22,11 +22,15 @@ from pathlib import Path
 
 import numpy as np
 
-from collect import cli
-from collect.dataset import read_image, read_items, write_atomic
-from export.metadata import read_metadata
-from export.parity import TOLERANCE, ExportError, answer, batches, compare
-from train.contract import Contract
+from teachcam import cli
+from teachcam.collect.dataset import read_items
+from teachcam.contract import Contract
+from teachcam.errors import ExportError
+from teachcam.export.metadata import read_metadata
+from teachcam.export.verify import TOLERANCE, compare
+from teachcam.files import write_atomic
+from teachcam.images import read_image
+from teachcam.onnx_session import answer, batches
 
 JETPACK_TRTEXEC = "/usr/src/tensorrt/bin/trtexec"  # where JetPack puts it, outside of PATH
 FRAMES = 50

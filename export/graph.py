@@ -14,8 +14,8 @@ import onnx
 import torch
 from torch import nn
 
-from export.targets import Target
-from train.backbones import Deployed
+from teachcam.export.targets import Target
+from teachcam.train.model.inference import Deployed
 
 
 def write_onnx(path: Path, model: Deployed, size: tuple[int, int], target: Target, batch: int | None = 1) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
-from export import self_check
-from export.parity import ExportError
-from export.self_check import SelfCheck
-from export.targets import TARGETS
-from train.contract import METADATA_KEY, Contract, ContractError
+from teachcam import self_check
+from teachcam.contract import METADATA_KEY, Contract
+from teachcam.errors import ContractError, ExportError
+from teachcam.export.targets import TARGETS
+from teachcam.self_check import SelfCheck
 
 EXPORT_KEY = "teachcam.export"
 

@@ -17,8 +17,8 @@ from onnxruntime.quantization import qdq_loss_debug
 from onnxruntime.quantization.onnx_model import ONNXModel
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from export.parity import ExportError
-from export.targets import Target
+from teachcam.errors import ExportError
+from teachcam.export.targets import Target
 
 LEAST_FRAMES = 20  # fewer say too little of how large the numbers get
 LAYERS = ("Conv", "Gemm", "MatMul")

@@ -25,22 +25,24 @@ import onnx
 import onnxruntime
 import torch
 
-from collect import cli
-from collect.dataset import UnreadableImage, read_image, write_atomic
-from collect.processor import processor_name
-from collect.resize import shrink
-from export import repository
-from export.graph import fold_normalisation, write_onnx
-from export.metadata import description, read_metadata, write_metadata
-from export.parity import TOLERANCE, ExportError, Parity, answer, batches, compare
-from export.quantize import LEAST_FRAMES, to_half, to_int8, worst_layers
-from export.saturation import can_saturate
-from export.self_check import NUM_IMAGES, SelfCheck
-from export.targets import TARGETS, lint
-from train.backbones import Deployed
-from train.checkpoint import Checkpoint, load_checkpoint
-from train.contract import Contract
-from train.evaluate import predict
+from teachcam import cli
+from teachcam.contract import Contract
+from teachcam.errors import ExportError, UnreadableImage
+from teachcam.export import triton as repository
+from teachcam.export.graph import fold_normalisation, write_onnx
+from teachcam.export.metadata import description, read_metadata, write_metadata
+from teachcam.export.quantize import LEAST_FRAMES, to_half, to_int8, worst_layers
+from teachcam.export.saturation import can_saturate
+from teachcam.export.targets import TARGETS, lint
+from teachcam.export.verify import TOLERANCE, Parity, compare
+from teachcam.files import write_atomic
+from teachcam.images import read_image
+from teachcam.onnx_session import answer, batches
+from teachcam.preprocessing import shrink
+from teachcam.processor import processor_name
+from teachcam.self_check import NUM_IMAGES, SelfCheck
+from teachcam.train.model.checkpoint import Checkpoint, load_checkpoint
+from teachcam.train.model.inference import Deployed, predict
 
 FRAMES = 200  # at most, to prove a file on and as many to learn int8's ranges from
 OPEN_BATCH = 8  # frames at once that an engine is made for, where the batch is left open

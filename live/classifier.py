@@ -20,15 +20,17 @@ from typing import TYPE_CHECKING, Iterator
 import numpy as np
 import onnxruntime
 
-from collect.cli import first_line
-from export.providers import ModelError, open_session
-from export.self_check import METADATA_KEY as CHECK_KEY
-from export.self_check import SelfCheck
-from live.smooth import Answer, Smoother, usual_smoothing, verdict
-from train.contract import METADATA_KEY, Contract, ContractError, preprocess
+from teachcam.cli import first_line
+from teachcam.contract import METADATA_KEY, Contract
+from teachcam.errors import ContractError, ModelError
+from teachcam.live.prediction import Answer, Smoother, usual_smoothing, verdict
+from teachcam.onnx_session import open_session
+from teachcam.preprocessing import preprocess
+from teachcam.self_check import METADATA_KEY as CHECK_KEY
+from teachcam.self_check import SelfCheck
 
 if TYPE_CHECKING:
-    from collect.camera import Camera
+    from teachcam.collect.camera import Camera
 
 
 class Classifier:

@@ -21,10 +21,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator, NamedTuple
 
-from collect import cli
+from teachcam import cli
 
 if TYPE_CHECKING:
-    from live.classifier import Classifier
+    from teachcam.live.classifier import Classifier
 
 RUNS = 50  # of the model, to time it
 HOT = 85.0  # degrees Celsius: a Jetson slows down from about here
@@ -133,8 +133,9 @@ def model(options: argparse.Namespace) -> Iterator[Finding]:
     import numpy as np
     import onnxruntime
 
-    from export.providers import PROVIDERS, ModelError
-    from live.classifier import Classifier
+    from teachcam.errors import ModelError
+    from teachcam.live.classifier import Classifier
+    from teachcam.onnx_session import PROVIDERS
 
     compiled = [name for name, known in PROVIDERS.items() if known in onnxruntime.get_available_providers()]
     if not options.model.exists():
@@ -187,8 +188,8 @@ def _gpu_mend(name: str) -> str:
 
 def cameras(options: argparse.Namespace) -> Iterator[Finding]:
     """Cameras that answer."""
-    from collect.camera import Camera
-    from collect.probe import cameras as probe
+    from teachcam.collect.camera import Camera
+    from teachcam.collect.probe import cameras as probe
 
     if options.camera:
         with Camera(options.camera) as camera:

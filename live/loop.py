@@ -6,14 +6,14 @@ import sys
 import threading
 import time
 
-from collect.camera import Camera, CameraTimeout
-from collect.cli import UserError, first_line
-from export.providers import ModelError
-from live.classifier import Classifier
-from live.latency import Latency
-from live.models import Watcher
-from live.sinks import Result
-from live.smooth import Smoother, usual_smoothing
+from teachcam.cli import first_line
+from teachcam.collect.camera import Camera
+from teachcam.errors import CameraTimeout, ModelError, UserError
+from teachcam.live.classifier import Classifier
+from teachcam.live.latency import Latency
+from teachcam.live.model_watcher import Watcher
+from teachcam.live.prediction import Smoother, usual_smoothing
+from teachcam.live.sinks.base import Result
 
 
 def loop(

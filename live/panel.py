@@ -1,8 +1,8 @@
 """The live loop in a notebook: picture, answer, a bar for each label, and buttons that say what it is in truth.
 
-    from collect.camera import Camera
-    from live.classifier import Classifier
-    from live.panel import LivePanel
+    from teachcam.collect.camera import Camera
+    from teachcam.live.classifier import Classifier
+    from teachcam.live.panel import LivePanel
     LivePanel(Camera(0), Classifier("runs/latest/model.onnx"))
 
 It runs the same loop as `python live/run.py`.
@@ -18,14 +18,14 @@ from pathlib import Path
 import cv2
 import ipywidgets as widgets
 
-from collect.camera import Camera
-from collect.cli import UserError
-from collect.resize import resize
-from live.classifier import Classifier
-from live.loop import loop
-from live.models import Watcher
-from live.sinks import Result
-from live.teach import Teacher
+from teachcam.collect.camera import Camera
+from teachcam.errors import UserError
+from teachcam.live.classifier import Classifier
+from teachcam.live.feedback import Teacher
+from teachcam.live.loop import loop
+from teachcam.live.model_watcher import Watcher
+from teachcam.live.sinks.base import Result
+from teachcam.preprocessing import resize
 
 SHOWN_FPS = 10.0  # what a browser is sent; the loop goes at its own rate
 WIDTH = 480  # pixels

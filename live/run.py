@@ -17,18 +17,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from collect import cli
-from collect.camera import Camera
-from export.providers import PROVIDERS, ModelError
-from live.actions import COOL_DOWN, Actions
-from live.classifier import Classifier
-from live.loop import loop
-from live.models import Watcher, find_model
-from live.screen import Screen
-from live.sinks import Changes, JsonLines, Video
-from live.smooth import SMOOTHING
-from live.teach import Teacher
-from live.uncertain import Uncertain
+from teachcam import cli
+from teachcam.collect.camera import Camera
+from teachcam.errors import ModelError
+from teachcam.live.classifier import Classifier
+from teachcam.live.feedback import Teacher
+from teachcam.live.loop import loop
+from teachcam.live.model_watcher import Watcher, find_model
+from teachcam.live.prediction import SMOOTHING
+from teachcam.live.sinks.actions import COOL_DOWN, Actions
+from teachcam.live.sinks.text import Changes, JsonLines
+from teachcam.live.sinks.uncertain import Uncertain
+from teachcam.live.sinks.video import Video
+from teachcam.live.sinks.window import Screen
+from teachcam.onnx_session import PROVIDERS
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         screen = None if options.headless else Screen(camera, teach)
         sinks.append(JsonLines(camera.live) if options.json else Changes(camera.live))
         if options.http:
-            from live.web import Web
+            from teachcam.live.web.server import Web
 
             sinks.append(Web(*options.http, list(labels), camera, teach))
             print(f"the page: {sinks[-1].url}", file=sys.stderr)
@@ -111,7 +113,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def _address(text: str) -> tuple[str, int]:
     try:
-        from live.access import address_and_port  # only now: a web server takes as long to import as all of the rest
+        from teachcam.live.web.auth import (
+            address_and_port,  # only now: a web server takes as long to import as all of the rest
+        )
     except ImportError:
         raise cli.UserError("--http needs two more packages: pip install starlette uvicorn") from None
     return address_and_port(text)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from collect import cli
-from collect.dataset import Session
-from collect.synthetic import render
+from teachcam import cli
+from teachcam.collect.dataset import Session
+from teachcam.collect.synthetic import render
 
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ("palm", "thumbs_down", "thumbs_up")
@@ -40,7 +40,7 @@ def call(*command: object, cwd: Path, **options) -> subprocess.CompletedProcess:
 
 def call_here(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess:
     """Do what `call` does in this process, which has torch already: its import is most of a command's time."""
-    main = importlib.import_module(script[:-3].replace("/", ".")).main
+    main = importlib.import_module("teachcam." + script[:-3].replace("/", ".")).main
     stdout, stderr, before, handler = io.StringIO(), io.StringIO(), Path.cwd(), signal.getsignal(signal.SIGTERM)
     os.chdir(cwd)
     try:
@@ -80,6 +80,16 @@ def record(data: Path, seeds, labels=LABELS, frames: int = 4) -> Path:
 
 
 @pytest.fixture(scope="session")
+def package_path(tmp_path_factory) -> str:
+    """A folder for PYTHONPATH that holds `teachcam`, for Pythons that it is not installed in."""
+    folder = tmp_path_factory.mktemp("package")
+    (folder / "teachcam").mkdir()
+    for path in (*(ROOT / "teachcam").iterdir(), *(ROOT / name for name in ("collect", "train", "export", "live"))):
+        (folder / "teachcam" / path.name).symlink_to(path)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def dataset(tmp_path_factory) -> Path:
     """Five sessions of each of three labels, four frames each. Not to be changed: copy it."""
     return record(tmp_path_factory.mktemp("dataset") / "data", range(5))
@@ -88,8 +98,8 @@ def dataset(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def trained(dataset, tmp_path_factory) -> Path:
     """A finished run: checkpoint.pt, metrics.json, report.html and model.onnx. Not to be changed: copy it."""
-    from export import to_onnx
-    from train import finetune
+    from teachcam.export import to_onnx
+    from teachcam.train import finetune
 
     home = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:

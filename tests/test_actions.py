@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 from conftest import assert_one_line_error, call
 
-from collect.cli import UserError
-from live.actions import Actions
-from live.smooth import verdict
+from teachcam.errors import UserError
+from teachcam.live.prediction import verdict
+from teachcam.live.sinks.actions import Actions
 
 
 def see(actions: Actions, labels: list[str], seconds: float = 0.1) -> None:

@@ -8,11 +8,12 @@ import torch
 from conftest import LABELS
 from test_train import learner_on, scene
 
-from train.augment import Augmentation
-from train.augment_device import DeviceAugmentation
-from train.contract import Contract, preprocess
-from train.draws import Plan
-from train.foreground import Foregrounds, cut_out
+from teachcam.contract import Contract
+from teachcam.preprocessing import preprocess
+from teachcam.train.augment.cpu import Augmentation
+from teachcam.train.augment.foreground import Foregrounds, cut_out
+from teachcam.train.augment.gpu import DeviceAugmentation
+from teachcam.train.augment.params import Plan
 
 SIZE = (96, 96)
 

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from conftest import wait_until
 
-from collect import synthetic
-from collect.camera import Camera, CameraError, CameraTimeout, Wanted
-from collect.cli import UserError
-from collect.dataset import read_image, read_items
-from collect.recorder import Recorder
-from collect.sources import csi_pipeline, has_gstreamer
+from teachcam.collect import synthetic
+from teachcam.collect.camera import Camera, CameraError, Wanted
+from teachcam.collect.dataset import read_items
+from teachcam.collect.recorder import Recorder
+from teachcam.collect.sources import csi_pipeline, has_gstreamer
+from teachcam.errors import CameraTimeout, UserError
+from teachcam.images import read_image
 
 
 def numbered(number: int) -> np.ndarray:

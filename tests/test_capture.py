@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from conftest import ROOT, assert_one_line_error, call
 
-from collect import capture, dataset
+from teachcam.collect import capture, dataset
+from teachcam.images import read_image
 
 
 def test_records_a_session(tmp_path):
@@ -27,7 +28,7 @@ def test_records_a_session(tmp_path):
     items = dataset.read_items(tmp_path / "data")
     assert len(items) == 6
     assert len({item.session for item in items}) == 1
-    assert dataset.read_image(items[0].path).shape == (480, 640, 3)
+    assert read_image(items[0].path).shape == (480, 640, 3)
     line = json.loads((tmp_path / "data/sessions.jsonl").read_text())
     assert (line["camera"], line["fps"]) == ("synthetic:palm?seed=1", 15)
 
@@ -39,7 +40,7 @@ def test_takes_frames_from_a_video_by_its_own_clock(tmp_path, monkeypatch):
         writer.write(np.full((48, 64, 3), 4 * number, np.uint8))
     writer.release()
     capture.main(["--label", "x", "--camera", "clip.avi", "--fps", "5", "--headless"])
-    brightness = [dataset.read_image(item.path).mean() / 4 for item in dataset.read_items("data")]
+    brightness = [read_image(item.path).mean() / 4 for item in dataset.read_items("data")]
     assert [round(value) for value in brightness] == list(range(0, 60, 6))
 
 
@@ -115,7 +116,7 @@ def test_interrupting_keeps_what_was_recorded(tmp_path):
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == 130, stderr
     for item in dataset.read_items(tmp_path / "data"):
-        dataset.read_image(item.path)
+        read_image(item.path)
 
 
 @pytest.mark.skipif(not (shutil.which("Xvfb") and shutil.which("xdotool")), reason="needs Xvfb and xdotool")

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from conftest import REAL_DATA, assert_one_line_error, call, record
 
-from collect import check
-from collect.dataset import Session, UnreadableImage, read_image, read_items
-from collect.health import examine
-from collect.synthetic import render
+from teachcam.collect import check
+from teachcam.collect.dataset import Session, read_items
+from teachcam.collect.inspection import examine
+from teachcam.collect.synthetic import render
+from teachcam.errors import UnreadableImage
+from teachcam.images import read_image
 
 
 @pytest.fixture

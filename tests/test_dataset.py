@@ -10,7 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from collect import dataset as ds
+from teachcam.collect import dataset as ds
+from teachcam.errors import UnreadableImage
+from teachcam.images import read_image
 
 
 @pytest.mark.parametrize("label", ["thumbs_up", "0", "door open", "Größe", "拇指", "v1.2", "c++", "R&D", "it's (off)"])
@@ -42,7 +44,7 @@ def test_a_session_is_files_and_one_line(tmp_path):
     (line,) = (tmp_path / "sessions.jsonl").read_text().splitlines()
     known = {"session": session.id, "label": "up", "width": 80, "height": 60, "camera": "0", "note": "kitchen"}
     assert json.loads(line) == known
-    assert np.abs(ds.read_image(items[0].path).astype(int) - picture(0)).mean() < 3
+    assert np.abs(read_image(items[0].path).astype(int) - picture(0)).mean() < 3
 
 
 def test_an_empty_session_leaves_nothing(tmp_path):
@@ -61,7 +63,7 @@ def test_a_full_disk_keeps_what_is_saved_and_leaves_no_half(tmp_path, monkeypatc
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(ds.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(
         ds.DatasetError, match=r"No space left on device \(free some space.*the 1 frames before it are saved"
     ):
@@ -76,8 +78,8 @@ def test_a_truncated_picture_is_named(tmp_path, suffix, kept):
     content = cv2.imencode(suffix, picture())[1].tobytes()
     path = tmp_path / f"half{suffix}"
     path.write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(ds.UnreadableImage, match="half"):
-        ds.read_image(path)
+    with pytest.raises(UnreadableImage, match="half"):
+        read_image(path)
 
 
 def test_what_follows_the_end_of_a_jpeg_is_not_looked_at(tmp_path):
@@ -87,9 +89,9 @@ def test_what_follows_the_end_of_a_jpeg_is_not_looked_at(tmp_path):
     (tmp_path / "motion.jpg").write_bytes(content + b"video" * 5000)
     (tmp_path / "exif.jpg").write_bytes(content[:2] + exif + content[2:])
     (tmp_path / "half.jpg").write_bytes(content[:2] + exif + content[2 : len(content) // 2])
-    assert (ds.read_image(tmp_path / "motion.jpg") == ds.read_image(tmp_path / "exif.jpg")).all()
-    with pytest.raises(ds.UnreadableImage, match="truncated"):
-        ds.read_image(tmp_path / "half.jpg")
+    assert (read_image(tmp_path / "motion.jpg") == read_image(tmp_path / "exif.jpg")).all()
+    with pytest.raises(UnreadableImage, match="truncated"):
+        read_image(tmp_path / "half.jpg")
 
 
 def test_frames_are_in_the_order_of_their_numbers(tmp_path):
@@ -103,9 +105,9 @@ def test_pictures_of_other_kinds_are_read_as_bgr(tmp_path):
     grey = np.full((20, 30), 77, np.uint8)
     cv2.imwrite(str(tmp_path / "grey.png"), grey)
     cv2.imwrite(str(tmp_path / "alpha.png"), np.dstack([picture(), np.full((60, 80), 9, np.uint8)]))
-    assert (ds.read_image(tmp_path / "grey.png") == 77).all()
-    assert ds.read_image(tmp_path / "grey.png").shape == (20, 30, 3)
-    assert (ds.read_image(tmp_path / "alpha.png") == picture()).all()
+    assert (read_image(tmp_path / "grey.png") == 77).all()
+    assert read_image(tmp_path / "grey.png").shape == (20, 30, 3)
+    assert (read_image(tmp_path / "alpha.png") == picture()).all()
 
 
 def test_what_is_not_a_frame_is_left_alone(tmp_path):

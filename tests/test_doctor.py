@@ -11,7 +11,7 @@ import sys
 import pytest
 from conftest import ROOT, call
 
-from live import doctor
+from teachcam.live import doctor
 
 
 def program(folder, name: str, prints: str) -> None:
@@ -118,5 +118,10 @@ def test_a_camera_that_is_not_there_is_a_fault_when_it_was_asked_for(capsys):
 
 
 def test_it_never_loads_torch():
-    code = "import live.doctor, sys; live.doctor.main(['--camera', 'synthetic']); assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True)
+    code = "import sys; from teachcam.live import doctor; doctor.main(['--camera', 'synthetic'])"
+    subprocess.run(
+        [sys.executable, "-c", f"{code}; assert 'torch' not in sys.modules"],
+        check=True,
+        timeout=60,
+        capture_output=True,
+    )

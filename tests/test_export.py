@@ -20,26 +20,31 @@ import torch
 from conftest import LABELS, ROOT, assert_one_line_error, call, call_here, wait_until
 from onnx import TensorProto, helper, numpy_helper
 
-from collect.dataset import read_image, read_items
-from collect.resize import shrink
-from export import compare, engine, parity, self_check, to_onnx
-from export.graph import fold_normalisation, write_onnx
-from export.metadata import EXPORT_KEY, read_metadata
-from export.providers import ModelError
-from export.quantize import to_int8
-from export.saturation import LIMIT, can_saturate, worst_pair_sums
-from export.targets import TARGETS, lint
-from export.to_onnx import Request, export
-from live import doctor, run
-from live.classifier import Classifier
-from live.models import Watcher
-from train.backbones import Deployed, Normalise, build_network
-from train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from train.contract import METADATA_KEY, Contract, preprocess
-from train.features import extract_features
-from train.fit import fit_head
-from train.runtime import Runtime
-from train.strategies import STRATEGIES
+from teachcam import self_check
+from teachcam.collect.dataset import read_items
+from teachcam.contract import METADATA_KEY, Contract
+from teachcam.errors import ModelError
+from teachcam.export import compare, engine, to_onnx
+from teachcam.export import verify as parity
+from teachcam.export.graph import fold_normalisation, write_onnx
+from teachcam.export.metadata import EXPORT_KEY, read_metadata
+from teachcam.export.quantize import to_int8
+from teachcam.export.saturation import LIMIT, can_saturate, worst_pair_sums
+from teachcam.export.targets import TARGETS, lint
+from teachcam.export.to_onnx import Request, export
+from teachcam.images import read_image
+from teachcam.live import doctor, run
+from teachcam.live.classifier import Classifier
+from teachcam.live.model_watcher import Watcher
+from teachcam.onnx_session import answer
+from teachcam.preprocessing import preprocess, shrink
+from teachcam.train.config import STRATEGIES
+from teachcam.train.engine.context import Runtime
+from teachcam.train.engine.head import fit_head
+from teachcam.train.model.backbones import build_network
+from teachcam.train.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from teachcam.train.model.features import extract_features
+from teachcam.train.model.inference import Deployed, Normalise
 
 KILLS = int(os.environ.get("TEACHCAM_KILLS", "3"))
 
@@ -127,7 +132,7 @@ def test_every_target_and_precision(checkpoint, target, precision, tmp_path):
     classifier = Classifier(tmp_path / "model.onnx", "cpu")  # whatever it takes for frames
     frame = np.full((120, 160, 3), 90, np.uint8)
     assert classifier.classify(frame).probabilities == pytest.approx(
-        dict(zip(LABELS, parity.answer(tmp_path / "model.onnx", [frame], classifier.contract)[0], strict=True)),
+        dict(zip(LABELS, answer(tmp_path / "model.onnx", [frame], classifier.contract)[0], strict=True)),
         abs=1e-6,
     )
     if (precision, target) == ("int8", "desktop"):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import cv2
 import pytest
 
-from collect.camera import Camera, CameraError
-from collect.sources import has_gstreamer
+from teachcam.collect.camera import Camera, CameraError
+from teachcam.collect.sources import has_gstreamer
 
 pytestmark = pytest.mark.skipif(not has_gstreamer(), reason="this OpenCV is built without GStreamer")
 TEST_SOURCE = (

@@ -8,10 +8,11 @@ import shutil
 import pytest
 from conftest import LABELS
 
-from collect.dataset import DatasetError, read_items
-from train import finetune
-from train.checkpoint import load_checkpoint
-from train.lists import read_lists
+from teachcam.collect.dataset import read_items
+from teachcam.errors import DatasetError
+from teachcam.train import finetune
+from teachcam.train.data.file_lists import read_lists
+from teachcam.train.model.checkpoint import load_checkpoint
 
 
 @pytest.fixture

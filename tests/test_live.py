@@ -16,22 +16,22 @@ import pytest
 import torch
 from conftest import LABELS, REAL_DATA, ROOT, assert_one_line_error, call
 
-from collect.dataset import read_image, read_items
-from collect.synthetic import render
-from export.graph import write_onnx
-from export.metadata import write_metadata
-from export.providers import ModelError
-from export.targets import TARGETS
-from export.to_onnx import Request, export, request_of
-from live import run
-from live.classifier import Classifier
-from live.latency import Latency
-from live.models import find_model
-from train.backbones import Deployed
-from train.checkpoint import load_checkpoint
-from train.contract import METADATA_KEY, ContractError
-from train.evaluate import predict
-from train.runtime import Runtime
+from teachcam.collect.dataset import read_items
+from teachcam.collect.synthetic import render
+from teachcam.contract import METADATA_KEY
+from teachcam.errors import ContractError, ModelError
+from teachcam.export.graph import write_onnx
+from teachcam.export.metadata import write_metadata
+from teachcam.export.targets import TARGETS
+from teachcam.export.to_onnx import Request, export, request_of
+from teachcam.images import read_image
+from teachcam.live import run
+from teachcam.live.classifier import Classifier
+from teachcam.live.latency import Latency
+from teachcam.live.model_watcher import find_model
+from teachcam.train.engine.context import Runtime
+from teachcam.train.model.checkpoint import load_checkpoint
+from teachcam.train.model.inference import Deployed, predict
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_one_frame_gets_the_same_probabilities_in_training_in_the_file_and_live(
 
 def test_preprocess_is_what_all_of_them_call(monkeypatch, trained, dataset):
     """Swap the one function where each caller has it: every stage answers differently, so none has its own."""
-    from train import evaluate, features
+    from teachcam.train.model import features, inference
 
     image = read_image(read_items(dataset)[0].path)
     checkpoint = load_checkpoint(trained / "checkpoint.pt")
@@ -73,7 +73,7 @@ def test_preprocess_is_what_all_of_them_call(monkeypatch, trained, dataset):
         )
 
     before = answers()
-    for module in (evaluate, sys.modules["live.classifier"], features):
+    for module in (inference, sys.modules["teachcam.live.classifier"], features):
         monkeypatch.setattr(module, "preprocess", lambda frame, contract: np.zeros((224, 224, 3), np.uint8))
     for old, new in zip(before, answers(), strict=True):
         assert np.abs(np.array(old) - np.array(new)).max() > 1e-3
@@ -185,11 +185,11 @@ def test_a_reader_that_goes_away_is_no_error(trained, tmp_path):
 
 
 def test_live_needs_no_torch():
-    code = "import live.run, sys; assert 'torch' not in sys.modules and 'onnx' not in sys.modules"
+    code = "import teachcam.live.run, sys; assert 'torch' not in sys.modules and 'onnx' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_runs_with_only_what_a_device_has(trained, clip, tmp_path):
+def test_runs_with_only_what_a_device_has(trained, clip, tmp_path, package_path):
     """In an environment of numpy, OpenCV, ONNX Runtime and traitlets, on Python 3.8 where there is one."""
     old = sorted(Path.home().glob(".pyenv/versions/3.8.*/bin/python"))
     subprocess.run([old[-1] if old else sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
@@ -197,7 +197,7 @@ def test_runs_with_only_what_a_device_has(trained, clip, tmp_path):
     packages = ["numpy", "opencv-python", "onnxruntime", "traitlets"]
     install = [device_python, "-m", "pip", "install", "-q", *packages]
     subprocess.run(install, check=True, capture_output=True, timeout=300)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": package_path}
 
     def on_device(script: str, *arguments) -> subprocess.CompletedProcess:
         command = [device_python, ROOT / script, *arguments]
@@ -354,7 +354,7 @@ def test_the_window_shows_and_closes(trained, tmp_path, display):
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="needs the real recordings")
 def test_a_real_recording_is_answered_right(tmp_path, monkeypatch, capsys):
     """The easy test: this person's room is in the training data."""
-    from train import finetune
+    from teachcam.train import finetune
 
     monkeypatch.chdir(tmp_path)
     finetune.main(["--data", str(REAL_DATA / "thumbs"), "--out", "runs/thumbs", "--strategy", "head"])

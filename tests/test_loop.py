@@ -16,18 +16,20 @@ import numpy as np
 import pytest
 from conftest import LABELS, ROOT, call, wait_until
 
-from collect.camera import Camera
-from collect.cli import UserError
-from collect.dataset import read_items, write_atomic
-from collect.synthetic import render
-from live import sinks as sinks_module
-from live.classifier import Classifier
-from live.heatmap import heat_map
-from live.loop import loop
-from live.models import Watcher
-from live.overlay import annotate
-from live.sinks import Changes, JsonLines, Video
-from live.smooth import Answer
+from teachcam.collect.camera import Camera
+from teachcam.collect.dataset import read_items
+from teachcam.collect.synthetic import render
+from teachcam.errors import UserError
+from teachcam.files import write_atomic
+from teachcam.live.classifier import Classifier
+from teachcam.live.loop import loop
+from teachcam.live.model_watcher import Watcher
+from teachcam.live.occlusion import heat_map
+from teachcam.live.prediction import Answer
+from teachcam.live.sinks import video as video_module
+from teachcam.live.sinks.overlay import annotate
+from teachcam.live.sinks.text import Changes, JsonLines
+from teachcam.live.sinks.video import Video
 
 FRAMES = render("palm", 1, 30, 320, 240)
 
@@ -139,8 +141,8 @@ def test_a_closed_pipe_leaves_the_recording_going(model, tmp_path):
 def test_a_disk_that_fills_ends_the_recording_whole_and_nothing_else(camera, model, tmp_path, monkeypatch, capfd):
     usage = shutil.disk_usage(tmp_path)
     notes, video = Notes(), Video(tmp_path / "out.mp4", 30, live=True)
-    monkeypatch.setattr(sinks_module, "KEPT_FREE", 0)
-    filling = threading.Timer(1.5, lambda: monkeypatch.setattr(sinks_module, "KEPT_FREE", usage.total + 1))
+    monkeypatch.setattr(video_module, "KEPT_FREE", 0)
+    filling = threading.Timer(1.5, lambda: monkeypatch.setattr(video_module, "KEPT_FREE", usage.total + 1))
     filling.start()
     assert loop(camera, Classifier(model), [video, notes], most=600) == 600
     assert "free, so the recording ended here" in capfd.readouterr().err

@@ -17,11 +17,13 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from collect.dataset import read_image, read_items
-from export import quantize, to_onnx
-from export.metadata import read_metadata
-from export.parity import ExportError, answer
-from export.to_onnx import Request, export
+from teachcam.collect.dataset import read_items
+from teachcam.errors import ExportError
+from teachcam.export import quantize, to_onnx
+from teachcam.export.metadata import read_metadata
+from teachcam.export.to_onnx import Request, export
+from teachcam.images import read_image
+from teachcam.onnx_session import answer
 
 ARM64 = ROOT / "build" / "arm64"
 HASWELL = ["qemu-x86_64", "-cpu", "Haswell", sys.executable]
@@ -62,14 +64,14 @@ def largest_difference(one: list[dict[str, float]], other: list[dict[str, float]
 @pytest.mark.parametrize(
     "processor", [pytest.param("haswell", marks=needs_haswell), pytest.param("cortex-a57", marks=needs_arm64)]
 )
-def test_int8_answers_the_same_on_other_processors(processor, target, run_copy, pictures):
+def test_int8_answers_the_same_on_other_processors(processor, target, run_copy, pictures, package_path):
     model = run_copy / "small.onnx"
     export(run_copy / "checkpoint.pt", model, request=Request(target, "int8"))
     here, _ = ask([sys.executable], model, pictures)
     if processor == "haswell":
         there, said = ask(HASWELL, model, pictures)
     else:
-        there, said = ask(CORTEX_A57, model, pictures, PYTHONPATH=f"{ROOT}:{ARM64 / 'site'}")
+        there, said = ask(CORTEX_A57, model, pictures, PYTHONPATH=f"{package_path}:{ARM64 / 'site'}")
     assert "answers otherwise here" not in said
     # Integers are the same everywhere; what is left in float is not, nor is OpenCV's resizing on ARM.
     assert largest_difference(here, there) < (1e-4 if (processor, target) == ("haswell", "desktop") else 0.02)

@@ -7,11 +7,12 @@ import time
 import pytest
 from conftest import wait_until
 
-from collect.camera import Camera
-from collect.dataset import read_items, write_atomic
-from collect.panel import CapturePanel
-from live.classifier import Classifier
-from live.panel import LivePanel
+from teachcam.collect.camera import Camera
+from teachcam.collect.dataset import read_items
+from teachcam.collect.ui.panel import CapturePanel
+from teachcam.files import write_atomic
+from teachcam.live.classifier import Classifier
+from teachcam.live.panel import LivePanel
 
 
 @pytest.fixture

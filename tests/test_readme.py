@@ -10,7 +10,7 @@ import cv2
 import pytest
 from conftest import ROOT, call, call_here
 
-from collect import synthetic
+from teachcam.collect import synthetic
 
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)

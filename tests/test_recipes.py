@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from conftest import REAL_DATA, ROOT, record
 
-from export import to_onnx
-from live.classifier import Classifier
-from train import finetune
-from train.contract import preprocess
-from train.options import Options
+from teachcam.export import to_onnx
+from teachcam.live.classifier import Classifier
+from teachcam.preprocessing import preprocess
+from teachcam.train import finetune
+from teachcam.train.config import Options
 
 RECIPES = sorted((ROOT / "train/recipes").glob("*.args"))
 QUICK = ["--epochs", "1", "--size", "32", "--weights", "none", "--device", "cpu"]

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from collect import dataset
-from collect.camera import Camera, Frame
-from collect.recorder import QUEUE_FRAMES, Recorder
-from collect.synthetic import number_in
+from teachcam.collect import dataset
+from teachcam.collect.camera import Camera, Frame
+from teachcam.collect.recorder import QUEUE_FRAMES, Recorder
+from teachcam.collect.synthetic import number_in
+from teachcam.images import read_image
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 
@@ -57,7 +58,7 @@ def test_every_frame_of_a_live_camera_is_recorded_once(tmp_path):
         recorder.start(most=40)
         while not recorder.done:
             time.sleep(0.2)  # nobody reads the camera meanwhile
-    numbers = [number_in(dataset.read_image(item.path)) for item in saved_in(tmp_path)]
+    numbers = [number_in(read_image(item.path)) for item in saved_in(tmp_path)]
     assert numbers == list(range(numbers[0], numbers[0] + 40))
     assert recorder.overrun == 0
 
@@ -145,7 +146,7 @@ def test_a_disk_that_fills_up_stops_the_recording_and_keeps_what_is_there(tmp_pa
         items = saved_in(tmp_path / "data")
         assert len(items) > 3
         for item in items:
-            assert dataset.read_image(item.path).shape == noise.shape
+            assert read_image(item.path).shape == noise.shape
         assert len(list((tmp_path / "data/a").iterdir())) == len(items)
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
@@ -169,6 +170,6 @@ def test_killed_at_any_moment_no_picture_is_broken(tmp_path):
     items = saved_in(tmp_path / "data")
     assert len({item.session for item in items}) >= 8
     for item in items:
-        dataset.read_image(item.path)
+        read_image(item.path)
     for line in (tmp_path / "data/sessions.jsonl").read_text().splitlines():
         json.loads(line)

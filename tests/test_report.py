@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from train.backbones import Network
-from train.cam import activation_maps
-from train.contract import Contract
-from train.evaluate import interval
+from teachcam.contract import Contract
+from teachcam.train.metrics import interval
+from teachcam.train.model.backbones import Network
+from teachcam.train.report.gradcam import activation_maps
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -69,7 +69,7 @@ def test_every_number_opens_its_pictures_and_nothing_comes_from_elsewhere(traine
 
 
 def test_names_in_the_report_are_text_and_not_markup(dataset, tmp_path, monkeypatch):
-    from train import finetune
+    from teachcam.train import finetune
 
     data = shutil.copytree(dataset, tmp_path / "data")
     (data / "palm").rename(data / "<script>alert(1)<")

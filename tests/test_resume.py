@@ -15,11 +15,11 @@ import pytest
 import torch
 from conftest import ROOT, assert_one_line_error, call, call_here
 
-from train import finetune
-from train.checkpoint import load_checkpoint
-from train.journal import Journal
-from train.progress import read_epochs
-from train.weights import TrainingError
+from teachcam.errors import TrainingError
+from teachcam.train import finetune
+from teachcam.train.engine.progress import read_epochs
+from teachcam.train.engine.resume import Journal
+from teachcam.train.model.checkpoint import load_checkpoint
 
 KILLS = int(os.environ.get("TEACHCAM_KILLS", "1"))
 ASKED = ["--strategy", "partial", "--epochs", "6", "--size", "64", "--batch", "8"]

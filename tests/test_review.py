@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 from conftest import ROOT, assert_one_line_error, call
 
-from collect.camera import Frame
-from collect.dataset import DatasetError, read_image, read_items
-from collect.review import Review
-from collect.synthetic import render
-from live.sinks import Result
-from live.smooth import verdict
-from live.uncertain import MOST, Uncertain
+from teachcam.collect.camera import Frame
+from teachcam.collect.dataset import read_items
+from teachcam.collect.synthetic import render
+from teachcam.collect.ui.review import Review
+from teachcam.errors import DatasetError
+from teachcam.images import read_image
+from teachcam.live.prediction import verdict
+from teachcam.live.sinks.base import Result
+from teachcam.live.sinks.uncertain import MOST, Uncertain
 
 HANDS = render("palm", 3, 90, 320, 240)
 

@@ -12,11 +12,11 @@ import torch
 from conftest import ROOT
 from test_train import learner_on
 
-from train import finetune
-from train.memory import Memory
-from train.progress import read_epochs
-from train.runtime import Runtime
-from train.weights import TrainingError
+from teachcam.errors import TrainingError
+from teachcam.train import finetune
+from teachcam.train.engine.context import Runtime
+from teachcam.train.engine.micro_batch import Memory
+from teachcam.train.engine.progress import read_epochs
 
 ASKED = ("--backbone", "resnet18", "--weights", "none", "--size", "64", "--strategy", "differential", "--epochs", "2",
          "--batch", "13", "--dropout", "0", "--optimizer", "sgd", "--lr", "1e-3", "--backbone-lr", "1e-4")  # fmt: skip
@@ -97,7 +97,7 @@ def test_in_several_processes_a_users_mistake_ends_all_of_them(tmp_path):
 
 
 def test_pretrained_batch_norm_keeps_its_statistics_at_every_size(dataset):
-    from train.backbones import build_network
+    from teachcam.train.model.backbones import build_network
 
     learner = learner_on(dataset)
     learner.network, _ = build_network("resnet18", 3)

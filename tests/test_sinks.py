@@ -15,15 +15,16 @@ import onnx
 import pytest
 from conftest import LABELS, ROOT, call, call_here, wait_until
 
-from collect.camera import Camera, Frame
-from collect.cli import UserError
-from export.metadata import write_metadata
-from live.classifier import Classifier
-from live.loop import loop
-from live.models import Watcher
-from live.sinks import Result, Video, Written
-from live.smooth import Answer
-from train.contract import Contract
+from teachcam.collect.camera import Camera, Frame
+from teachcam.contract import Contract
+from teachcam.errors import UserError
+from teachcam.export.metadata import write_metadata
+from teachcam.live.classifier import Classifier
+from teachcam.live.loop import loop
+from teachcam.live.model_watcher import Watcher
+from teachcam.live.prediction import Answer
+from teachcam.live.sinks.base import Result, Written
+from teachcam.live.sinks.video import Video
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from live.smooth import UNKNOWN, Smoother, verdict
+from teachcam.live.prediction import UNKNOWN, Smoother, verdict
 
 
 def says(label: str, confidence: float = 0.9, threshold: float = 0.0):

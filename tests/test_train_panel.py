@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import LABELS, assert_one_line_error, call_here, wait_until
 
-from train import panel as panel_module
-from train.panel import TrainPanel
+from teachcam.train import panel as panel_module
+from teachcam.train.panel import TrainPanel
 
 
 @pytest.fixture

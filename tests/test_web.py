@@ -18,16 +18,16 @@ import numpy as np
 import pytest
 from conftest import call, wait_until
 
-from collect.camera import Frame
-from collect.cli import UserError
-from collect.dataset import read_items
-from collect.synthetic import render
-from live import web as web_module
-from live.access import address_and_port
-from live.sinks import Result
-from live.smooth import Answer
-from live.teach import Teacher
-from live.web import Web
+from teachcam.collect.camera import Frame
+from teachcam.collect.dataset import read_items
+from teachcam.collect.synthetic import render
+from teachcam.errors import UserError
+from teachcam.live.feedback import Teacher
+from teachcam.live.prediction import Answer
+from teachcam.live.sinks.base import Result
+from teachcam.live.web import server as web_module
+from teachcam.live.web.auth import address_and_port
+from teachcam.live.web.server import Web
 
 LABELS = ["none", "<b>bold</b>"]
 IMAGE = render("palm", 3, 1, 320, 240)[0]

@@ -14,13 +14,12 @@ import argparse
 import shlex
 from pathlib import Path
 
-from collect import cli
-from train.augment import KINDS
-from train.backbones import HEADS, SMALL_CNN
-from train.options import Options
-from train.run import show_augmentation, train, unfinished
-from train.settings import OPTIMIZERS, SCHEDULES
-from train.strategies import BUDGET, LADDER, STRATEGIES
+from teachcam import cli
+from teachcam.train.augment.cpu import KINDS
+from teachcam.train.config import BUDGET, LADDER, SCHEDULES, STRATEGIES, Options
+from teachcam.train.engine.optimizer import OPTIMIZERS
+from teachcam.train.model.backbones import HEADS, SMALL_CNN
+from teachcam.train.run import show_augmentation, train, unfinished
 
 SETTINGS = (  # what may be changed of a strategy's own
     "epochs", "batch", "optimizer", "lr", "backbone_lr", "weight_decay", "schedule", "patience", "dropout", "learns",

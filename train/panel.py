@@ -1,6 +1,6 @@
 """Training in a notebook: choose labels and backbone, train with live curves, stop, resume, see the mistakes.
 
-    from train.panel import TrainPanel
+    from teachcam.train.panel import TrainPanel
     TrainPanel("data")
 
 It runs `python train/finetune.py` as a process of its own: a training goes on if the notebook is closed.
@@ -22,12 +22,13 @@ from pathlib import Path
 import cv2
 import ipywidgets as widgets
 
-from collect.cli import UserError
-from collect.dataset import UnreadableImage, read_image, read_items
-from train.plots import curves
-from train.progress import read_epochs
-from train.run import STATE, unfinished
-from train.strategies import STRATEGIES
+from teachcam.collect.dataset import read_items
+from teachcam.errors import UnreadableImage, UserError
+from teachcam.images import read_image
+from teachcam.train.config import STRATEGIES
+from teachcam.train.engine.progress import read_epochs
+from teachcam.train.report.plots import curves
+from teachcam.train.run import STATE, unfinished
 
 BACKBONES = ("squeezenet1_1", "resnet18", "mobilenet_v3_small", "alexnet", "efficientnet_b0")
 LOG = "log.txt"  # in the run's folder: what the training said

@@ -20,23 +20,24 @@ import cv2
 import numpy as np
 import torch
 
-from collect.dataset import Item, fingerprint, read_items, write_atomic
-from train import claims
-from train.backbones import build_network, check_backbone, check_size
-from train.contract import Contract
-from train.evidence import Evidence
-from train.examples import Dataset
-from train.journal import Journal
-from train.lists import read_lists
-from train.memory import Memory
-from train.options import Options
-from train.progress import Bar, Progress
-from train.results import write_results
-from train.runtime import Runtime
-from train.split import Split, folds_by_session, split_by_session, split_frames, take_sessions
-from train.strategies import Learner, augmentation_of, cross_validate
-from train.weights import TrainingError
-from train.workers import joined
+from teachcam.collect.dataset import Item, fingerprint, read_items
+from teachcam.contract import Contract
+from teachcam.errors import TrainingError
+from teachcam.files import write_atomic
+from teachcam.train.config import Options
+from teachcam.train.data.dataset import Dataset
+from teachcam.train.data.file_lists import read_lists
+from teachcam.train.data.split import Split, folds_by_session, split_by_session, split_frames, take_sessions
+from teachcam.train.engine.context import Runtime
+from teachcam.train.engine.distributed import joined
+from teachcam.train.engine.micro_batch import Memory
+from teachcam.train.engine.progress import Bar, Progress
+from teachcam.train.engine.resume import Journal
+from teachcam.train.engine.strategies import Learner, augmentation_of, cross_validate
+from teachcam.train.model.backbones import build_network, check_backbone, check_size
+from teachcam.train.report import summary as claims
+from teachcam.train.report.result import Evidence
+from teachcam.train.report.write import write_results
 
 STATE = ".state"  # hidden: no label's folder, whatever --out is
 
