@@ -20,7 +20,7 @@ bench: .venv/ready
 # The live loop on an emulated Jetson Nano's processor (Debian's qemu-user), and on one without VNNI.
 arm64: .venv/ready
 	tests/arm64_root.sh
-	$(BIN)/python -m pytest tests/test_other_processors.py
+	$(BIN)/python -m pytest tests/integration/test_other_processors.py
 
 # Made again whenever the requirements are newer than it. The stamp is written last: a broken install is retried.
 .venv/ready: requirements.txt pyproject.toml

@@ -19,7 +19,7 @@ import numpy as np
 
 from teachcam.collect.dataset import read_items
 from teachcam.export import quantize, to_onnx
-from teachcam.export.to_onnx import Request, export
+from teachcam.export.to_onnx import ExportConfig, export
 from teachcam.images import read_image
 from teachcam.preprocessing import preprocess
 from teachcam.processor import processor_name
@@ -33,7 +33,7 @@ session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]
 times, rows = [], []
 for frame in np.load(inputs):
     started = time.perf_counter()
-    rows.append(session.run(["probabilities"], {"frames": frame[None]})[0][0])
+    rows.append(session.run(["probabilities"], {"images": frame[None]})[0][0])
     times.append(time.perf_counter() - started)
 np.save(out, np.array(rows))
 print(1000 * np.median(times))
@@ -53,7 +53,7 @@ def main(data: str) -> None:
         class_ids = np.array([contract.labels.index(item.label) for item in outside])
         files = {"fp32": folder / "fp32.onnx", "int8": folder / "int8.onnx", "8 bits": folder / "old.onnx"}
         export(checkpoint, files["fp32"])
-        export(checkpoint, files["int8"], request=Request(precision="int8", allow_loss=True))
+        export(checkpoint, files["int8"], request=ExportConfig(precision="int8", allow_loss=True))
         export_with_8_bits(checkpoint, files["8 bits"])
         print(f"{len(outside)} frames of rooms held out; {processor_name()}")
         print(f"{'file':<8} {'processor':<12} {'accuracy':>8} {'labels unlike fp32':>19} {'unlike here':>12} {'ms':>7}")
@@ -90,7 +90,7 @@ def export_with_8_bits(checkpoint: Path, out: Path) -> None:
 
     quantize.quantization.quantize_static, to_onnx.can_saturate = with_8_bits, lambda model: []
     try:
-        export(checkpoint, out, request=Request(precision="int8", allow_loss=True))
+        export(checkpoint, out, request=ExportConfig(precision="int8", allow_loss=True))
     finally:
         quantize.quantization.quantize_static, to_onnx.can_saturate = quantize_static, can_saturate
 

@@ -2,7 +2,7 @@
 
     python benchmarks/live_loop.py
 
-The tutorial's loop is eager PyTorch with its own preprocessing (resize, to tensor, normalise, softmax). All are timed
+The tutorial's loop is eager PyTorch with its own preprocessing (resize, to tensor, normalize, softmax). All are timed
 in turn, a block of each at a time, so that a machine whose speed drifts treats them alike; the weights are random,
 which changes no time. `over` is what we take beyond ONNX Runtime's bare `run` on a prepared input.
 """
@@ -23,15 +23,15 @@ import torch
 import torchvision
 
 from teachcam.collect.synthetic import render
-from teachcam.contract import Contract
-from teachcam.export.graph import fold_normalisation, write_onnx
+from teachcam.contract import Contract, TrainingInfo
+from teachcam.export.graph import fold_normalization, write_onnx
 from teachcam.export.metadata import write_metadata
 from teachcam.export.quantize import to_int8
 from teachcam.export.targets import TARGETS
 from teachcam.live.classifier import Classifier
 from teachcam.preprocessing import preprocess
 from teachcam.train.model.backbones import INPUT_SIZE, Network, build_network
-from teachcam.train.model.inference import Deployed
+from teachcam.train.model.inference import InferenceModel
 
 BLOCKS, FRAMES = 10, 15
 LABELS = ("none", "thumbs_down", "thumbs_up")
@@ -50,10 +50,10 @@ def main() -> None:
     )
     for backbone in ("squeezenet1_1", "alexnet", "resnet18"):
         network, _ = build_network(backbone, len(LABELS))
-        contract = Contract(labels=LABELS, input_size=INPUT_SIZE, trained_on={"backbone": backbone})
+        contract = Contract(labels=LABELS, input_size=INPUT_SIZE, trained_on=TrainingInfo(backbone))
         with tempfile.TemporaryDirectory() as folder:
             classifiers = write_models(Path(folder), network.eval(), contract, images)
-        prepared = {"frames": preprocess(images[0], contract)[None]}
+        prepared = {"images": preprocess(images[0], contract)[None]}
         contenders = [tutorial_loop(network, images[0])]
         for classifier in classifiers.values():
             contenders.append(partial(classifier.classify, images[0]))
@@ -69,10 +69,10 @@ def main() -> None:
 
 def write_models(folder: Path, network: Network, contract: Contract, images: list[np.ndarray]) -> dict[str, Classifier]:
     """Export in fp32 and in int8, as export/to_onnx.py does it for a CPU; `images` are uint8 [H, W, 3] BGR."""
-    model, target = Deployed(network, contract), TARGETS["desktop"]
+    model, target = InferenceModel(network, contract), TARGETS["desktop"]
     fp32, folded, int8 = (folder / f"{name}.onnx" for name in ("fp32", "folded", "int8"))
     write_onnx(fp32, model, INPUT_SIZE, target)
-    write_onnx(folded, fold_normalisation(model, INPUT_SIZE), INPUT_SIZE, target)
+    write_onnx(folded, fold_normalization(model, INPUT_SIZE), INPUT_SIZE, target)
     to_int8(folded, int8, [preprocess(image, contract)[None] for image in images], target)
     for path in (fp32, int8):
         write_metadata(path, contract, {})

@@ -36,7 +36,7 @@ from teachcam.live.sinks.text import JsonLines
 from teachcam.live.sinks.video import Video
 from teachcam.live.web.server import Web
 from teachcam.train.model.backbones import INPUT_SIZE, build_network
-from teachcam.train.model.inference import Deployed
+from teachcam.train.model.inference import InferenceModel
 
 PAIRS, FRAMES, FPS = 9, 150, 30
 SKIPPED = 20  # frames at the start of a block: what was attached before is still on its way out
@@ -133,7 +133,7 @@ def main() -> None:
         folder = Path(name)
         contract = Contract(labels=("a", "b"), input_size=INPUT_SIZE)
         network, _ = build_network("squeezenet1_1", 2)
-        write_onnx(folder / "model.onnx", Deployed(network, contract), INPUT_SIZE, TARGETS["desktop"])
+        write_onnx(folder / "model.onnx", InferenceModel(network, contract), INPUT_SIZE, TARGETS["desktop"])
         write_metadata(folder / "model.onnx", contract, {})
         classifier = Classifier(folder / "model.onnx", "cpu")
 

@@ -26,11 +26,11 @@ from teachcam.export.targets import TARGETS
 from teachcam.files import write_atomic
 from teachcam.live.classifier import Classifier
 from teachcam.live.loop import loop
-from teachcam.live.model_watcher import Watcher
+from teachcam.live.model_watcher import ModelWatcher
 from teachcam.live.sinks.base import Result
 from teachcam.live.sinks.text import JsonLines
 from teachcam.train.model.backbones import build_network
-from teachcam.train.model.inference import Deployed
+from teachcam.train.model.inference import InferenceModel
 
 TIMES = 50
 SIZE = (64, 64)
@@ -99,7 +99,7 @@ def main() -> None:
             write_model(model, number + 1)
         contents = [model.read_bytes() for model in models]
         contents[4::5] = [content[: len(content) // 2] for content in contents[4::5]]
-        sink, stop, watcher = Memory(), threading.Event(), Watcher(path, "cpu", period=0.05)
+        sink, stop, watcher = Memory(), threading.Event(), ModelWatcher(path, "cpu", period=0.05)
 
         def disturb() -> None:
             for content in contents:
@@ -124,7 +124,7 @@ def write_model(path: Path, number: int) -> None:
     """Write a model whose labels tell its number."""
     contract = Contract(labels=(f"yes{number}", f"no{number}"), input_size=SIZE)
     network, _ = build_network("squeezenet1_1", 2, seed=number)
-    write_onnx(path, Deployed(network, contract), SIZE, TARGETS["desktop"])
+    write_onnx(path, InferenceModel(network, contract), SIZE, TARGETS["desktop"])
     write_metadata(path, contract, {})
 
 

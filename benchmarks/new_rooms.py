@@ -4,7 +4,7 @@
 
 DATA is a dataset whose sessions are rooms. Sessions are sorted by name; fold k holds out those whose index modulo 3
 is k. Contenders are the strategies of train/finetune.py, as it runs them, and `tutorial`: the thumbs tutorial's recipe
-(all layers, SGD 0.001, momentum 0.9, batch 16, 10 epochs, mild colour jitter, float32, all rooms of the fold). All
+(all layers, SGD 0.001, momentum 0.9, batch 16, 10 epochs, mild color jitter, float32, all rooms of the fold). All
 begin with the same ImageNet SqueezeNet 1.1.
 
 `claim` is the accuracy that the run found on the sessions it held out itself, `ECE` the expected calibration error of
@@ -31,7 +31,7 @@ from teachcam.train.data.dataset import Dataset, Examples
 from teachcam.train.data.split import split_by_session
 from teachcam.train.engine.strategies import Learner
 from teachcam.train.model.backbones import INPUT_SIZE, Network, build_network
-from teachcam.train.model.inference import Deployed, predict
+from teachcam.train.model.inference import InferenceModel, predict
 
 FOLDS = 3
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -96,12 +96,12 @@ def measure(contender: str, dataset: Dataset, inside: list, outside: Examples, u
         claim = np.nan
     else:
         split = split_by_session(inside, seed=seed)
-        examples = dataset.examples(split.train), dataset.examples(split.held_out)
+        examples = dataset.examples(split.train), dataset.examples(split.validation)
         outcome = Learner(network, contract, *examples, seed=seed).learn(contender, budget=budget)
         network, contract = outcome.network, outcome.contract
         claim = (outcome.probabilities.argmax(1) == examples[1].class_ids.numpy()).mean()
     seconds = time.monotonic() - started
-    model = Deployed(network.cpu(), contract)
+    model = InferenceModel(network.cpu(), contract)
     probabilities = predict(model, outside.frames, contract)
     class_ids = outside.class_ids.numpy()
     result = Result(

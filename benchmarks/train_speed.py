@@ -2,7 +2,7 @@
 
     python benchmarks/train_speed.py [--backbone resnet18] [--images 512] [--batch 32]
 
-The tutorial reads JPEG files anew in each epoch (two workers), changes colours with PIL, and trains in float32. Ours
+The tutorial reads JPEG files anew in each epoch (two workers), changes colors with PIL, and trains in float32. Ours
 decodes once, augments (on a GPU there), and trains in 16 bit where the device has it. `limit` is our step on one batch
 that lies ready: what the device could do if frames cost nothing. Epochs of the three take turns; weights are random,
 which changes no time.
@@ -27,9 +27,9 @@ from teachcam.collect.synthetic import LABELS, render
 from teachcam.contract import Contract
 from teachcam.train.augment.cpu import Augmentation
 from teachcam.train.augment.foreground import Foregrounds
-from teachcam.train.config import Settings
+from teachcam.train.config import TrainConfig
 from teachcam.train.data.dataset import Dataset, Examples
-from teachcam.train.engine.context import Runtime
+from teachcam.train.engine.context import Context
 from teachcam.train.engine.trainer import _Model, fit
 from teachcam.train.model.backbones import INPUT_SIZE, build_network
 
@@ -109,10 +109,10 @@ def ours(examples: Examples, contract: Contract, backbone: str, batch: int, devi
     """Return an epoch of ours, without measuring on held-out frames, which the tutorial's has not either."""
     network, _ = build_network(backbone, len(contract.labels))
     augmentation = Augmentation(examples.frames, Foregrounds.none(len(examples)))
-    settings = Settings(epochs=2, lr=1e-3, backbone_lr=1e-3, learns=1.0, batch=batch)
+    settings = TrainConfig(epochs=2, lr=1e-3, backbone_lr=1e-3, trainable_fraction=1.0, batch=batch)
 
     def epoch() -> tuple[int, float]:
-        lines = fit(network, contract, examples, examples[:0], augmentation, settings, Runtime(device))
+        lines = fit(network, contract, examples, examples[:0], augmentation, settings, Context(device))
         return len(examples), len(examples) / lines[-1]["images_per_second"]
 
     return epoch

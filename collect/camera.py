@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 import traitlets
 
-from teachcam.collect.sources import AS_IT_IS, Source, Wanted, is_live, open_source
+from teachcam.collect.sources import AS_IT_IS, CaptureSettings, Source, is_live, open_source
 from teachcam.errors import CameraError, CameraTimeout
 
-__all__ = ["Camera", "CameraError", "CameraTimeout", "Frame", "Wanted"]
+__all__ = ["Camera", "CameraError", "CameraTimeout", "CaptureSettings", "Frame"]
 
 FLIPS = {"horizontal": 1, "vertical": 0, "180": -1}  # cv2.flip's codes
 
@@ -68,11 +68,11 @@ class Camera(traitlets.HasTraits):
         self,
         source: str | int = 0,
         *,
-        wanted: Wanted = AS_IT_IS,
+        wanted: CaptureSettings = AS_IT_IS,
         flip: str | None = None,
         timeout: float = 10.0,
         stall: float = 5.0,
-        opener: Callable[[str, Wanted], Source] = open_source,
+        opener: Callable[[str, CaptureSettings], Source] = open_source,
     ):
         super().__init__()
         self.source = str(source)

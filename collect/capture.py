@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 
 from teachcam import cli
-from teachcam.collect.camera import FLIPS, Camera, Wanted
+from teachcam.collect.camera import FLIPS, Camera, CaptureSettings
 from teachcam.collect.dataset import check_label
 from teachcam.collect.probe import list_cameras
 from teachcam.collect.recorder import Recorder
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.review:
         review(options.review, options.data, labels)
         return 0
-    wanted = Wanted(options.width, options.height, options.camera_fps)
+    wanted = CaptureSettings(options.width, options.height, options.camera_fps)
     with Camera(options.camera, wanted=wanted, flip=options.flip) as camera:
         if not camera.live and len(labels) > 1:
             raise cli.UserError("a file is recorded under one label: give one --label")

@@ -19,7 +19,7 @@ from pathlib import Path
 import cv2
 
 from teachcam import cli
-from teachcam.collect.dataset import REJECTED, Item, read_items, reject
+from teachcam.collect.dataset import REJECTED, Sample, move_to_rejected, read_items
 from teachcam.collect.inspection import Health, examine, thumbnail
 from teachcam.errors import DatasetError
 from teachcam.files import write_atomic
@@ -85,7 +85,7 @@ def fix(data: Path, health: Health) -> int:
         for path, why in moved.items():
             file.write(json.dumps({"file": str(path.relative_to(data)), "why": why}, ensure_ascii=False) + "\n")
     for path in moved:
-        reject(data, path)
+        move_to_rejected(data, path)
     return len(moved)
 
 
@@ -110,7 +110,7 @@ def _moves(data: Path) -> Path:
     return data / REJECTED / "moves.jsonl"
 
 
-def to_html(data: Path, items: list[Item], health: Health) -> str:
+def to_html(data: Path, items: list[Sample], health: Health) -> str:
     """Return one page, opening offline: the table, the findings with pictures, and a picture of every session."""
     rows = "".join(f"<pre>{html.escape(table(health))}</pre>")
     advice = "".join(f"<li>{html.escape(text)}" for text in health.advice)
@@ -139,7 +139,7 @@ vertical-align: top; overflow-wrap: anywhere }} img {{ display: block; border-ra
 """
 
 
-def _figure(item: Item) -> str:
+def _figure(item: Sample) -> str:
     picture = thumbnail(item.path)
     image = ""
     if picture is not None:

@@ -33,7 +33,7 @@ REJECTED = ".rejected"  # where frames go that are not wanted: nothing is ever d
 
 
 @dataclass(frozen=True)
-class Item:
+class Sample:
     """One labeled frame on disk."""
 
     path: Path
@@ -55,7 +55,7 @@ def check_label(label: str) -> str:
     return label
 
 
-def read_items(data: Path | str) -> list[Item]:
+def read_items(data: Path | str) -> list[Sample]:
     """List every image below the class folders of `data`, each session's in time order, without opening any.
 
     A file's session is what its name holds before the last `_`; files without such a name are put into sessions by
@@ -75,14 +75,14 @@ def read_items(data: Path | str) -> list[Item]:
     return items
 
 
-def items_of(label: str, files: list[Path]) -> list[Item]:
+def items_of(label: str, files: list[Path]) -> list[Sample]:
     """Return one label's files with their sessions, each session's in time order."""
     files = sorted(files, key=_in_time)
     guessed = _sessions_by_time(label, [path for path in files if _session_in_name(path) is None])
-    return [Item(path, label, guessed.get(path) or _session_in_name(path)) for path in files]
+    return [Sample(path, label, guessed.get(path) or _session_in_name(path)) for path in files]
 
 
-def guessed_sessions(items: list[Item]) -> str:
+def guessed_sessions(items: list[Sample]) -> str:
     """Say in one line which sessions were guessed, or '' if all are in the files' names."""
     guessed = Counter(item.label for item in items if item.session.startswith(GUESSED))
     if not guessed:
@@ -116,7 +116,7 @@ def _sessions_by_time(label: str, files: list[Path]) -> dict[Path, str]:
     return sessions
 
 
-def fingerprint(items: list[Item]) -> str:
+def fingerprint(items: list[Sample]) -> str:
     """Return a hash of the labels and contents of `items`: the same pictures under the same labels, the same hash."""
     lines = sorted(f"{item.label} {hashlib.sha256(item.path.read_bytes()).hexdigest()}" for item in items)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
@@ -158,7 +158,7 @@ def append_line(data: Path, line: dict) -> None:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def reject(data: Path, path: Path) -> Path:
+def move_to_rejected(data: Path, path: Path) -> Path:
     """Move a frame out of the dataset, to `data/.rejected/<label>/`, and return where it is now."""
     target = data / REJECTED / path.parent.name / path.name
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -8,13 +8,13 @@ from typing import Iterator
 
 import numpy as np
 
-from teachcam.collect.dataset import Item, guessed_sessions
-from teachcam.collect.quality import BLURRED, SIGNATURE, Background, exposure_fault, grey, sharpness, signature
+from teachcam.collect.dataset import Sample, guessed_sessions
+from teachcam.collect.quality import BLURRED, SIGNATURE, Background, exposure_fault, gray, sharpness, signature
 from teachcam.errors import UnreadableImage
 from teachcam.images import read_image
 from teachcam.preprocessing import resize
 
-# Largest difference anywhere in two signatures, in grey levels. On recordings of 16 rooms the nearest two frames under
+# Largest difference anywhere in two signatures, in gray levels. On recordings of 16 rooms the nearest two frames under
 # different labels are 37 apart; nineteen of twenty pictures saved again as JPEG of quality 70 are within 7.
 SAME_PICTURE, NEAR_DUPLICATE = 8, 6
 ENOUGH_FRAMES, ENOUGH_SESSIONS = 20, 3  # of a label
@@ -41,7 +41,7 @@ class Finding:
 
     kind: str
     text: str  # one line, in plain words
-    items: list[Item] = field(default_factory=list)
+    items: list[Sample] = field(default_factory=list)
     error: bool = False
 
 
@@ -59,7 +59,7 @@ class Health:
         return [finding for finding in self.findings if finding.error]
 
 
-def examine(items: list[Item]) -> Health:
+def examine(items: list[Sample]) -> Health:
     """Read every picture of a dataset once and say how healthy it is."""
     rows = {label: Row() for label in sorted({item.label for item in items})}
     readable, signatures, sharp, unreadable, faulty = [], [], [], [], {"too dark": [], "too bright": []}
@@ -69,7 +69,7 @@ def examine(items: list[Item]) -> Health:
         except UnreadableImage:
             unreadable.append(item)
             continue
-        small = grey(image)
+        small = gray(image)
         readable.append(item)
         signatures.append(signature(image))
         sharp.append(sharpness(small))
@@ -110,7 +110,7 @@ def examine(items: list[Item]) -> Health:
     return Health(rows, findings, list(_advice(rows, readable, set(backgrounds.values()))))
 
 
-def _duplicates(items: list[Item], signatures: np.ndarray) -> tuple[list[Item], list[Item]]:
+def _duplicates(items: list[Sample], signatures: np.ndarray) -> tuple[list[Sample], list[Sample]]:
     """Return the items whose picture is under another label too, and those that repeat an earlier one of their own."""
     # A coarse signature can't differ by more than the fine one does: it rules most pairs out at a sixteenth the work.
     coarse = signatures.reshape(len(items), 6, 4, 8, 4, 3).mean(axis=(2, 4)).reshape(len(items), 6 * 8 * 3)
@@ -127,14 +127,14 @@ def _duplicates(items: list[Item], signatures: np.ndarray) -> tuple[list[Item], 
     return [items[index] for index in sorted(same)], [items[index] for index in sorted(near - same)]
 
 
-def _blurred(items: list[Item], sharp: np.ndarray) -> list[Item]:
+def _blurred(items: list[Sample], sharp: np.ndarray) -> list[Sample]:
     """Return the items that are blurred against what is usual in their session."""
     sessions = np.array([item.session for item in items])
     usual = {session: np.median(sharp[sessions == session]) for session in set(sessions)}
     return [item for item, value in zip(items, sharp) if value < BLURRED * usual[item.session]]
 
 
-def _backgrounds(items: list[Item], signatures: np.ndarray) -> dict[str, int]:
+def _backgrounds(items: list[Sample], signatures: np.ndarray) -> dict[str, int]:
     """Give every session the number of its background: sessions that can't be told apart by it share one."""
     sessions = np.array([item.session for item in items])
     names = sorted(set(sessions))
@@ -149,7 +149,7 @@ def _backgrounds(items: list[Item], signatures: np.ndarray) -> dict[str, int]:
     return numbers
 
 
-def _advice(rows: dict[str, Row], items: list[Item], backgrounds: set[int]) -> Iterator[str]:
+def _advice(rows: dict[str, Row], items: list[Sample], backgrounds: set[int]) -> Iterator[str]:
     """Say in plain words what to do next."""
     labels_of: dict[str, set[str]] = {}
     for item in items:

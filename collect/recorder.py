@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 from teachcam.collect.camera import Camera, Frame
-from teachcam.collect.dataset import Session, append_line, check_label, reject
+from teachcam.collect.dataset import Session, append_line, check_label, move_to_rejected
 
 QUEUE_FRAMES = 60  # 2 s at 30 FPS; 166 MB of 720p at the most
 
@@ -101,7 +101,7 @@ class Recorder:
             return 0
         session, paths = self._bursts.pop()
         for path in paths:
-            reject(self.data, path)
+            move_to_rejected(self.data, path)
         if paths:
             append_line(self.data, {"session": session.id, "label": session.label, "undone": len(paths)})
         return len(paths)

@@ -21,7 +21,7 @@ from teachcam.images import IMAGE_SUFFIXES, is_image, read_image
 URLS = ("http://", "https://", "rtsp://")
 
 
-class Wanted(NamedTuple):
+class CaptureSettings(NamedTuple):
     """What is asked of a camera that can choose; None leaves it to the camera."""
 
     width: int | None = None  # pixels
@@ -29,7 +29,7 @@ class Wanted(NamedTuple):
     fps: float | None = None
 
 
-AS_IT_IS = Wanted()
+AS_IT_IS = CaptureSettings()
 
 
 class Source(Protocol):
@@ -50,7 +50,7 @@ def is_live(spec: str) -> bool:
     return usb_index(spec) is not None or _is_synthetic(spec) or spec.startswith(("csi:", "gst:", *URLS))
 
 
-def open_source(spec: str, wanted: Wanted = AS_IT_IS) -> Source:
+def open_source(spec: str, wanted: CaptureSettings = AS_IT_IS) -> Source:
     """Open what `spec` names, as `Camera` describes it. Raises CameraError where nothing answers."""
     if _is_synthetic(spec):
         return Synthetic(spec[len("synthetic") :].lstrip(":"), wanted.width, wanted.height, wanted.fps)
@@ -97,7 +97,7 @@ class _VideoCapture:
 class UsbCamera(_VideoCapture):
     """A camera of this machine, by its index."""
 
-    def __init__(self, index: int, wanted: Wanted):
+    def __init__(self, index: int, wanted: CaptureSettings):
         backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
         super().__init__(index, backend)
         if not self.opened:
@@ -193,7 +193,7 @@ def usb_index(spec: str) -> int | None:
     return int(number) if number.isdecimal() and len(number) < 5 else None
 
 
-def csi_pipeline(spec: str, wanted: Wanted = AS_IT_IS) -> str:
+def csi_pipeline(spec: str, wanted: CaptureSettings = AS_IT_IS) -> str:
     """Return NVIDIA's pipeline for a Jetson's camera `csi:N`, newest frame only."""
     number = spec[len("csi:") :] or "0"
     if not number.isdecimal():

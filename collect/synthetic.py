@@ -128,18 +128,18 @@ def _room(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     stains = (wall + wall.mean()) / 2 + rng.normal(0, 25, (5, 6, 1)) + rng.normal(0, 12, (5, 6, 3))
     room = cv2.resize(np.clip(stains, 0, 255).astype(np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
     for _ in range(rng.integers(4, 14)):
-        colour = rng.integers(0, 256, 3)
-        colour = ((colour + colour.mean()) / 2).tolist()
+        color = rng.integers(0, 256, 3)
+        color = ((color + color.mean()) / 2).tolist()
         x, y = rng.integers(0, width), rng.integers(0, height)
         w, h = rng.integers(20, width // 2), rng.integers(20, height // 2)
         kind = rng.integers(0, 4)
         if kind == 0:
-            cv2.rectangle(room, (x, y), (x + w, y + h), colour, -1)
+            cv2.rectangle(room, (x, y), (x + w, y + h), color, -1)
         elif kind == 1:
-            cv2.ellipse(room, (x, y), (w // 3, h // 3), rng.uniform(0, 180), 0, 360, colour, -1, cv2.LINE_AA)
+            cv2.ellipse(room, (x, y), (w // 3, h // 3), rng.uniform(0, 180), 0, 360, color, -1, cv2.LINE_AA)
         elif kind == 2:
-            cv2.line(room, (x, y), (x + w, y - h), colour, int(rng.integers(2, 24)), cv2.LINE_AA)
-        else:  # something of a skin's colour, so that colour alone does not tell
+            cv2.line(room, (x, y), (x + w, y - h), color, int(rng.integers(2, 24)), cv2.LINE_AA)
+        else:  # something of a skin's color, so that color alone does not tell
             cv2.ellipse(room, (x, y), (w // 5, h // 4), 0, 0, 360, _skin(rng), -1, cv2.LINE_AA)
     return cv2.GaussianBlur(room, (0, 0), rng.uniform(0.6, 3.0))
 
@@ -154,7 +154,7 @@ def _light(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
 
 
 def _skin(rng: np.random.Generator) -> list[float]:
-    """A skin colour from light to dark, BGR 0-255."""
+    """A skin color from light to dark, BGR 0-255."""
     depth = rng.uniform(0, 1)
     light, dark = np.array([175, 200, 240.0]), np.array([40, 62, 95.0])
     return (light + depth * (dark - light) + rng.normal(0, 6, 3)).clip(0, 255).tolist()

@@ -17,14 +17,14 @@ import numpy as np
 from teachcam import cli
 from teachcam.errors import ExportError, ModelError
 from teachcam.export.metadata import read_metadata
-from teachcam.export.to_onnx import Proof, Request, export
+from teachcam.export.to_onnx import ExportConfig, ValidationResult, export
 from teachcam.onnx_session import PROVIDERS, open_session
 from teachcam.preprocessing import preprocess
 
 PRECISIONS = ("fp32", "fp16", "int8")
 ROUNDS = 5
 WARM_UP = 10  # frames, each time
-FORGIVEN = 0.01  # of the accuracy, for speed
+MAX_ACCURACY_DROP = 0.01  # of the accuracy, for speed
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Row:
     provider: str
     megabytes: float
     milliseconds: list[float]  # from a 480x640 frame to its answer, each time
-    proof: Proof
+    proof: ValidationResult
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     best = recommended(rows)
     print(
-        f"accuracy: on {best.proof.held_out} held-out frames. For this machine: {best.precision} on {best.provider}; "
+        f"accuracy: on {best.proof.validation} held-out frames. For this machine: {best.precision} on {best.provider}; "
         f"python export/to_onnx.py --checkpoint {options.checkpoint} --precision {best.precision}"
     )
     return 0
@@ -73,7 +73,7 @@ def measure(checkpoint: Path, data: Path | None, frames: int) -> list[Row]:
         for precision in PRECISIONS:
             file = Path(folder) / f"{precision}.onnx"
             try:
-                proof = export(checkpoint, file, data, Request(precision=precision))
+                proof = export(checkpoint, file, data, ExportConfig(precision=precision))
             except ExportError as error:
                 if precision == "fp32":
                     raise
@@ -90,7 +90,7 @@ def measure(checkpoint: Path, data: Path | None, frames: int) -> list[Row]:
             for row, session in running:
                 for count in range(WARM_UP + -(-frames // ROUNDS)):
                     started = time.perf_counter()
-                    inputs = {"frames": preprocess(pictures[count % len(pictures)], contract)[None]}
+                    inputs = {"images": preprocess(pictures[count % len(pictures)], contract)[None]}
                     session.run(["probabilities"], inputs)
                     if count >= WARM_UP:  # the threads of the one before are still on their way out
                         row.milliseconds.append(1000 * (time.perf_counter() - started))
@@ -99,7 +99,7 @@ def measure(checkpoint: Path, data: Path | None, frames: int) -> list[Row]:
 
 def recommended(rows: list[Row]) -> Row:
     """Return the quickest of those that are as accurate as fp32, give or take a point."""
-    least = max(row.proof.fp32_accuracy or 0 for row in rows) - FORGIVEN
+    least = max(row.proof.fp32_accuracy or 0 for row in rows) - MAX_ACCURACY_DROP
     good = [row for row in rows if row.proof.accuracy is None or row.proof.accuracy >= least]
     return min(good, key=lambda row: np.median(row.milliseconds))
 

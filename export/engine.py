@@ -91,7 +91,7 @@ def trtexec_command(trtexec: str, model: Path, engine: Path, record: dict) -> li
     if record["open_batch"]:
         height, width = read_metadata(model)[0].input_size
         for name, batch in zip(("min", "opt", "max"), record["profile"]):
-            command.append(f"--{name}Shapes=frames:{batch}x{height}x{width}x3")
+            command.append(f"--{name}Shapes=images:{batch}x{height}x{width}x3")
     return command
 
 
@@ -141,7 +141,7 @@ def _by_tensorrt(trt, model: Path, record: dict) -> bytes:
     if record["open_batch"]:
         profile = builder.create_optimization_profile()
         shape = tuple(network.get_input(0).shape)[1:]
-        profile.set_shape("frames", *((batch, *shape) for batch in record["profile"]))
+        profile.set_shape("images", *((batch, *shape) for batch in record["profile"]))
         config.add_optimization_profile(profile)
     if hasattr(trt, "IProgressMonitor"):  # since TensorRT 10
         config.progress_monitor = _progress(trt)
@@ -176,8 +176,8 @@ def _prove(trt, plan: bytes, model: Path, data: Path, contract: Contract, record
     """Compare the engine's answers on real frames with ONNX Runtime's. Raises ExportError where they differ."""
     items = read_items(data)
     frames = [read_image(item.path) for item in items[:: max(1, len(items) // FRAMES)]]
-    engine = trt.Runtime(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine(plan)
-    dtype = trt.nptype(engine.get_tensor_dtype("frames"))
+    engine = trt.Context(trt.Logger(trt.Logger.WARNING)).deserialize_cuda_engine(plan)
+    dtype = trt.nptype(engine.get_tensor_dtype("images"))
     inputs = batches(frames, contract, dtype, record["batch"])
     answers = np.concatenate([_run(engine, part, len(contract.labels)) for part in inputs])[: len(frames)]
     parity = compare(answers, answer(model, frames, contract))
@@ -192,16 +192,16 @@ def _run(engine, frames: np.ndarray, labels: int) -> np.ndarray:
     """Return the probabilities of a batch. CUDA's runtime comes with TensorRT: no more than that is needed."""
     cuda = ctypes.CDLL("libcudart.so")
     context = engine.create_execution_context()
-    context.set_input_shape("frames", frames.shape)
+    context.set_input_shape("images", frames.shape)
     sizes = {name: 4 * int(np.prod(context.get_tensor_shape(name))) for name in ("probabilities", "features")}
     pointers = {}
     try:
-        for name, size in {"frames": frames.nbytes, **sizes}.items():
+        for name, size in {"images": frames.nbytes, **sizes}.items():
             pointers[name] = ctypes.c_void_p()
             _check(cuda.cudaMalloc(ctypes.byref(pointers[name]), ctypes.c_size_t(size)))
             context.set_tensor_address(name, pointers[name].value)
         frames = np.ascontiguousarray(frames)
-        _check(cuda.cudaMemcpy(pointers["frames"], frames.ctypes, ctypes.c_size_t(frames.nbytes), HOST_TO_DEVICE))
+        _check(cuda.cudaMemcpy(pointers["images"], frames.ctypes, ctypes.c_size_t(frames.nbytes), HOST_TO_DEVICE))
         if not context.execute_async_v3(0):
             raise ExportError("the engine was built, and does not run")
         _check(cuda.cudaDeviceSynchronize())

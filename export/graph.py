@@ -1,7 +1,7 @@
 """A trained network as an ONNX graph.
 
 The graph takes frames as `train.contract.preprocess` gives them, [N, H, W, 3], and returns `probabilities` [N, labels]
-and `features` [N, D], which cost nothing unless asked for. Normalisation, temperature and softmax are inside it.
+and `features` [N, D], which cost nothing unless asked for. Normalization, temperature and softmax are inside it.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from teachcam.export.targets import Target
-from teachcam.train.model.inference import Deployed
+from teachcam.train.model.inference import InferenceModel
 
 
-def write_onnx(path: Path, model: Deployed, size: tuple[int, int], target: Target, batch: int | None = 1) -> None:
+def write_onnx(path: Path, model: InferenceModel, size: tuple[int, int], target: Target, batch: int | None = 1) -> None:
     """Write a model for frames of a size (height, width), unproved; `batch` None leaves the batch open."""
     dtype = torch.uint8 if target.uint8_input else torch.float32
     with warnings.catch_warnings():
@@ -29,9 +29,9 @@ def write_onnx(path: Path, model: Deployed, size: tuple[int, int], target: Targe
             model,
             (torch.zeros(batch or 2, *size, 3, dtype=dtype),),
             str(path),
-            input_names=["frames"],
+            input_names=["images"],
             output_names=["probabilities", "features"],
-            dynamic_axes=None if batch else {name: {0: "batch"} for name in ("frames", "probabilities", "features")},
+            dynamic_axes=None if batch else {name: {0: "batch"} for name in ("images", "probabilities", "features")},
             opset_version=target.opset,
             dynamo=False,
         )
@@ -42,8 +42,8 @@ def write_onnx(path: Path, model: Deployed, size: tuple[int, int], target: Targe
 
 
 @torch.no_grad()
-def fold_normalisation(model: Deployed, size: tuple[int, int]) -> Deployed:
-    """Return the same function with the normalisation in the first convolution's weights, as far as that is exact.
+def fold_normalization(model: InferenceModel, size: tuple[int, int]) -> InferenceModel:
+    """Return the same function with the normalization in the first convolution's weights, as far as that is exact.
 
     The scale always is; the mean is where the convolution pads nothing. Beside int8 layers those two operations, in
     float on every pixel, take a third of SqueezeNet's time.
@@ -52,13 +52,13 @@ def fold_normalisation(model: Deployed, size: tuple[int, int]) -> Deployed:
     first = next((layer for layer in folded.network.backbone.modules() if isinstance(layer, nn.Conv2d)), None)
     if first is None or first.in_channels != 3:
         return model
-    scale, mean = model.normalise.scale, model.normalise.shift / model.normalise.scale
+    scale, mean = model.normalize.scale, model.normalize.shift / model.normalize.scale
     first.weight *= scale
     if first.padding == (0, 0):
         shift = -(first.weight * mean).sum((1, 2, 3))
         first.bias = nn.Parameter(shift if first.bias is None else first.bias + shift)
         mean = None
-    folded.normalise = _Centre(mean, size[1])
+    folded.normalize = _Centre(mean, size[1])
     frames = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     features = model(frames)[1]
     differ = (folded(frames)[1] - features).abs().max() / features.std()

@@ -46,20 +46,20 @@ def description(path: Path) -> str:
     """Return what a file says of itself, in lines."""
     contract, record = read_metadata(path)
     trained = contract.trained_on
-    accuracy = trained.get("held_out_accuracy")
+    accuracy = trained.validation_accuracy
     lines = [
         ("labels", ", ".join(contract.labels)),
-        ("frames", f"{contract.colour_order}, {contract.input_size[1]}x{contract.input_size[0]}, the whole picture"),
-        ("backbone", trained.get("backbone", "?")),
+        ("frames", f"{contract.color_order}, {contract.input_size[1]}x{contract.input_size[0]}, the whole picture"),
+        ("backbone", trained.backbone or "?"),
         (
             "accuracy",
-            f"{accuracy:.3f} on {trained['held_out_frames']} held-out frames"
-            + (", optimistic: of sessions it was trained on" if trained.get("optimistic") else "")
+            f"{accuracy:.3f} on {trained.validation_images} held-out frames"
+            + (", optimistic: of sessions it was trained on" if trained.optimistic else "")
             if accuracy is not None
             else "not measured",
         ),
         ("calibration", f"temperature {contract.temperature:.2f}, unknown below {contract.unknown_threshold:.2f}"),
-        ("dataset", trained.get("dataset", "?")),
+        ("dataset", trained.dataset or "?"),
         ("contract", f"version {contract.version}"),
     ]
     if record:

@@ -114,7 +114,7 @@ class _Reader(quantization.CalibrationDataReader):
     def get_next(self) -> dict | None:
         """Return the next input by name, or None."""
         frames = next(self._coming, None)
-        return None if frames is None else {"frames": frames}
+        return None if frames is None else {"images": frames}
 
 
 def _outside(graph: onnx.GraphProto) -> Iterator[str]:

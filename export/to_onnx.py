@@ -28,8 +28,8 @@ import torch
 from teachcam import cli
 from teachcam.contract import Contract
 from teachcam.errors import ExportError, UnreadableImage
-from teachcam.export import triton as repository
-from teachcam.export.graph import fold_normalisation, write_onnx
+from teachcam.export import triton_repository
+from teachcam.export.graph import fold_normalization, write_onnx
 from teachcam.export.metadata import description, read_metadata, write_metadata
 from teachcam.export.quantize import LEAST_FRAMES, to_half, to_int8, worst_layers
 from teachcam.export.saturation import can_saturate
@@ -42,16 +42,16 @@ from teachcam.preprocessing import shrink
 from teachcam.processor import processor_name
 from teachcam.self_check import NUM_IMAGES, SelfCheck
 from teachcam.train.model.checkpoint import Checkpoint, load_checkpoint
-from teachcam.train.model.inference import Deployed, predict
+from teachcam.train.model.inference import InferenceModel, predict
 
 FRAMES = 200  # at most, to prove a file on and as many to learn int8's ranges from
 OPEN_BATCH = 8  # frames at once that an engine is made for, where the batch is left open
-ALLOWED_LOSS = 0.01 + 1e-9  # of the accuracy, by int8: a point, however it is rounded
+MAX_ACCURACY_DROP = 0.01 + 1e-9  # of the accuracy, by int8: a point, however it is rounded
 OTHER_ANSWERS = 0.1  # the share beyond which int8 is another model, even if it is right as often
 
 
 @dataclass(frozen=True)
-class Request:
+class ExportConfig:
     """What to export for. With `open_batch` the graph takes 1 to `batch` frames at once, else `batch` exactly."""
 
     target: str = "desktop"
@@ -63,11 +63,11 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Proof:
+class ValidationResult:
     """What a written file was measured to be worth, on the same frames as the network it was made from."""
 
     parity: Parity
-    held_out: int  # frames among them that it was not trained on when it was measured
+    validation: int  # frames among them that it was not trained on when it was measured
     accuracy: float | None  # on those
     fp32_accuracy: float | None
     kept_in_float: list[str] = field(default_factory=list)  # layers that int8 would have cost too much in
@@ -101,12 +101,14 @@ def main(argv: list[str] | None = None) -> int:
         parser.error("--format triton: for --target desktop")
     open_batch = options.dynamic_batch or options.format == "triton"
     batch = options.batch or (OPEN_BATCH if open_batch else 1)
-    request = Request(
+    request = ExportConfig(
         options.target, options.precision, batch, open_batch, options.allow_loss, not options.no_check_images
     )
     if options.format == "triton":
         out = options.out or options.checkpoint.parent / "model_repository"
-        proof = repository.export(out, batch, lambda file: export(options.checkpoint, file, options.data, request))
+        proof = triton_repository.export(
+            out, batch, lambda file: export(options.checkpoint, file, options.data, request)
+        )
     else:
         out = options.out or options.checkpoint.parent / "model.onnx"
         proof = export(options.checkpoint, out, options.data, request)
@@ -115,14 +117,16 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def export(checkpoint_file: Path, out: Path, data: Path | None = None, request: Request | None = None) -> Proof:
+def export(
+    checkpoint_file: Path, out: Path, data: Path | None = None, request: ExportConfig | None = None
+) -> ValidationResult:
     """Write `out` from a checkpoint, if it passes; raises ExportError and leaves no file if not.
 
     It is proved on held-out frames, and on trained ones up to `FRAMES`, below `data` or where the checkpoint says.
     """
-    request = request or Request()
+    request = request or ExportConfig()
     checkpoint = load_checkpoint(checkpoint_file)
-    judge = _Judge(checkpoint, data)
+    judge = Validator(checkpoint, data)
     with tempfile.TemporaryDirectory() as folder:
         if request.precision == "int8":
             file, kept = _int8(Path(folder), judge, request)
@@ -151,49 +155,49 @@ def export(checkpoint_file: Path, out: Path, data: Path | None = None, request: 
     return proof
 
 
-def request_of(file: Path) -> Request | None:
+def request_of(file: Path) -> ExportConfig | None:
     """Return what a file was exported for, to export a newer checkpoint alike; None if it does not say."""
     try:
         _, record = read_metadata(file)
     except cli.UserError:
         return None
-    known = {entry.name for entry in fields(Request)}
-    return Request(**{name: value for name, value in record.items() if name in known})
+    known = {entry.name for entry in fields(ExportConfig)}
+    return ExportConfig(**{name: value for name, value in record.items() if name in known})
 
 
-class _Judge:
+class Validator:
     """The trained network's answers on real frames, and how good they are where it was not trained on them."""
 
     def __init__(self, checkpoint: Checkpoint, data: Path | None):
         self.contract = checkpoint.contract
-        self.model = Deployed(checkpoint.network, self.contract)
+        self.model = InferenceModel(checkpoint.network, self.contract)
         folder = data or Path(checkpoint.data)
-        self.held_out, self.trained = (
+        self.validation, self.trained = (
             _read(_spread(names, FRAMES), folder, self.contract)
-            for names in (checkpoint.held_out, checkpoint.trained_on)
+            for names in (checkpoint.validation, checkpoint.trained_on)
         )
         if len(self.trained) < LEAST_FRAMES:  # after cross-validation all were held out
-            self.trained += self.held_out[1::2]
-            self.held_out = self.held_out[::2]
-        self.frames = [frame for frame, _ in (self.held_out + self.trained)[:FRAMES]]
+            self.trained += self.validation[1::2]
+            self.validation = self.validation[::2]
+        self.frames = [frame for frame, _ in (self.validation + self.trained)[:FRAMES]]
         if not self.frames:
             raise ExportError(
                 f"none of the frames it was trained on are in {folder}, so nothing can be proved: "
                 "say where they are with python export/to_onnx.py --data DIR"
             )
         self.expected = predict(self.model, self.frames, self.contract)
-        self.class_ids = np.array([self.contract.labels.index(label) for _, label in self.held_out], int)
+        self.class_ids = np.array([self.contract.labels.index(label) for _, label in self.validation], int)
 
     def accuracy(self, answers: np.ndarray) -> float | None:
         """Return the accuracy on the held-out frames, the first of all."""
         right = answers[: len(self.class_ids)].argmax(1) == self.class_ids
         return float(right.mean()) if len(right) else None
 
-    def proof(self, file: Path, kept: list[str]) -> Proof:
+    def proof(self, file: Path, kept: list[str]) -> ValidationResult:
         """Ask a file all frames."""
         answers = answer(file, self.frames, self.contract)
         parity = compare(answers, self.expected)
-        return Proof(parity, len(self.class_ids), self.accuracy(answers), self.accuracy(self.expected), kept)
+        return ValidationResult(parity, len(self.class_ids), self.accuracy(answers), self.accuracy(self.expected), kept)
 
     def loss(self, file: Path) -> float:
         """Return how much accuracy a file lacks, 0 to 1; and where many answers are others, at least their share."""
@@ -203,7 +207,7 @@ class _Judge:
         return max(lost, other if other > OTHER_ANSWERS else 0.0)
 
 
-def _float(folder: Path, judge: _Judge, request: Request) -> Path:
+def _float(folder: Path, judge: Validator, request: ExportConfig) -> Path:
     batch = None if request.open_batch else request.batch
     file = folder / "fp32.onnx"
     write_onnx(file, judge.model, judge.contract.input_size, TARGETS[request.target], batch)
@@ -212,13 +216,13 @@ def _float(folder: Path, judge: _Judge, request: Request) -> Path:
     return file
 
 
-def _int8(folder: Path, judge: _Judge, request: Request) -> tuple[Path, list[str]]:
+def _int8(folder: Path, judge: Validator, request: ExportConfig) -> tuple[Path, list[str]]:
     """Write int8, with as many of the layers that it distorts most in float as it takes; return those too."""
     target, size = TARGETS[request.target], judge.contract.input_size
-    if not judge.held_out and not request.allow_loss:
+    if not judge.validation and not request.allow_loss:
         raise ExportError("no held-out frames to judge int8 by: record more sessions, or give --allow-loss")
-    # A GPU does the normalisation for nothing, and a centred picture has more of int8's steps around zero.
-    model = judge.model if target.operators else fold_normalisation(judge.model, size)
+    # A GPU does the normalization for nothing, and a centered picture has more of int8's steps around zero.
+    model = judge.model if target.operators else fold_normalization(judge.model, size)
     batch = None if request.open_batch else request.batch
     source, file = folder / "fp32.onnx", folder / "int8.onnx"
     write_onnx(source, model, size, target, batch)
@@ -226,7 +230,7 @@ def _int8(folder: Path, judge: _Judge, request: Request) -> tuple[Path, list[str
     inputs = batches([frame for frame, _ in judge.trained], judge.contract, dtype, batch or 1)
     to_int8(source, file, inputs, target)
     loss = judge.loss(file)
-    if loss <= ALLOWED_LOSS or request.allow_loss:
+    if loss <= MAX_ACCURACY_DROP or request.allow_loss:
         return file, []
     layers = worst_layers(source, file, inputs[:4])
     count = 1
@@ -234,11 +238,11 @@ def _int8(folder: Path, judge: _Judge, request: Request) -> tuple[Path, list[str
         print(f"int8 loses {100 * loss:.1f} points: trying with {count} layers in float", file=sys.stderr)
         to_int8(source, file, inputs, target, keep=layers[:count])
         loss = judge.loss(file)
-        if loss <= ALLOWED_LOSS:
+        if loss <= MAX_ACCURACY_DROP:
             return file, layers[:count]
         count *= 2
     raise ExportError(
-        f"int8 loses {100 * loss:.1f} points of accuracy on {len(judge.held_out)} held-out frames, even with half of "
+        f"int8 loses {100 * loss:.1f} points of accuracy on {len(judge.validation)} held-out frames, even with half of "
         "its layers in float; no file was written: export fp16, or give --allow-loss"
     )
 
@@ -261,7 +265,7 @@ def _read(names: list[tuple[str, str]], folder: Path, contract: Contract) -> lis
     return frames
 
 
-def _record(checkpoint_file: Path, request: Request, proof: Proof) -> dict:
+def _record(checkpoint_file: Path, request: ExportConfig, proof: ValidationResult) -> dict:
     """Return what a file tells of how it was made."""
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -280,16 +284,16 @@ def _record(checkpoint_file: Path, request: Request, proof: Proof) -> dict:
     }
 
 
-def _lines(out: Path, request: Request, proof: Proof) -> Iterator[str]:
+def _lines(out: Path, request: ExportConfig, proof: ValidationResult) -> Iterator[str]:
     parity = proof.parity
     yield (
         f"{out}: {request.precision} for {TARGETS[request.target].device}; the same label as PyTorch on "
         f"{'all of ' if parity.agreeing == parity.frames else f'{parity.agreeing} of '}{parity.frames} real frames, "
         f"largest difference of a probability {parity.largest_difference:.1e}"
     )
-    if request.precision != "fp32" and proof.held_out:
+    if request.precision != "fp32" and proof.validation:
         yield (
-            f"accuracy on the {proof.held_out} held-out frames among them: {proof.accuracy:.3f}, "
+            f"accuracy on the {proof.validation} held-out frames among them: {proof.accuracy:.3f}, "
             f"in fp32 {proof.fp32_accuracy:.3f}"
         )
     if proof.kept_in_float:

@@ -4,7 +4,7 @@ classifier = Classifier("runs/latest/model.onnx")
 answer = classifier.classify(image)             # uint8 [H, W, 3], BGR
 print(answer.label, answer.confidence)
 
-for answer in classifier.watch(Camera(0)):      # the same for each frame, steadied
+for answer in classifier.predict_stream(Camera(0)):      # the same for each frame, steadied
     print(answer.label, answer.confidence)
 """
 
@@ -23,7 +23,7 @@ import onnxruntime
 from teachcam.cli import first_line
 from teachcam.contract import METADATA_KEY, Contract
 from teachcam.errors import ContractError, ModelError
-from teachcam.live.prediction import Answer, Smoother, usual_smoothing, verdict
+from teachcam.live.prediction import Prediction, Smoother, to_prediction, usual_smoothing
 from teachcam.onnx_session import open_session
 from teachcam.preprocessing import preprocess
 from teachcam.self_check import METADATA_KEY as CHECK_KEY
@@ -44,7 +44,7 @@ class Classifier:
         self.path = Path(path)
         before = _threads()
         self.session, self.provider = open_session(self.path, provider)
-        self._taken = _cores(_threads() - before)  # by threads of the session
+        self._taken = pinned_cores(_threads() - before)  # by threads of the session
         metadata = self.session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in metadata:
             raise ContractError(
@@ -63,7 +63,7 @@ class Classifier:
         types = [array.type for array in self.session.get_inputs()]
         outputs = {array.name: array.shape[1:] for array in self.session.get_outputs()}
         if (
-            inputs != [("frames", [*self.contract.input_size, 3])]
+            inputs != [("images", [*self.contract.input_size, 3])]
             or types not in (["tensor(uint8)"], ["tensor(float)"])
             or outputs.get("probabilities") != [len(self.contract.labels)]
         ):
@@ -82,7 +82,7 @@ class Classifier:
         self._input = onnxruntime.OrtValue.ortvalue_from_numpy(self._frames, device, 0)  # shared, if on the CPU
         output = onnxruntime.OrtValue.ortvalue_from_numpy(self._probabilities)
         self._binding = self.session.io_binding()
-        self._binding.bind_ortvalue_input("frames", self._input)
+        self._binding.bind_ortvalue_input("images", self._input)
         self._binding.bind_ortvalue_output("probabilities", output)
 
     def twin(self) -> Classifier:
@@ -140,15 +140,15 @@ class Classifier:
             )
         return check.difference(answers)
 
-    def classify(self, image: np.ndarray) -> Answer:
+    def classify(self, image: np.ndarray) -> Prediction:
         """Answer for one image, uint8 [H, W, 3] BGR. Raises ModelError where the model fails."""
         probabilities = self.probabilities(preprocess(image, self.contract)).tolist()
         wrong = [value for value in probabilities if not -0.01 <= value <= 1.01]  # NaN is neither
         if wrong:
             raise ModelError(f"{self.path} answers with {wrong[0]:g}, no probability: train it again")
-        return verdict(dict(zip(self.contract.labels, probabilities)), self.contract.unknown_threshold)
+        return to_prediction(dict(zip(self.contract.labels, probabilities)), self.contract.unknown_threshold)
 
-    def watch(self, camera: Camera, smoothing: float | None = None) -> Iterator[Answer]:
+    def predict_stream(self, camera: Camera, smoothing: float | None = None) -> Iterator[Prediction]:
         """Answer each frame of a camera until it ends, steadied over `smoothing` seconds (0: not; None: as usual)."""
         smooth = Smoother(self.contract.unknown_threshold, usual_smoothing(camera) if smoothing is None else smoothing)
         for frame in camera:
@@ -160,7 +160,7 @@ def _threads() -> set[int]:
     return {int(path.name) for path in Path("/proc/self/task").iterdir()} if sys.platform == "linux" else set()
 
 
-def _cores(threads: set[int]) -> set[int]:
+def pinned_cores(threads: set[int]) -> set[int]:
     """Return the cores on which any of these threads may run."""
     cores = set()
     for thread in threads:

@@ -164,7 +164,7 @@ def model(options: argparse.Namespace) -> Iterator[Finding]:
         yield Finding("fault", reasons[-1] if reasons else "no execution provider", "python export/to_onnx.py")
         return
     trained = classifier.contract.trained_on
-    yield Finding("ok", f"{options.model}: {', '.join(classifier.contract.labels)}; {trained.get('backbone', '?')}")
+    yield Finding("ok", f"{options.model}: {', '.join(classifier.contract.labels)}; {trained.backbone}")
 
 
 def _self_check(classifier: Classifier, model: Path) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ import numpy as np
 from teachcam.collect.dataset import Session, check_label
 
 
-class Teacher:
+class CorrectionWriter:
     """Saves frames under labels; those of one label and one run of the program are a session. For any thread."""
 
     def __init__(self, data: Path | str, **known: object):

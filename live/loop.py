@@ -11,7 +11,7 @@ from teachcam.collect.camera import Camera
 from teachcam.errors import CameraTimeout, ModelError, UserError
 from teachcam.live.classifier import Classifier
 from teachcam.live.latency import Latency
-from teachcam.live.model_watcher import Watcher
+from teachcam.live.model_watcher import ModelWatcher
 from teachcam.live.prediction import Smoother, usual_smoothing
 from teachcam.live.sinks.base import Result
 
@@ -24,7 +24,7 @@ def loop(
     smoothing: float | None = None,
     min_hold: float = 0.0,
     most: int | None = None,
-    watcher: Watcher | None = None,
+    watcher: ModelWatcher | None = None,
     stop: threading.Event | None = None,
     pace: bool = False,
 ) -> int:

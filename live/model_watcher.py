@@ -46,7 +46,7 @@ def _export(model: Path) -> Path:
     return exported
 
 
-class Watcher:
+class ModelWatcher:
     """Looks for a newer model, and loads and warms it up in a thread, while the old one goes on answering.
 
     A model that can't be loaded is said on stderr, and the old one stays.

@@ -21,9 +21,9 @@ import ipywidgets as widgets
 from teachcam.collect.camera import Camera
 from teachcam.errors import UserError
 from teachcam.live.classifier import Classifier
-from teachcam.live.feedback import Teacher
+from teachcam.live.feedback import CorrectionWriter
 from teachcam.live.loop import loop
-from teachcam.live.model_watcher import Watcher
+from teachcam.live.model_watcher import ModelWatcher
 from teachcam.live.sinks.base import Result
 from teachcam.preprocessing import resize
 
@@ -38,7 +38,7 @@ class LivePanel(widgets.VBox):
         self, camera: Camera, classifier: Classifier, data: Path | str = "data", smoothing: float | None = None
     ):
         """Answer what `camera` sees; corrections go into the dataset `data`, and a newer model is taken at once."""
-        self._teach = Teacher(data, camera=camera.source, note="corrected live")
+        self._teach = CorrectionWriter(data, camera=camera.source, note="corrected live")
         self._shown = 0.0
         self._stop = threading.Event()
         self._picture = widgets.Image(format="jpeg", layout={"width": f"{WIDTH}px"})
@@ -59,7 +59,7 @@ class LivePanel(widgets.VBox):
             ]
         )
         self._set_labels(classifier.contract.labels)
-        self._watcher = Watcher(classifier.path, classifier.provider)
+        self._watcher = ModelWatcher(classifier.path, classifier.provider)
         self._thread = threading.Thread(target=self._run, args=(camera, classifier, smoothing), daemon=True)
         self._thread.start()
 

@@ -22,7 +22,7 @@ def usual_smoothing(camera: Camera) -> float:
     return SMOOTHING if camera.live or camera.fps else 0.0
 
 
-class Answer(NamedTuple):
+class Prediction(NamedTuple):
     """What the model says of a frame, or of the last few."""
 
     label: str  # "unknown" where the confidence is below the contract's threshold
@@ -30,11 +30,11 @@ class Answer(NamedTuple):
     probabilities: dict[str, float]  # in the contract's order
 
 
-def verdict(probabilities: dict[str, float], unknown_threshold: float) -> Answer:
+def to_prediction(probabilities: dict[str, float], unknown_threshold: float) -> Prediction:
     """Return the answer that these probabilities stand for."""
     best = max(probabilities, key=probabilities.__getitem__)
     confidence = probabilities[best]
-    return Answer(best if confidence >= unknown_threshold else UNKNOWN, confidence, probabilities)
+    return Prediction(best if confidence >= unknown_threshold else UNKNOWN, confidence, probabilities)
 
 
 class Smoother:
@@ -48,7 +48,7 @@ class Smoother:
         self._label: str | None = None  # what is answered
         self._candidate, self._since = "", 0.0  # what would be, and since when
 
-    def __call__(self, answer: Answer, time: float) -> Answer:
+    def __call__(self, answer: Prediction, time: float) -> Prediction:
         """Return the steady answer at `time` (seconds, of Frame.time), given the one for the frame alone."""
         if self._average is None or self._smoothing == 0:
             self._average = answer.probabilities
@@ -59,11 +59,11 @@ class Smoother:
                 for (label, before), now in zip(self._average.items(), answer.probabilities.values())
             }
         self._time = time
-        steady = verdict(self._average, self._threshold)
+        steady = to_prediction(self._average, self._threshold)
         if steady.label != self._candidate:
             self._candidate, self._since = steady.label, time
         if self._label is None or time - self._since >= self._min_hold:
             self._label = steady.label
         if steady.label == self._label:
             return steady
-        return Answer(self._label, self._average.get(self._label, steady.confidence), self._average)
+        return Prediction(self._label, self._average.get(self._label, steady.confidence), self._average)

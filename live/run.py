@@ -21,12 +21,12 @@ from teachcam import cli
 from teachcam.collect.camera import Camera
 from teachcam.errors import ModelError
 from teachcam.live.classifier import Classifier
-from teachcam.live.feedback import Teacher
+from teachcam.live.feedback import CorrectionWriter
 from teachcam.live.loop import loop
-from teachcam.live.model_watcher import Watcher, find_model
+from teachcam.live.model_watcher import ModelWatcher, find_model
 from teachcam.live.prediction import SMOOTHING
 from teachcam.live.sinks.actions import COOL_DOWN, Actions
-from teachcam.live.sinks.text import Changes, JsonLines
+from teachcam.live.sinks.text import JsonLines, LabelChanges
 from teachcam.live.sinks.uncertain import Uncertain
 from teachcam.live.sinks.video import Video
 from teachcam.live.sinks.window import Screen
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     """Answer every frame until the source, `--frames` or the user ends it."""
     options = _parse(argv)
     model = find_model(options.model)
-    watcher = Watcher(options.model, options.provider) if options.watch else None  # first, or it misses one
+    watcher = ModelWatcher(options.model, options.provider) if options.watch else None  # first, or it misses one
     classifier = Classifier(model, options.provider)
     labels = classifier.contract.labels
     print(f"{classifier.path}: {', '.join(labels)}; {classifier.provider}", file=sys.stderr)
@@ -48,9 +48,9 @@ def main(argv: list[str] | None = None) -> int:
     with ExitStack() as stack:
         sinks = [Actions(options.on, labels, options.cool_down, options.shell)] if options.on else []
         camera = stack.enter_context(Camera(options.camera))
-        teach = Teacher(options.data, camera=options.camera, note="corrected live")
+        teach = CorrectionWriter(options.data, camera=options.camera, note="corrected live")
         screen = None if options.headless else Screen(camera, teach)
-        sinks.append(JsonLines(camera.live) if options.json else Changes(camera.live))
+        sinks.append(JsonLines(camera.live) if options.json else LabelChanges(camera.live))
         if options.http:
             from teachcam.live.web.server import Web
 

@@ -25,7 +25,7 @@ def read_image(path: Path | str) -> np.ndarray:
         raise UnreadableImage(f"{path}: {error.strerror}") from None
     if not content:
         raise UnreadableImage(f"{path}: empty file")
-    # Some OpenCV versions fill the missing part of a truncated file with grey and say nothing.
+    # Some OpenCV versions fill the missing part of a truncated file with gray and say nothing.
     if content.startswith(b"\xff\xd8") and not _is_whole_jpeg(content):
         raise UnreadableImage(f"{path}: truncated JPEG")
     if content.startswith(b"\x89PNG") and b"IEND" not in content[-4096:]:

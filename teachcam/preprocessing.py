@@ -42,9 +42,9 @@ def _halvings(size: int, target: int) -> int:
 def preprocess(frame: np.ndarray, contract: Contract) -> np.ndarray:
     """Turn a frame into a model's input: the whole of it, stretched to the contract's size.
 
-    `frame` is uint8 [H, W, 3], BGR. Returns uint8 [height, width, 3] in the contract's colour order.
+    `frame` is uint8 [H, W, 3], BGR. Returns uint8 [height, width, 3] in the contract's color order.
     """
     frame = resize(frame, contract.input_size)
-    if contract.colour_order == "GRAY":
+    if contract.color_order == "GRAY":
         frame = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if contract.colour_order == "RGB" else frame
+    return cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) if contract.color_order == "RGB" else frame

@@ -11,13 +11,13 @@ SCHEDULES = ("one-cycle", "cosine", "step", "none")
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainConfig:
     """How to train. The rates are the highest that the schedule reaches."""
 
     epochs: int
     lr: float  # of the head
     backbone_lr: float = 0.0
-    learns: float = 0.0  # the share of the backbone's layers, counted from the head, that learn too
+    trainable_fraction: float = 0.0  # the share of the backbone's layers, counted from the head, that learn too
     head_first: bool = False  # whether the head learns alone before the others begin
     gradual: bool = False  # whether they begin to learn one after another, the last layer first
     scratch: bool = False  # whether the backbone comes untrained: its batch norm then learns its statistics
@@ -35,20 +35,27 @@ class Settings:
 GROWING = (160 / 224, 192 / 224, 1.0, 1.0)  # the first epochs at a smaller size cost half, and as much is learned
 STRATEGIES = {
     # the backbone stays as it is, so each frame runs through it once
-    "head": Settings(epochs=30, lr=1e-3, weight_decay=1.0, schedule="none", batch=64, dropout=0.0),
+    "head": TrainConfig(epochs=30, lr=1e-3, weight_decay=1.0, schedule="none", batch=64, dropout=0.0),
     # edges and textures stay as ImageNet taught them
-    "partial": Settings(epochs=8, lr=3e-3, backbone_lr=5e-4, learns=0.72, head_first=True, sizes=GROWING),
-    "differential": Settings(epochs=8, lr=3e-3, backbone_lr=3e-4, learns=1.0, head_first=True, sizes=GROWING),
-    "full": Settings(epochs=8, lr=5e-4, backbone_lr=5e-4, learns=1.0, sizes=GROWING),
-    "gradual": Settings(epochs=8, lr=3e-3, backbone_lr=3e-4, learns=1.0, head_first=True, gradual=True),
-    "scratch": Settings(epochs=30, lr=1e-3, backbone_lr=1e-3, learns=1.0, scratch=True),
+    "partial": TrainConfig(
+        epochs=8, lr=3e-3, backbone_lr=5e-4, trainable_fraction=0.72, head_first=True, sizes=GROWING
+    ),
+    "differential": TrainConfig(
+        epochs=8, lr=3e-3, backbone_lr=3e-4, trainable_fraction=1.0, head_first=True, sizes=GROWING
+    ),
+    "full": TrainConfig(epochs=8, lr=5e-4, backbone_lr=5e-4, trainable_fraction=1.0, sizes=GROWING),
+    "gradual": TrainConfig(epochs=8, lr=3e-3, backbone_lr=3e-4, trainable_fraction=1.0, head_first=True, gradual=True),
+    "scratch": TrainConfig(epochs=30, lr=1e-3, backbone_lr=1e-3, trainable_fraction=1.0, scratch=True),
 }
-LADDER = ("head", "partial")  # what `auto` tries, the cheapest first: in new rooms no other did better than these
+AUTO_STRATEGIES = (
+    "head",
+    "partial",
+)  # what `auto` tries, the cheapest first: in new rooms no other did better than these
 BUDGET = 240.0  # seconds, for `auto`
 
 
 @dataclass(frozen=True)
-class Options:
+class RunConfig:
     """What a run is asked to do."""
 
     data: Path = Path("data")
@@ -60,13 +67,13 @@ class Options:
     weights: str = "imagenet"
     head: str = "linear"
     size: int | None = None  # pixels, of the input's sides; INPUT_SIZE
-    greyscale: bool = False
+    grayscale: bool = False
     strategy: str = "auto"
     augment: str = "room"
     changes: dict = field(default_factory=dict)  # settings in place of the strategy's own
     budget: float = BUDGET  # seconds, for `auto`
     split: str = "session"  # or frames
-    held_out: float = 0.2  # of the frames
+    validation: float = 0.2  # of the frames
     folds: int | None = None  # cross-validation instead of one split
     test: tuple[str, ...] = ()  # sessions, or a fraction, that nothing is chosen by
     refit: bool = True
@@ -83,7 +90,7 @@ class Options:
         return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
 
     @classmethod
-    def from_json(cls, values: dict) -> Options:
+    def from_json(cls, values: dict) -> RunConfig:
         """Read what `to_json` returned."""
         paths = {name: Path(values[name]) for name in ("data", "out", "train_list", "test_list") if values[name]}
         return cls(**{**values, **paths, "labels": tuple(values["labels"]), "test": tuple(values["test"])})

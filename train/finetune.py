@@ -16,14 +16,14 @@ from pathlib import Path
 
 from teachcam import cli
 from teachcam.train.augment.cpu import KINDS
-from teachcam.train.config import BUDGET, LADDER, SCHEDULES, STRATEGIES, Options
+from teachcam.train.config import AUTO_STRATEGIES, BUDGET, SCHEDULES, STRATEGIES, RunConfig
 from teachcam.train.engine.optimizer import OPTIMIZERS
 from teachcam.train.model.backbones import HEADS, SMALL_CNN
 from teachcam.train.run import show_augmentation, train, unfinished
 
 SETTINGS = (  # what may be changed of a strategy's own
-    "epochs", "batch", "optimizer", "lr", "backbone_lr", "weight_decay", "schedule", "patience", "dropout", "learns",
-    "sizes",
+    "epochs", "batch", "optimizer", "lr", "backbone_lr", "weight_decay", "schedule", "patience", "dropout",
+    "trainable_fraction", "sizes",
 )  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     picture = options.pop("show_augment")
     _check(parser, options)
     changes = {name: options.pop(name) for name in SETTINGS}
-    options = Options(**options, changes={name: value for name, value in changes.items() if value is not None})
+    options = RunConfig(**options, changes={name: value for name, value in changes.items() if value is not None})
     if picture:
         show_augmentation(options, picture)
     else:
@@ -77,13 +77,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--test-list", type=Path, metavar="FILE", help="with --train-list: a last figure is taken on these")
     add("--split", choices=("session", "frames"), default="session",
         help="hold out whole sessions, or frames at random, which promises too much")  # fmt: skip
-    add("--held-out", type=float, default=0.2, metavar="FRACTION", help="of the frames (%(default)g)")
+    add("--validation", type=float, default=0.2, metavar="FRACTION", help="of the frames (%(default)g)")
     add("--folds", type=int, metavar="K", help="judge by cross-validation over the sessions: K trainings")
     add("--test", nargs="+", default=[], metavar="SESSION", help="sessions, or a fraction, kept for a last figure")
     add("--no-refit", dest="refit", action="store_false",
         help="do not learn what was held out after it was measured on")  # fmt: skip
     add("--size", type=int, metavar="PIXELS", help="of the model's input (224)")
-    add("--greyscale", action="store_true", help="show the model no colours, in training and live")
+    add("--grayscale", action="store_true", help="show the model no colors, in training and live")
     add("--augment", choices=KINDS, default="room", help="what training changes in a frame (%(default)s)")
     add("--show-augment", type=Path, metavar="FILE", help="write a picture of what training would see, and stop")
 
@@ -96,9 +96,15 @@ def _parser() -> argparse.ArgumentParser:
 
     add = parser.add_argument_group("training").add_argument
     add("--strategy", choices=["auto", *STRATEGIES], default="auto",
-        help=f"what is trained; auto tries {', '.join(LADDER)} while held-out sessions gain")  # fmt: skip
+        help=f"what is trained; auto tries {', '.join(AUTO_STRATEGIES)} while held-out sessions gain")  # fmt: skip
     add("--budget", type=float, default=BUDGET, metavar="SECONDS", help="what auto may take (%(default)g)")
-    add("--learns", type=float, metavar="SHARE", help="of the backbone's layers, the last ones: they learn too")
+    add(
+        "--unfreeze",
+        dest="trainable_fraction",
+        type=float,
+        metavar="SHARE",
+        help="of the backbone's layers, the last ones: they learn too",
+    )
     add("--epochs", type=int, help="passes over the frames")
     add("--batch", type=int, help="frames a step")
     add("--optimizer", choices=list(OPTIMIZERS))
@@ -126,7 +132,12 @@ def _check(parser: argparse.ArgumentParser, options: dict) -> None:
     for name in ("lr", "backbone_lr", "budget"):
         if options[name] is not None and not 0 < options[name] < float("inf"):
             parser.error(f"--{name.replace('_', '-')}: more than 0")
-    for name, least, most in (("dropout", 0, 0.95), ("weight_decay", 0, 10), ("learns", 0, 1), ("held_out", 0.01, 0.9)):
+    for name, least, most in (
+        ("dropout", 0, 0.95),
+        ("weight_decay", 0, 10),
+        ("trainable_fraction", 0, 1),
+        ("validation", 0.01, 0.9),
+    ):
         if options[name] is not None and not least <= options[name] <= most:
             parser.error(f"--{name.replace('_', '-')}: {least:g} to {most:g}")
     if options["sizes"] and not all(0.1 <= size <= 1 for size in options["sizes"]):

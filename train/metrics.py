@@ -1,4 +1,4 @@
-"""How good a model is, measured on the very path that live takes: `preprocess`, then `Deployed`."""
+"""How good a model is, measured on the very path that live takes: `preprocess`, then `InferenceModel`."""
 
 from __future__ import annotations
 

@@ -147,10 +147,10 @@ class TrainPanel(widgets.VBox):
 
     def _show_result(self) -> None:
         metrics = json.loads((self.run / "metrics.json").read_text())
-        accuracy = metrics["held_out"]["accuracy"]
+        accuracy = metrics["validation"]["accuracy"]
         said = "done; there was nothing to hold out, so nothing was measured"
         if accuracy is not None:
-            said = f"<b>{100 * accuracy:.1f} %</b> of {metrics['held_out']['frames']} held-out frames are right"
+            said = f"<b>{100 * accuracy:.1f} %</b> of {metrics['validation']['frames']} held-out frames are right"
         self._said.value = f"{said}. The report: {html.escape(str(self.run / 'report.html'))}"
         self._curves.value = _drawn(metrics["epochs"])  # those that were measured, not of the training on all
         pictures = [_figure(self.data, mistake) for mistake in metrics["mistakes"][:MISTAKES]]

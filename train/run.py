@@ -20,23 +20,23 @@ import cv2
 import numpy as np
 import torch
 
-from teachcam.collect.dataset import Item, fingerprint, read_items
+from teachcam.collect.dataset import Sample, fingerprint, read_items
 from teachcam.contract import Contract
 from teachcam.errors import TrainingError
 from teachcam.files import write_atomic
-from teachcam.train.config import Options
+from teachcam.train.config import RunConfig
 from teachcam.train.data.dataset import Dataset
 from teachcam.train.data.file_lists import read_lists
 from teachcam.train.data.split import Split, folds_by_session, split_by_session, split_frames, take_sessions
-from teachcam.train.engine.context import Runtime
-from teachcam.train.engine.distributed import joined
-from teachcam.train.engine.micro_batch import Memory
-from teachcam.train.engine.progress import Bar, Progress
-from teachcam.train.engine.resume import Journal
+from teachcam.train.engine.context import Context
+from teachcam.train.engine.distributed import init_distributed
+from teachcam.train.engine.micro_batch import MicroBatcher
+from teachcam.train.engine.progress import Progress, ProgressBar
+from teachcam.train.engine.resume import TrainingState
 from teachcam.train.engine.strategies import Learner, augmentation_of, cross_validate
 from teachcam.train.model.backbones import build_network, check_backbone, check_size
 from teachcam.train.report import summary as claims
-from teachcam.train.report.result import Evidence
+from teachcam.train.report.result import TrainingResult
 from teachcam.train.report.write import write_results
 
 STATE = ".state"  # hidden: no label's folder, whatever --out is
@@ -47,47 +47,47 @@ except ImportError:  # Windows
     fcntl = None
 
 
-def train(options: Options, resumed: bool = False) -> Path:
+def train(options: RunConfig, resumed: bool = False) -> Path:
     """Train, measure on held-out sessions, and leave a run behind; return its folder.
 
     A `resumed` run goes on from where its folder says that it was interrupted. Results go to stdout, progress to
     stderr. Raises TrainingError or DatasetError.
     """
     check_backbone(options.backbone)
-    with joined(options.device) as (workers, device):
-        out = workers.agree(options.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3])
+    with init_distributed(options.device) as (workers, device):
+        out = workers.broadcast(options.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3])
         options = replace(options, out=out)
-        runtime = Runtime(device, workers, journal=Journal(out / STATE, workers))
+        context = Context(device, workers, journal=TrainingState(out / STATE, workers))
         dataset, given_test = _dataset(options)
         splits, test = _splits(dataset.items, options)
         if out.resolve() == options.data.resolve():
             raise TrainingError(f"--out {out}: that is the dataset; give a folder of its own")
         pictures = fingerprint(dataset.items + given_test)
         promise = {"pictures": pictures, "split": _names(dataset, splits, test + given_test)}
-        with _alone_in(out) if workers.main else nullcontext():
-            if workers.main and resumed:
+        with _alone_in(out) if workers.is_main_process else nullcontext():
+            if workers.is_main_process and resumed:
                 _check_unchanged(out, promise)
-            elif workers.main:
+            elif workers.is_main_process:
                 _begin(options, promise)
-            with Bar(out) if workers.main else Progress() as runtime.progress:
-                runtime.memory = Memory(runtime.progress.say, splits=workers.count == 1)
+            with ProgressBar(out) if workers.is_main_process else Progress() as context.progress:
+                context.memory = MicroBatcher(context.progress.say, splits=workers.count == 1)
                 for line in claims.before(splits, options.split):
-                    runtime.progress.say(line)
+                    context.progress.say(line)
                 try:
-                    evidence = _learn(options, dataset, splits, test + given_test, pictures, runtime)
+                    evidence = _learn(options, dataset, splits, test + given_test, pictures, context)
                 except KeyboardInterrupt:
-                    runtime.progress.say(f"interrupted: python train/finetune.py --resume {out} goes on")
+                    context.progress.say(f"interrupted: python train/finetune.py --resume {out} goes on")
                     raise
                 except torch.OutOfMemoryError:
                     raise TrainingError("out of memory: give a smaller --batch or --size, or --device cpu") from None
-            lines = write_results(options, evidence, runtime) if workers.main else []
-            runtime.journal.clear()  # before anything is said: whoever listens may be gone
+            lines = write_results(options, evidence, context) if workers.is_main_process else []
+            context.journal.clear()  # before anything is said: whoever listens may be gone
             for line in lines:
                 print(line)
     return out
 
 
-def unfinished(run: Path | None) -> Options:
+def unfinished(run: Path | None) -> RunConfig:
     """Return the options of a run that was interrupted: the newest in runs/ unless one is named."""
     if run is None:
         found = sorted(Path("runs").glob(f"*/{STATE}/options.json"), key=lambda path: path.stat().st_mtime)
@@ -97,7 +97,7 @@ def unfinished(run: Path | None) -> Options:
         run = found[-1].parent.parent
     try:
         asked = json.loads((run / STATE / "options.json").read_text())["options"]
-        return replace(Options.from_json(asked), out=run)
+        return replace(RunConfig.from_json(asked), out=run)
     except FileNotFoundError:
         finished = (run / "metrics.json").exists()
         raise TrainingError(f"--resume {run}: {'it is finished' if finished else 'there is no run'}") from None
@@ -105,7 +105,7 @@ def unfinished(run: Path | None) -> Options:
         raise TrainingError(f"--resume {run}: its {STATE}/options.json is damaged; train it again") from None
 
 
-def _dataset(options: Options) -> tuple[Dataset, list[Item]]:
+def _dataset(options: RunConfig) -> tuple[Dataset, list[Sample]]:
     """Read the frames; of given lists, all, and return the test's items too."""
     if options.train_list is None:
         items = read_items(options.data)
@@ -122,18 +122,18 @@ def _dataset(options: Options) -> tuple[Dataset, list[Item]]:
     return dataset, test
 
 
-def _splits(items: list[Item], options: Options) -> tuple[list[Split], list[Item]]:
+def _splits(items: list[Sample], options: RunConfig) -> tuple[list[Split], list[Sample]]:
     """Return the split, or one for each fold, and what is kept for the test."""
-    test: list[Item] = []
+    test: list[Sample] = []
     if options.test:
         try:
             items, test = take_sessions(items, list(options.test), options.seed)
         except ValueError as error:
             raise TrainingError(f"--test: {error}") from None
     if options.split == "frames":
-        return [split_frames(items, options.held_out, options.seed)], test
+        return [split_frames(items, options.validation, options.seed)], test
     if not options.folds:
-        return [split_by_session(items, options.held_out, options.seed)], test
+        return [split_by_session(items, options.validation, options.seed)], test
     splits = folds_by_session(items, options.folds, options.seed)
     if len(splits) < 2:
         raise TrainingError(f"--folds {options.folds}: too few sessions of every label; record more, or leave it out")
@@ -157,14 +157,14 @@ def _alone_in(out: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _names(dataset: Dataset, splits: list[Split], test: list[Item]) -> str:
+def _names(dataset: Dataset, splits: list[Split], test: list[Sample]) -> str:
     """Return a hash of which frames are learned from, held out and tested on."""
-    parts = [part for split in splits for part in (split.train, split.held_out)]
+    parts = [part for split in splits for part in (split.train, split.validation)]
     names = [[f"{item.label} {dataset.name(item)}" for item in part] for part in (*parts, test)]
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
 
 
-def _begin(options: Options, promise: dict) -> None:
+def _begin(options: RunConfig, promise: dict) -> None:
     """Note what was asked, in place of an earlier run of that name. Raises TrainingError if one was interrupted."""
     state = options.out / STATE
     if (state / "options.json").exists():
@@ -191,22 +191,22 @@ def _check_unchanged(out: Path, promise: dict) -> None:
 
 
 def _learn(
-    options: Options, dataset: Dataset, splits: list[Split], test: list[Item], pictures: str, runtime: Runtime
-) -> Evidence:
+    options: RunConfig, dataset: Dataset, splits: list[Split], test: list[Sample], pictures: str, context: Context
+) -> TrainingResult:
     """Train as the options say; return what came of it."""
     started = time.monotonic()
     labels = dataset.labels
     network, source = build_network(options.backbone, len(labels), options.weights, options.seed, options.head)
     check_size(network, options.backbone, options.input_size)
-    colour = "GRAY" if options.greyscale else "RGB"
-    contract = Contract(labels=labels, input_size=options.input_size, colour_order=colour)
+    color = "GRAY" if options.grayscale else "RGB"
+    contract = Contract(labels=labels, input_size=options.input_size, color_order=color)
     learners = [
         Learner(
             network,
             contract,
             dataset.examples(split.train),
-            dataset.examples(split.held_out),
-            runtime,
+            dataset.examples(split.validation),
+            context,
             options.seed,
             options.augment,
             f"fold{number}-" if len(splits) > 1 else "",
@@ -218,23 +218,23 @@ def _learn(
     else:
         outcome = cross_validate(learners, options.strategy, options.changes, options.budget)
     worth = None
-    by_session = split_by_session(splits[0].train + splits[0].held_out, seed=options.seed)
-    if options.split == "frames" and by_session.held_out_sessions:  # else there is nothing to compare with
+    by_session = split_by_session(splits[0].train + splits[0].validation, seed=options.seed)
+    if options.split == "frames" and by_session.validation_sessions:  # else there is nothing to compare with
         worth = _head_both_ways(learners[0], splits[0], by_session)
-    return Evidence(dataset, pictures, splits, test, outcome, source, worth, time.monotonic() - started)
+    return TrainingResult(dataset, pictures, splits, test, outcome, source, worth, time.monotonic() - started)
 
 
 def _head_both_ways(learner: Learner, by_frames: Split, by_session: Split) -> list[float]:
     """Return the accuracy of a head alone on this split's held-out frames, and on sessions held out whole."""
-    items = by_frames.train + by_frames.held_out
+    items = by_frames.train + by_frames.validation
     parts = []
     for way in (by_frames, by_session):
-        train, held_out = set(way.train), set(way.held_out)
-        parts.append(learner.head_accuracy([item in train for item in items], [item in held_out for item in items]))
+        train, validation = set(way.train), set(way.validation)
+        parts.append(learner.head_accuracy([item in train for item in items], [item in validation for item in items]))
     return parts
 
 
-def show_augmentation(options: Options, path: Path) -> None:
+def show_augmentation(options: RunConfig, path: Path) -> None:
     """Write a picture of what training sees: a row for each of a few frames, itself first, then as it was changed."""
     if not cv2.haveImageWriter(str(path)):
         raise TrainingError(f"--show-augment {path}: give a name that ends in .png or .jpg")

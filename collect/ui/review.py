@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from teachcam.collect.dataset import append_line, reject
+from teachcam.collect.dataset import append_line, move_to_rejected
 from teachcam.collect.ui.window import Window, put_text
 from teachcam.errors import DatasetError, UnreadableImage
 from teachcam.files import write_atomic
@@ -62,7 +62,7 @@ class Review:
         elif key == "s":
             self._go_on(None)
         elif key == "x":
-            self._go_on(reject(self._folder, self._waiting[self._next]))
+            self._go_on(move_to_rejected(self._folder, self._waiting[self._next]))
         elif key in ("\r", "\n"):
             self._sort(self._waiting[self._next].parent.name)
         elif key.isdecimal() and 0 < int(key) <= len(self.labels):

@@ -10,7 +10,7 @@ import numpy as np
 
 from teachcam.collect.camera import Camera, Frame
 from teachcam.collect.dataset import read_items
-from teachcam.collect.quality import BLURRED, exposure_fault, grey, sharpness
+from teachcam.collect.quality import BLURRED, exposure_fault, gray, sharpness
 from teachcam.collect.recorder import Recorder
 from teachcam.collect.ui.window import put_text
 from teachcam.errors import DatasetError
@@ -123,7 +123,7 @@ class Viewfinder:
         """Say what is wrong with the picture now. Blur shows against the sharpest of the last seconds."""
         if self._camera.lost:
             return ["camera lost, opening it again"]
-        small = grey(image)
+        small = gray(image)
         sharp = sharpness(small)
         self._sharpest = max(sharp, 0.99 * self._sharpest)
         blurred = "blurred: hold still" if sharp < BLURRED * self._sharpest else ""

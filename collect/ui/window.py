@@ -66,7 +66,7 @@ def _answers() -> bool:
     return bool(display)
 
 
-def put_text(picture: np.ndarray, text: str, line: int = 0, colour: tuple[int, int, int] = (255, 255, 255)) -> None:
+def put_text(picture: np.ndarray, text: str, line: int = 0, color: tuple[int, int, int] = (255, 255, 255)) -> None:
     """Write one line of text (ASCII) into a picture, on a dark ground, sized to the picture.
 
     Lines count from the top, from 0; negative ones from the bottom, from -1.
@@ -79,4 +79,4 @@ def put_text(picture: np.ndarray, text: str, line: int = 0, colour: tuple[int, i
     ground = picture[top : top + height, margin : width + 3 * margin]
     ground //= 3
     where = (2 * margin, top + round(24 * scale))
-    cv2.putText(picture, text, where, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
+    cv2.putText(picture, text, where, cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness, cv2.LINE_AA)

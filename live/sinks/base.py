@@ -20,7 +20,7 @@ import numpy as np
 from teachcam.cli import first_line
 from teachcam.collect.camera import Frame
 from teachcam.errors import UserError
-from teachcam.live.prediction import Answer
+from teachcam.live.prediction import Prediction
 from teachcam.live.sinks.overlay import annotate
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class Result:
     """One frame, its answer, and how long both took. Times in seconds."""
 
     frame: Frame
-    answer: Answer  # steadied
-    raw: Answer  # of this frame alone
+    answer: Prediction  # steadied
+    raw: Prediction  # of this frame alone
     latency: float  # from the frame in hand to the answer
     age: float  # from the frame's capture to the answer
     fps: float  # answers a second, lately
@@ -51,7 +51,7 @@ class Result:
         return annotate(self.frame.image, self.answer, state)
 
 
-def give_way(nice: int) -> None:
+def lower_thread_priority(nice: int) -> None:
     """Let other threads go before this one, where threads have priorities of their own: 19 takes what they leave.
 
     Without it a model that runs on all cores waits up to 10 ms for one on which a sink is at work.
@@ -60,7 +60,7 @@ def give_way(nice: int) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
 
 
-class Written:
+class ThreadedSink:
     """A sink that writes in a thread. Its kinds say what to write (`_prepare`, in the loop) and how (`_write`).
 
     With a live camera what does not fit in the queue is dropped, and counted; a file's frames are waited for. An error
@@ -116,7 +116,7 @@ class Written:
             raise UserError(f"{self._name()}: it can't be written to any more, what was waiting is lost")
 
     def _run(self) -> None:
-        give_way(5)  # it must get its share beside other programs, or a recording has no frames
+        lower_thread_priority(5)  # it must get its share beside other programs, or a recording has no frames
         entry: object = ()
         try:
             try:

@@ -6,14 +6,14 @@ import cv2
 import numpy as np
 
 from teachcam.collect.ui.window import put_text
-from teachcam.live.prediction import Answer
+from teachcam.live.prediction import Prediction
 
 MOST_BARS = 9  # as many as there are keys
 LEAST = 240  # pixels high: what is smaller is enlarged before it is written on
 GREEN, WHITE = (90, 220, 90), (255, 255, 255)
 
 
-def annotate(image: np.ndarray, answer: Answer, state: str) -> np.ndarray:
+def annotate(image: np.ndarray, answer: Prediction, state: str) -> np.ndarray:
     """Return a copy of an image, uint8 [H, W, 3] BGR, with the answer, a bar for each label and a line of text.
 
     One of few pixels comes back several times as large, each a square, so that there is room to write.
@@ -30,15 +30,15 @@ def annotate(image: np.ndarray, answer: Answer, state: str) -> np.ndarray:
     return picture
 
 
-def _bar(picture: np.ndarray, line: int, label: str, probability: float, colour: tuple[int, int, int]) -> None:
+def _bar(picture: np.ndarray, line: int, label: str, probability: float, color: tuple[int, int, int]) -> None:
     """Draw a bar with its label; lines count from the bottom, from -1."""
     height, width = picture.shape[:2]
     step, margin = round(height / 480 * 24), round(height / 480 * 8)
     top, left, length = height - margin + line * step, margin, width // 4
     picture[top : top + step - 4, left : left + length] //= 3
-    picture[top : top + step - 4, left : left + round(probability * length)] = colour
+    picture[top : top + step - 4, left : left + round(probability * length)] = color
     scale = height / 480 * 0.5
     where = (left + length + margin, top + round(0.65 * step))
-    for tint, thickness in (((0, 0, 0), 3), (colour, 1)):  # a dark rim makes it readable on any ground
+    for tint, thickness in (((0, 0, 0), 3), (color, 1)):  # a dark rim makes it readable on any ground
         thickness = max(thickness, round(2 * thickness * scale))
         cv2.putText(picture, label, where, cv2.FONT_HERSHEY_SIMPLEX, scale, tint, thickness, cv2.LINE_AA)

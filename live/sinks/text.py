@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 
-from teachcam.live.sinks.base import LINES, Result, Written
+from teachcam.live.sinks.base import LINES, Result, ThreadedSink
 
 
-class JsonLines(Written):
+class JsonLines(ThreadedSink):
     """One JSON object a line on stdout, for programs."""
 
     def __init__(self, live: bool):
@@ -36,7 +36,7 @@ class JsonLines(Written):
         print(entry, file=self._stdout, flush=True)
 
 
-class Changes(JsonLines):
+class LabelChanges(JsonLines):
     """One line on stdout whenever the answer changes, for people."""
 
     _last: str | None = None

@@ -16,7 +16,7 @@ from teachcam.collect.quality import signature
 from teachcam.errors import UserError
 from teachcam.files import write_atomic
 from teachcam.live.prediction import UNKNOWN
-from teachcam.live.sinks.base import Result, Written
+from teachcam.live.sinks.base import Result, ThreadedSink
 
 SURE = 0.5  # a likeliest label that leads the next by so much is not uncertain
 INTERVAL = 1.0  # seconds from one to the next
@@ -24,7 +24,7 @@ MOST = 500  # frames of one run: a device that nobody looks after must not fill 
 COMPARED = 50  # of those kept last, with which a new one is compared
 
 
-class Uncertain(Written):
+class Uncertain(ThreadedSink):
     """A sink that writes them as `folder/<guess>/<session>_<n>.jpg`, for `collect/capture.py --review folder`."""
 
     def __init__(self, folder: Path, live: bool):

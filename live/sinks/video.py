@@ -11,13 +11,13 @@ import cv2
 
 from teachcam.collect.sources import quiet
 from teachcam.errors import UserError
-from teachcam.live.sinks.base import PICTURES, Result, Written
+from teachcam.live.sinks.base import PICTURES, Result, ThreadedSink
 
 LONGEST_GAP = 2.0  # seconds for which a video shows the same picture: a camera that was away longer is cut out
 KEPT_FREE = 32 << 20  # bytes of the disk that a recording leaves: its index still has to be written
 
 
-class Video(Written):
+class Video(ThreadedSink):
     """An annotated video file (MPEG-4): .mkv, or .mp4, which can be played only if it was ended."""
 
     def __init__(self, path: Path, fps: float, live: bool):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Callable
 import numpy as np
 
 from teachcam.collect.ui.window import Window, put_text
-from teachcam.drawing import paint
+from teachcam.drawing import draw_heat_map
 from teachcam.errors import UserError
 from teachcam.live.occlusion import heat_map
 
@@ -88,7 +88,7 @@ class Screen:
         if self._heat:
             self._look(result)
             if self._seen is not None:
-                paint(picture, self._seen)
+                draw_heat_map(picture, self._seen)
         line = 2
         if self._camera.lost:
             put_text(picture, "camera lost, opening it again", line, RED)

@@ -35,7 +35,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from teachcam.cli import first_line
 from teachcam.collect.camera import Camera
 from teachcam.errors import UserError
-from teachcam.live.sinks.base import Result, give_way
+from teachcam.live.sinks.base import Result, lower_thread_priority
 from teachcam.live.web.auth import Access, content_policy, listen
 
 RATE = 40  # times a second that clients are sent something, at most
@@ -122,7 +122,7 @@ class Web:
 
     def _pass_on(self) -> None:
         """After an answer encode its picture, if somebody watches, and wake clients; at most `RATE` times a second."""
-        give_way(19)
+        lower_thread_priority(19)
         while not self._closed:
             self._answered.wait()
             self._answered.clear()
@@ -134,7 +134,7 @@ class Web:
             time.sleep(1 / RATE)
 
     def _run(self, listener: socket.socket) -> None:
-        give_way(19)
+        lower_thread_priority(19)
         asyncio.run(self._serve(listener))
 
     async def _serve(self, listener: socket.socket) -> None:

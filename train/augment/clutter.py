@@ -25,13 +25,13 @@ def clutter(rng: np.random.Generator, side: int = 224) -> np.ndarray:
     rows, columns = np.mgrid[:side, :side]
     for _ in range(rng.integers(15, 90)):
         radius = np.exp(rng.uniform(np.log(5), np.log(70)))
-        colour = rng.integers(0, 256, 3).astype(float)
-        colour = tuple(colour.mean() + (colour - colour.mean()) * rng.random())
+        color = rng.integers(0, 256, 3).astype(float)
+        color = tuple(color.mean() + (color - color.mean()) * rng.random())
         x, y = (int(value) for value in rng.integers(0, side, 2))
         angle, breadth = rng.uniform(0, 180), radius * rng.uniform(0.15, 1)
         kind = rng.integers(4)
         if kind == 0:
-            cv2.ellipse(picture, (x, y), (int(breadth), int(radius)), angle, 0, 360, colour, -1, cv2.LINE_AA)
+            cv2.ellipse(picture, (x, y), (int(breadth), int(radius)), angle, 0, 360, color, -1, cv2.LINE_AA)
             continue
         if kind == 1:
             corners = np.array([x, y]) + rng.normal(0, radius, (rng.integers(3, 7), 2))
@@ -40,11 +40,11 @@ def clutter(rng: np.random.Generator, side: int = 224) -> np.ndarray:
             corners = cv2.boxPoints(((x, y), reach, angle))
         corners = corners.astype(np.int32)
         if kind < 3:
-            cv2.fillPoly(picture, [corners], colour, cv2.LINE_AA)
+            cv2.fillPoly(picture, [corners], color, cv2.LINE_AA)
         else:  # stripes, as of a curtain
             inside = cv2.fillPoly(np.zeros((side, side), np.uint8), [corners], 1)
             across = columns * np.cos(np.deg2rad(angle)) + rows * np.sin(np.deg2rad(angle))
-            picture[(inside > 0) & (across // rng.integers(3, 16) % 2 > 0)] = colour
+            picture[(inside > 0) & (across // rng.integers(3, 16) % 2 > 0)] = color
     texture = cv2.resize(rng.normal(0, 25 * rng.random(), (side // 4, side // 4, 3)), (side, side))
     light = cv2.resize(rng.uniform(0.45, 1.4, (3, 3)), (side, side), interpolation=cv2.INTER_CUBIC)
     picture = np.clip((picture + texture) * light[..., None], 0, 255).astype(np.uint8)

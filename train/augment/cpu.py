@@ -1,6 +1,6 @@
 """Augmentation, for training alone: what another room, another person and another camera would change.
 
-The background; position, distance, tilt and shape of what is shown; light, colour and contrast; focus and noise;
+The background; position, distance, tilt and shape of what is shown; light, color and contrast; focus and noise;
 something in the way. No flip: a label may be about a side, and nobody was asked.
 """
 
@@ -12,15 +12,15 @@ import numpy as np
 from teachcam.train.augment.clutter import clutters
 from teachcam.train.augment.foreground import Foregrounds
 from teachcam.train.augment.params import (
-    Backdrop,
-    Change,
-    Light,
-    Plan,
-    Turned,
-    draw_backdrop,
-    draw_change,
-    draw_front,
-    draw_slight_change,
+    AugmentParams,
+    Background,
+    ColorJitter,
+    ImageTransform,
+    OrientedBackground,
+    sample_background,
+    sample_foreground_transform,
+    sample_image_transform,
+    sample_slight_transform,
 )
 
 KINDS = ("room", "light", "none")
@@ -46,34 +46,38 @@ class Augmentation:
         """Return a changed copy of frame `index`, of the same shape. 1 to 3 ms for 224x224."""
         return self.show(self.plan(index, rng))
 
-    def plan(self, index: int, rng: np.random.Generator) -> Plan:
+    def plan(self, index: int, rng: np.random.Generator) -> AugmentParams:
         """Draw how frame `index` is to be shown."""
         if self.kind != "room":
-            return Plan(index, (draw_slight_change(rng),) if self.kind == "light" else ())
+            return AugmentParams(index, (sample_slight_transform(rng),) if self.kind == "light" else ())
         backgrounds = len(self.foregrounds.backgrounds)
         if backgrounds and rng.random() < ELSEWHERE:
             if self.foregrounds.masks[index] is not None:
-                return Plan(index, front=draw_front(rng), backdrop=draw_backdrop(rng, backgrounds))
+                return AugmentParams(
+                    index, front=sample_foreground_transform(rng), backdrop=sample_background(rng, backgrounds)
+                )
             if self.foregrounds.empty[index]:
-                return Plan(index, backdrop=draw_backdrop(rng, backgrounds))
-        change = draw_change(rng)
-        return Plan(index, (change, draw_change(rng)) if rng.random() < 0.5 else (change,))
+                return AugmentParams(index, backdrop=sample_background(rng, backgrounds))
+        change = sample_image_transform(rng)
+        return AugmentParams(index, (change, sample_image_transform(rng)) if rng.random() < 0.5 else (change,))
 
-    def plan_nothing(self, rng: np.random.Generator) -> Plan:
+    def sample_outlier(self, rng: np.random.Generator) -> AugmentParams:
         """Draw a picture of no label, of the shape of one of the frames."""
-        return Plan(int(rng.integers(len(self.frames))), backdrop=draw_backdrop(rng, len(self.foregrounds.backgrounds)))
+        return AugmentParams(
+            int(rng.integers(len(self.frames))), backdrop=sample_background(rng, len(self.foregrounds.backgrounds))
+        )
 
     @property
-    def knows_nothing(self) -> bool:
+    def has_outliers(self) -> bool:
         """Whether it can draw pictures of no label: where backgrounds are known, and are no label of their own."""
         room = self.kind == "room" and bool(self.foregrounds.backgrounds)
         return room and not self.foregrounds.empty.any()
 
-    def show(self, plan: Plan) -> np.ndarray:
+    def show(self, plan: AugmentParams) -> np.ndarray:
         """Return the frame as it was planned, uint8 BGR."""
         frame = self.frames[plan.index]
         for change in plan.changes:
-            frame = changed(frame, change)
+            frame = apply_transform(frame, change)
         if plan.backdrop is None:
             return frame
         picture = self._backdrop(plan.backdrop, frame.shape)
@@ -87,20 +91,20 @@ class Augmentation:
             lines.append(np.hstack([cv2.resize(frame, (side, side)) for frame in shown]))
         return np.vstack(lines)
 
-    def _backdrop(self, backdrop: Backdrop, shape: tuple[int, ...]) -> np.ndarray:
-        picture = changed(self._turned(backdrop.picture, shape), backdrop.change)
+    def _backdrop(self, backdrop: Background, shape: tuple[int, ...]) -> np.ndarray:
+        picture = apply_transform(self._turned(backdrop.picture, shape), backdrop.change)
         if backdrop.over is not None:
             picture = cv2.addWeighted(picture, 0.5, self._turned(backdrop.over, shape), 0.5, 0)
         return picture
 
-    def _turned(self, turned: Turned, shape: tuple[int, ...]) -> np.ndarray:
+    def _turned(self, turned: OrientedBackground, shape: tuple[int, ...]) -> np.ndarray:
         picture = np.rot90(
             (clutters() if turned.clutter else self.foregrounds.backgrounds)[turned.index], turned.quarters
         )
         picture = np.ascontiguousarray(picture[:, ::-1] if turned.flipped else picture)
         return cv2.resize(picture, (shape[1], shape[0]))
 
-    def _before(self, frame: np.ndarray, plan: Plan, backdrop: np.ndarray) -> np.ndarray:
+    def _before(self, frame: np.ndarray, plan: AugmentParams, backdrop: np.ndarray) -> np.ndarray:
         """Show the front of a frame, moved and in another light, before a backdrop."""
         height, width = frame.shape[:2]
         mask = cv2.resize(self.foregrounds.masks[plan.index], (width, height))
@@ -114,7 +118,7 @@ class Augmentation:
         return _blurred(frame, plan.front.blur)
 
 
-def changed(frame: np.ndarray, change: Change) -> np.ndarray:
+def apply_transform(frame: np.ndarray, change: ImageTransform) -> np.ndarray:
     """Return a changed copy of a frame, uint8 [H, W, 3] BGR, of the same shape."""
     height, width = frame.shape[:2]
     frame = cv2.warpAffine(
@@ -122,10 +126,10 @@ def changed(frame: np.ndarray, change: Change) -> np.ndarray:
         change.move.matrix(width, height),
         (width, height),
         borderMode=change.border,
-        borderValue=change.colour.tolist(),
+        borderValue=change.color.tolist(),
     )
     if change.light is not None:
-        frame = relit(frame, change.light)
+        frame = apply_color_jitter(frame, change.light)
     frame = _blurred(frame, change.blur)
     if change.noise:
         cv2.setRNGSeed(change.seed)
@@ -133,13 +137,13 @@ def changed(frame: np.ndarray, change: Change) -> np.ndarray:
         frame = cv2.add(frame, noise, dtype=cv2.CV_8U)
     if change.cover is not None:
         top, left, high, wide = (np.array(change.cover) * (height, width, height, width)).astype(int)
-        frame[top : top + high, left : left + wide] = change.cover_colour
+        frame[top : top + high, left : left + wide] = change.cover_color
     return frame
 
 
-def relit(frame: np.ndarray, light: Light) -> np.ndarray:
+def apply_color_jitter(frame: np.ndarray, light: ColorJitter) -> np.ndarray:
     """Return a frame, uint8 [H, W, 3] BGR, in another light."""
-    if light.grey:
+    if light.gray:
         frame = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
     mean = np.array(cv2.mean(frame)[:3])
     levels = np.arange(256)[:, None] * light.gains  # [level, channel]

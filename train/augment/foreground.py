@@ -15,7 +15,7 @@ import numpy as np
 
 SIDE = 112  # pixels: masks and backgrounds are this high and wide
 SEEN = (0.03, 0.6)  # the share of a frame that a foreground can take up
-NEAR = 14  # grey levels: no further apart is the same
+NEAR = 14  # gray levels: no further apart is the same
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Foregrounds:
         )
 
 
-def cut_out(frames: list[np.ndarray], class_ids: np.ndarray, sessions: list[str]) -> Foregrounds:
+def segment_foregrounds(frames: list[np.ndarray], class_ids: np.ndarray, sessions: list[str]) -> Foregrounds:
     """Cut the foregrounds out of frames (uint8 BGR, any size). 4 to 8 ms a frame.
 
     A scene needs at least two labels: what one label shows in all its frames might as well be the background. Two
@@ -111,7 +111,7 @@ def _background(small: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
 
 
 def _mask(frame: np.ndarray, difference: np.ndarray) -> tuple[np.ndarray, float]:
-    """Cut what differs out of a frame: roughly by the difference, then along the edges that the colours give.
+    """Cut what differs out of a frame: roughly by the difference, then along the edges that the colors give.
 
     Returns the mask, and how much of the frame is surely in front.
     """
@@ -129,6 +129,6 @@ def _mask(frame: np.ndarray, difference: np.ndarray) -> tuple[np.ndarray, float]
         fine = (guess == cv2.GC_PR_FGD) | (guess == cv2.GC_FGD)
     else:
         fine = front
-    # Where most is lost along the edges, the foreground is coloured as the background is: the rough cut is better.
+    # Where most is lost along the edges, the foreground is colored as the background is: the rough cut is better.
     front = fine if fine.sum() > front.sum() / 2 else front
     return cv2.resize(front.astype(np.float32), (SIDE, SIDE)), fine.mean()

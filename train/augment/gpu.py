@@ -14,19 +14,19 @@ from teachcam.contract import Contract
 from teachcam.preprocessing import preprocess
 from teachcam.train.augment.clutter import clutters
 from teachcam.train.augment.cpu import Augmentation
-from teachcam.train.augment.params import CONSTANT, REFLECT, Change, Plan, Turned
+from teachcam.train.augment.params import CONSTANT, REFLECT, AugmentParams, ImageTransform, OrientedBackground
 
 SHARE = 0.3  # of the device's free memory that frames may take
-GREY = (0.114, 0.587, 0.299)  # of blue, green, red
+GRAY = (0.114, 0.587, 0.299)  # of blue, green, red
 
 
 class DeviceAugmentation:
-    """Shows plans of an Augmentation, in the contract's size and colours."""
+    """Shows plans of an Augmentation, in the contract's size and colors."""
 
     def __init__(self, augmentation: Augmentation, contract: Contract, device: torch.device):
         self._contract, self._device = contract, device
-        # In colour to the end, where a grey contract has its say; BGR or RGB from the start.
-        self._order = [0, 1, 2] if contract.colour_order == "BGR" else [2, 1, 0]
+        # In color to the end, where a gray contract has its say; BGR or RGB from the start.
+        self._order = [0, 1, 2] if contract.color_order == "BGR" else [2, 1, 0]
         self._frames = self._stack(augmentation.frames)
         self._shapes = [frame.shape[1::-1] for frame in augmentation.frames]  # width, height
         found = augmentation.foregrounds
@@ -42,7 +42,7 @@ class DeviceAugmentation:
         size = len(augmentation.frames) * 3 * contract.input_size[0] * contract.input_size[1]
         return device.type == "cuda" and size < SHARE * torch.cuda.mem_get_info(device)[0]
 
-    def __call__(self, plans: list[Plan], size: tuple[int, int]) -> torch.Tensor:
+    def __call__(self, plans: list[AugmentParams], size: tuple[int, int]) -> torch.Tensor:
         """Return the frames as planned, uint8 [n, *size, 3], as `preprocess` would give them."""
         pictures = self._frames[[plan.index for plan in plans]].permute(0, 3, 1, 2).float()
         for turn in range(max(len(plan.changes) for plan in plans)):
@@ -53,27 +53,27 @@ class DeviceAugmentation:
             self._put_backdrops(pictures, plans, rows)
         if size != pictures.shape[2:]:
             pictures = functional.interpolate(pictures, size, mode="bilinear", antialias=True)
-        if self._contract.colour_order == "GRAY":
-            pictures = self._grey(pictures).expand(-1, 3, -1, -1)
+        if self._contract.color_order == "GRAY":
+            pictures = self._gray(pictures).expand(-1, 3, -1, -1)
         return pictures.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
 
     def _stack(self, pictures: list[np.ndarray]) -> torch.Tensor:
         height, width = self._contract.input_size
-        plain = Contract(labels=(), input_size=(height, width), colour_order="RGB" if self._order[0] else "BGR")
+        plain = Contract(labels=(), input_size=(height, width), color_order="RGB" if self._order[0] else "BGR")
         prepared = [preprocess(picture, plain) for picture in pictures]
         return torch.from_numpy(np.array(prepared, np.uint8).reshape(-1, height, width, 3)).to(self._device)
 
     def _numbers(self, values: list, *shape: int) -> torch.Tensor:
         return torch.tensor(np.array(values), dtype=torch.float32, device=self._device).view(-1, *shape)
 
-    def _colours(self, values: list) -> torch.Tensor:
+    def _colors(self, values: list) -> torch.Tensor:
         """Return BGR values as float32 [n, 3, 1, 1] in the device's order."""
         return self._numbers(values, 3, 1, 1)[:, self._order]
 
-    def _grey(self, pictures: torch.Tensor) -> torch.Tensor:
-        return (pictures * self._colours([GREY])).sum(1, keepdim=True)
+    def _gray(self, pictures: torch.Tensor) -> torch.Tensor:
+        return (pictures * self._colors([GRAY])).sum(1, keepdim=True)
 
-    def _put_backdrops(self, pictures: torch.Tensor, plans: list[Plan], rows: list[int]) -> None:
+    def _put_backdrops(self, pictures: torch.Tensor, plans: list[AugmentParams], rows: list[int]) -> None:
         backdrops, shapes = [plans[row].backdrop for row in rows], [self._shapes[plans[row].index] for row in rows]
         behind = self._turned([backdrop.picture for backdrop in backdrops])
         behind = self._changed(behind, [backdrop.change for backdrop in backdrops], shapes)
@@ -86,13 +86,13 @@ class DeviceAugmentation:
             front = pictures[[rows[place] for place in own]]
             moves = [front.move for front in fronts], [shapes[place] for place in own]
             layers = self._moved(torch.cat([front, masks], 1), *moves, [CONSTANT] * len(own))
-            gains = self._colours([np.ones(3) if front.gains is None else front.gains for front in fronts])
+            gains = self._colors([np.ones(3) if front.gains is None else front.gains for front in fronts])
             front, masks = (layers[:, :3] * gains).clamp(max=255), layers[:, 3:]
             shown = front * masks + behind[own] * (1 - masks)
             behind[own] = self._blurred(shown, [front.blur for front in fronts])
         pictures[rows] = behind
 
-    def _turned(self, wanted: list[Turned]) -> torch.Tensor:
+    def _turned(self, wanted: list[OrientedBackground]) -> torch.Tensor:
         stacked = []
         for one in wanted:
             picture = (self._clutters if one.clutter else self._backgrounds)[one.index]
@@ -103,10 +103,12 @@ class DeviceAugmentation:
             return torch.cat([_resized(picture, (height, width)) for picture in stacked])
         return torch.stack(stacked).permute(0, 3, 1, 2).float()
 
-    def _changed(self, pictures: torch.Tensor, changes: list[Change], shapes: list[tuple[int, int]]) -> torch.Tensor:
-        colours = self._colours([change.colour for change in changes])
+    def _changed(
+        self, pictures: torch.Tensor, changes: list[ImageTransform], shapes: list[tuple[int, int]]
+    ) -> torch.Tensor:
+        colors = self._colors([change.color for change in changes])
         moves = [change.move for change in changes]
-        pictures = self._moved(pictures, moves, shapes, [change.border for change in changes], colours)
+        pictures = self._moved(pictures, moves, shapes, [change.border for change in changes], colors)
         if lit := [row for row, change in enumerate(changes) if change.light is not None]:
             pictures[lit] = self._relit(pictures[lit], [changes[row].light for row in lit])
         pictures = self._blurred(pictures, [change.blur for change in changes])
@@ -118,13 +120,13 @@ class DeviceAugmentation:
         for row, change in enumerate(changes):
             if change.cover is not None:
                 top, left, high, wide = (np.array(change.cover) * (height, width, height, width)).astype(int).tolist()
-                colour = change.cover_colour[self._order].tolist()
-                for channel, level in enumerate(colour):
+                color = change.cover_color[self._order].tolist()
+                for channel, level in enumerate(color):
                     pictures[row, channel, top : top + high, left : left + wide] = level
         return pictures
 
-    def _moved(self, pictures, moves, shapes, borders, colours=None) -> torch.Tensor:
-        """Move pictures as their originals, of (width, height) `shapes`, would be; outside is `colours`, or 0."""
+    def _moved(self, pictures, moves, shapes, borders, colors=None) -> torch.Tensor:
+        """Move pictures as their originals, of (width, height) `shapes`, would be; outside is `colors`, or 0."""
         height, width = pictures.shape[2:]
         matrices = []
         for move, (own_width, own_height) in zip(moves, shapes, strict=True):
@@ -144,18 +146,18 @@ class DeviceAugmentation:
         places = torch.where(kinds == REFLECT, mirrored, places)
         grid = (2 * places / ends - 1).permute(0, 2, 3, 1)
         moved = functional.grid_sample(pictures, grid, padding_mode="border", align_corners=True)
-        outside = torch.zeros_like(moved) if colours is None else colours.expand_as(moved)
+        outside = torch.zeros_like(moved) if colors is None else colors.expand_as(moved)
         return torch.where((kinds == CONSTANT) & ~inside, outside, moved)
 
     def _relit(self, pictures: torch.Tensor, lights: list) -> torch.Tensor:
-        grey = torch.tensor([light.grey for light in lights], device=self._device).view(-1, 1, 1, 1)
-        pictures = torch.where(grey, self._grey(pictures), pictures)
+        gray = torch.tensor([light.gray for light in lights], device=self._device).view(-1, 1, 1, 1)
+        pictures = torch.where(gray, self._gray(pictures), pictures)
         mean = pictures.mean((2, 3), keepdim=True)
         contrast, brightness, gamma = (
             self._numbers([getattr(light, name) for light in lights], 1, 1, 1)
             for name in ("contrast", "brightness", "gamma")
         )
-        gains = self._colours([light.gains for light in lights])
+        gains = self._colors([light.gains for light in lights])
         levels = ((pictures * gains - mean) * contrast + mean * brightness).clamp(0, 255)
         return 255 * (levels / 255) ** gamma
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from teachcam.collect.dataset import Item, read_items
+from teachcam.collect.dataset import Sample, read_items
 from teachcam.errors import TrainingError, UnreadableImage
 from teachcam.images import read_image
 from teachcam.preprocessing import shrink
@@ -46,7 +46,7 @@ class Dataset:
     def __init__(
         self,
         folder: Path,
-        items: list[Item] | None = None,
+        items: list[Sample] | None = None,
         labels: tuple[str, ...] | None = None,
         size: tuple[int, int] = INPUT_SIZE,
     ):
@@ -71,12 +71,12 @@ class Dataset:
                 "python collect/capture.py --label NAME"
             )
 
-    def examples(self, items: list[Item]) -> Examples:
+    def examples(self, items: list[Sample]) -> Examples:
         """Return the frames of items, with their class ids and sessions."""
         ids = torch.tensor([self.labels.index(item.label) for item in items], dtype=torch.int64)
         return Examples([self.frames[item.path] for item in items], ids, [item.session for item in items])
 
-    def name(self, item: Item) -> str:
+    def name(self, item: Sample) -> str:
         """Return an item's path as one goes there from the dataset's folder."""
         try:
             return item.path.relative_to(self.folder).as_posix()

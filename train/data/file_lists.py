@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from teachcam.collect.dataset import Item, items_of
+from teachcam.collect.dataset import Sample, items_of
 from teachcam.errors import DatasetError
 
 
-def read_lists(train: Path, test: Path | None, data: Path) -> tuple[list[Item], list[Item], tuple[str, ...]]:
+def read_lists(train: Path, test: Path | None, data: Path) -> tuple[list[Sample], list[Sample], tuple[str, ...]]:
     """Return the items of both lists, and the labels in the order of their class ids.
 
     A label is the name of the folder that all of its files are in, where no other label's are; else its class id.

@@ -10,25 +10,25 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-from teachcam.collect.dataset import Item
+from teachcam.collect.dataset import Sample
 
 
 @dataclass(frozen=True)
 class Split:
     """Two lists of items; `cut_labels` are the labels that could not spare a session, and were cut by time."""
 
-    train: list[Item]
-    held_out: list[Item]
+    train: list[Sample]
+    validation: list[Sample]
     cut_labels: tuple[str, ...] = ()
 
     @property
-    def held_out_sessions(self) -> list[str]:
+    def validation_sessions(self) -> list[str]:
         """The sessions that were held out whole, sorted."""
         trained_on = {item.session for item in self.train}
-        return sorted({item.session for item in self.held_out} - trained_on)
+        return sorted({item.session for item in self.validation} - trained_on)
 
 
-def split_by_session(items: list[Item], fraction: float = 0.2, seed: int = 0) -> Split:
+def split_by_session(items: list[Sample], fraction: float = 0.2, seed: int = 0) -> Split:
     """Hold out whole sessions until at least `fraction` of each label's frames are held out, if that can be.
 
     A session of that name is held out under every label it has. Each label keeps at least one session to train
@@ -48,7 +48,7 @@ def split_by_session(items: list[Item], fraction: float = 0.2, seed: int = 0) ->
             if _all_labels_keep_one(sessions, held | {session}):
                 held.add(session)
 
-    train, held_out = _take(items, held)
+    train, validation = _take(items, held)
     cut = tuple(sorted(label for label in sessions if not held & sessions[label]))
     for label in cut:
         own = [item for item in train if item.label == label]
@@ -57,21 +57,21 @@ def split_by_session(items: list[Item], fraction: float = 0.2, seed: int = 0) ->
         tail = own[len(own) - many :]
         dropped = set(own[max(1, len(own) - many - gap) :])
         train = [item for item in train if item not in dropped]
-        held_out += tail if len(own) > 1 else []
-    return Split(train, held_out, cut)
+        validation += tail if len(own) > 1 else []
+    return Split(train, validation, cut)
 
 
-def split_frames(items: list[Item], fraction: float = 0.2, seed: int = 0) -> Split:
-    """Hold out frames of each label at random, as tutorials do: neighbours of what was trained on. To compare with."""
-    held_out: set[Item] = set()
+def split_frames(items: list[Sample], fraction: float = 0.2, seed: int = 0) -> Split:
+    """Hold out frames of each label at random, as tutorials do: neighbors of what was trained on. To compare with."""
+    validation: set[Sample] = set()
     for label in sorted({item.label for item in items}):
         own = [item for item in items if item.label == label]
         most = min(max(1, round(fraction * len(own))), len(own) - 1)  # one stays, one is held out where there are two
-        held_out |= set(random.Random(f"{seed} {label}").sample(own, most))
-    return Split([item for item in items if item not in held_out], [item for item in items if item in held_out])
+        validation |= set(random.Random(f"{seed} {label}").sample(own, most))
+    return Split([item for item in items if item not in validation], [item for item in items if item in validation])
 
 
-def folds_by_session(items: list[Item], folds: int, seed: int = 0) -> list[Split]:
+def folds_by_session(items: list[Sample], folds: int, seed: int = 0) -> list[Split]:
     """Cross-validation: every session is held out in one fold, unless a label would have nothing left to learn from.
 
     Folds hold about equally many frames. Fewer come back where there are fewer sessions, none where every session
@@ -93,14 +93,14 @@ def folds_by_session(items: list[Item], folds: int, seed: int = 0) -> list[Split
     return splits
 
 
-def take_sessions(items: list[Item], wanted: list[str], seed: int = 0) -> tuple[list[Item], list[Item]]:
+def take_sessions(items: list[Sample], wanted: list[str], seed: int = 0) -> tuple[list[Sample], list[Sample]]:
     """Part the items for `--test`: `wanted` are the names of sessions, or one fraction such as 0.2 of the frames.
 
     Returns the rest, and what was taken. Raises ValueError, with a line for the user, where that can't be done.
     """
     names = {item.session for item in items}
     if len(wanted) == 1 and wanted[0] not in names and _is_fraction(wanted[0]):
-        taken = split_by_session(items, float(wanted[0]), seed).held_out_sessions
+        taken = split_by_session(items, float(wanted[0]), seed).validation_sessions
         if not taken:
             raise ValueError("no session can be spared for a test: every one is the only one of its label")
     else:
@@ -119,7 +119,7 @@ def _is_fraction(text: str) -> bool:
         return False
 
 
-def _take(items: list[Item], sessions: set[str]) -> tuple[list[Item], list[Item]]:
+def _take(items: list[Sample], sessions: set[str]) -> tuple[list[Sample], list[Sample]]:
     return (
         [item for item in items if item.session not in sessions],
         [item for item in items if item.session in sessions],
@@ -130,14 +130,14 @@ def _all_labels_keep_one(sessions: dict[str, set[str]], without: set[str]) -> bo
     return all(theirs - without for theirs in sessions.values())
 
 
-def _sessions_by_label(items: list[Item]) -> dict[str, set[str]]:
+def _sessions_by_label(items: list[Sample]) -> dict[str, set[str]]:
     sessions: dict[str, set[str]] = {}
     for item in items:
         sessions.setdefault(item.label, set()).add(item.session)
     return sessions
 
 
-def _shuffled_sessions(items: list[Item], seed: int) -> list[str]:
+def _shuffled_sessions(items: list[Sample], seed: int) -> list[str]:
     shuffled = sorted({item.session for item in items})
     random.Random(seed).shuffle(shuffled)
     return shuffled

@@ -13,23 +13,23 @@ from typing import TypeVar
 import torch
 
 from teachcam.train.engine.distributed import Workers
-from teachcam.train.engine.micro_batch import Memory
+from teachcam.train.engine.micro_batch import MicroBatcher
 from teachcam.train.engine.progress import Progress
-from teachcam.train.engine.resume import Journal
+from teachcam.train.engine.resume import TrainingState
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 @dataclass
-class Runtime:
+class Context:
     """Nobody else, and nothing kept, unless said."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     workers: Workers = field(default_factory=Workers)
     progress: Progress = field(default_factory=Progress)
-    journal: Journal = field(default_factory=Journal)
-    memory: Memory = field(default_factory=Memory)
+    journal: TrainingState = field(default_factory=TrainingState)
+    memory: MicroBatcher = field(default_factory=MicroBatcher)
     frames: int = 0  # that went through a network to learn from
     seconds: float = 0.0  # that took
     waited: float = 0.0  # of those, for frames to be ready

@@ -31,15 +31,15 @@ class Workers:
     count: int = 1
 
     @property
-    def main(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether this is the one that says and writes."""
         return self.rank == 0
 
-    def share(self, items: T) -> T:
+    def shard(self, items: T) -> T:
         """Return this process's share of a list or tensor: every `count`-th, from its own on."""
         return items[self.rank :: self.count]
 
-    def agree(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """Return what the first process has here: what depends on time or a disk must be one thing for all."""
         if self.count == 1:
             return value
@@ -63,7 +63,7 @@ class Workers:
         distributed.all_gather(parts, padded)
         return torch.stack(parts, 1).flatten(0, 1)[:total]
 
-    def together(self, model: nn.Module, device: torch.device) -> nn.Module:
+    def wrap_ddp(self, model: nn.Module, device: torch.device) -> nn.Module:
         """Return a model whose gradients are the average of all processes'."""
         if self.count == 1:
             return model
@@ -72,7 +72,7 @@ class Workers:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[tuple[Workers, torch.device]]:
+def init_distributed(device: str) -> Iterator[tuple[Workers, torch.device]]:
     """Join the processes that torchrun started, and choose this one's device; `device` is auto, cpu or cuda."""
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("--device cuda: torch finds no CUDA device here; give auto or cpu")

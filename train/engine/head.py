@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn import functional
 
 from teachcam.contract import Contract
-from teachcam.train.config import Settings
-from teachcam.train.engine.early_stopping import History
-from teachcam.train.engine.loader import balanced_loss, dice
+from teachcam.train.config import TrainConfig
+from teachcam.train.engine.early_stopping import EarlyStopping
+from teachcam.train.engine.loader import balanced_loss, derive_seed
 from teachcam.train.engine.optimizer import make_optimizer
 from teachcam.train.engine.progress import Progress
 from teachcam.train.model.backbones import Network
@@ -19,16 +19,16 @@ def fit_head(
     network: Network,
     contract: Contract,
     train: tuple[torch.Tensor, torch.Tensor],
-    held_out: tuple[torch.Tensor, torch.Tensor],
-    settings: Settings,
+    validation: tuple[torch.Tensor, torch.Tensor],
+    settings: TrainConfig,
     progress: Progress | None = None,
 ) -> list[dict]:
     """Train a new head on features float32 [N, D] and class ids int64 [N]; return a line for each epoch."""
     features, class_ids = train
     device = features.device
-    # Learning on standardised features, then folding that into the head, makes one rate fit every backbone.
+    # Learning on standardized features, then folding that into the head, makes one rate fit every backbone.
     mean, std = features.mean(0), features.std(0, unbiased=False) + 1e-3
-    features, held_features = (features - mean) / std, (held_out[0] - mean) / std
+    features, held_features = (features - mean) / std, (validation[0] - mean) / std
     head = network.head.to(device)
     set_dropout(head, settings.dropout)
     dropout = settings.dropout if isinstance(head, nn.Linear) else 0.0  # another head has its own
@@ -37,11 +37,11 @@ def fit_head(
         nn.init.zeros_(head.bias)
     loss_of = balanced_loss(class_ids, len(contract.labels))
     progress = progress or Progress()
-    log = History(loss_of, held_out[1], settings.patience, progress.epoch)
+    log = EarlyStopping(loss_of, validation[1], settings.patience, progress.epoch)
     optimizer, schedule = make_optimizer([(head.parameters(), settings.lr)], settings, len(features))
     for epoch in range(settings.stop or settings.epochs):
         head.train()
-        torch.manual_seed(dice(settings.seed, epoch))
+        torch.manual_seed(derive_seed(settings.seed, epoch))
         total = 0.0
         for batch in torch.randperm(len(features)).split(settings.batch):
             batch = batch.to(device)

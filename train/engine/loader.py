@@ -14,10 +14,10 @@ from teachcam.contract import Contract
 from teachcam.preprocessing import preprocess
 from teachcam.train.augment.cpu import Augmentation
 from teachcam.train.augment.gpu import DeviceAugmentation
-from teachcam.train.augment.params import Plan
+from teachcam.train.augment.params import AugmentParams
 from teachcam.train.engine.distributed import Workers
 
-NOTHING = 1.5  # the weight of pictures of no label, of which there is one for every eight frames
+OUTLIER_WEIGHT = 1.5  # the weight of pictures of no label, of which there is one for every eight frames
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class Batches:
     workers: Workers
     device: DeviceAugmentation | None  # what shows the frames, if they lie on the device
 
-    def make(self, step: tuple[int, torch.Tensor]) -> tuple[torch.Tensor | list[Plan], torch.Tensor, torch.Tensor]:
+    def make(
+        self, step: tuple[int, torch.Tensor]
+    ) -> tuple[torch.Tensor | list[AugmentParams], torch.Tensor, torch.Tensor]:
         """Return this process's share of a batch: frames uint8 [n, H, W, 3], targets [n, labels], each one's weight.
 
         `step` is a number and indices of frames. Instead of frames it is their plans where they are to be shown on the
@@ -41,32 +43,32 @@ class Batches:
         """
         number, batch = step
         labels, augmentation = len(self.contract.labels), self.augmentation
-        nothing = len(batch) // 8 if augmentation.knows_nothing else 0
+        nothing = len(batch) // 8 if augmentation.has_outliers else 0
         known = functional.one_hot(self.class_ids[batch], labels).float()
         targets = torch.cat([known, torch.full((nothing, labels), 1 / labels)])
         weights = class_weights(self.class_ids, labels)[self.class_ids[batch]]
-        weights = torch.cat([weights / weights.sum(), torch.full((nothing,), NOTHING / max(1, nothing))])
-        rows = list(self.workers.share(range(len(targets))))
+        weights = torch.cat([weights / weights.sum(), torch.full((nothing,), OUTLIER_WEIGHT / max(1, nothing))])
+        rows = list(self.workers.shard(range(len(targets))))
         if not rows:  # more processes than frames: this one goes along with a frame that counts nothing
             rows, weights = [0], torch.zeros(1)
         plans = []
         for row in rows:
             rng = np.random.default_rng((self.seed, 1 + self.epoch, number, row))
             own = row < len(batch)
-            plans.append(augmentation.plan(int(batch[row]), rng) if own else augmentation.plan_nothing(rng))
+            plans.append(augmentation.plan(int(batch[row]), rng) if own else augmentation.sample_outlier(rng))
         if self.device is not None:
             return plans, targets[rows], weights[rows]
         frames = np.stack([preprocess(augmentation.show(plan), self.contract) for plan in plans])
         return torch.from_numpy(frames), targets[rows], weights[rows]
 
-    def put(self, frames: torch.Tensor | list[Plan], device: torch.device) -> torch.Tensor:
+    def put(self, frames: torch.Tensor | list[AugmentParams], device: torch.device) -> torch.Tensor:
         """Return the frames that `make` made, or planned, on the device."""
         if self.device is None:
             return frames.to(device)
         return self.device(frames, self.contract.input_size)
 
 
-def dice(*key: int) -> int:
+def derive_seed(*key: int) -> int:
     """Return a seed for an epoch, from its number and others: it depends on nothing before it but the weights."""
     return int(np.random.default_rng(key).integers(2**63))
 

@@ -12,7 +12,7 @@ from teachcam.errors import TrainingError
 T = TypeVar("T")
 
 
-class Memory:
+class MicroBatcher:
     """How many frames go through a network at once: as many as asked for, until that is more than memory holds."""
 
     def __init__(self, say: Callable[[str], None] = lambda _: None, splits: bool = True):

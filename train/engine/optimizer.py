@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from teachcam.train.config import Settings
+from teachcam.train.config import TrainConfig
 
 OPTIMIZERS = {
     "adamw": torch.optim.AdamW,
@@ -15,7 +15,7 @@ OPTIMIZERS = {
 }
 
 
-def make_optimizer(groups: list, settings: Settings, examples: int):
+def make_optimizer(groups: list, settings: TrainConfig, examples: int):
     """Return the optimizer of (parameters, highest rate) groups, and the schedule of its rates, step by step."""
     groups = [(list(parameters), rate) for parameters, rate in groups]
     make = OPTIMIZERS[settings.optimizer]

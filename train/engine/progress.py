@@ -32,7 +32,7 @@ class Progress:
         """Tell an epoch's figures."""
 
 
-class Bar(Progress):
+class ProgressBar(Progress):
     """A bar on stderr for each training: images, images a second, time left; and the figures of the last epoch.
 
     Figures also go into `folder`: a line an epoch of epochs.jsonl, and TensorBoard's events where it is installed.
@@ -71,12 +71,12 @@ class Bar(Progress):
     def epoch(self, line: dict) -> None:
         """Show an epoch's figures, and write them down."""
         shown = f"loss {line['loss']:.3f}"
-        if line["held_out_accuracy"] is not None:
-            shown += f", held-out {line['held_out_accuracy']:.3f}"
+        if line["validation_accuracy"] is not None:
+            shown += f", held-out {line['validation_accuracy']:.3f}"
         self._bar.set_postfix_str(f"{line['epoch']}/{self._epochs}, {shown}")
         self._write(json.dumps({"training": self._name, "epochs": self._epochs, **line}) + "\n")
         if self._events is not None:
-            for name in ("loss", "held_out_loss", "held_out_accuracy"):
+            for name in ("loss", "validation_loss", "validation_accuracy"):
                 if line[name] is not None:
                     self._events.add_scalar(f"{self._name}/{name}", line[name], line["epoch"])
             self._events.flush()

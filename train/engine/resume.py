@@ -25,7 +25,7 @@ T = TypeVar("T")
 SHARE = 0.05  # of the time, at most, that goes into writing: an Adam of AlexNet is over a gigabyte
 
 
-class Journal:
+class TrainingState:
     """Keeps what it is given in a folder, or nothing where there is none."""
 
     def __init__(self, folder: Path | None = None, workers: Workers | None = None):
@@ -34,13 +34,13 @@ class Journal:
 
     def has(self, name: str) -> bool:
         """Say whether anything was written under a name."""
-        return self._workers.agree(self._folder is not None and (self._folder / f"{name}.pt").exists())
+        return self._workers.broadcast(self._folder is not None and (self._folder / f"{name}.pt").exists())
 
     def read(self, name: str) -> dict | None:
         """Return what was written under a name last, its tensors on the CPU; None where there is nothing."""
         if self._folder is None:
             return None
-        return self._workers.agree(self._read(name) if self._workers.main else None)
+        return self._workers.broadcast(self._read(name) if self._workers.is_main_process else None)
 
     def _read(self, name: str) -> dict | None:
         path = self._folder / f"{name}.pt"
@@ -54,7 +54,7 @@ class Journal:
     def write(self, name: str, state: Callable[[], dict], last: bool = False) -> None:
         """Keep a state of tensors and plain values; if it is not the `last`, only if that takes few of the seconds."""
         due = last or time.monotonic() - self._written >= self._cost / SHARE
-        if self._folder is None or not self._workers.main or not due:
+        if self._folder is None or not self._workers.is_main_process or not due:
             return
         began = time.monotonic()
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -67,12 +67,12 @@ class Journal:
         """Return a plain value as it was computed the first time: what depends on the clock is not decided twice."""
         kept = self.read(name)
         if kept is None:
-            value = self._workers.agree(compute())
+            value = self._workers.broadcast(compute())
             self.write(name, lambda: {"value": value}, last=True)
             return value
         return kept["value"]
 
     def clear(self) -> None:
         """Forget everything."""
-        if self._folder is not None and self._workers.main:
+        if self._folder is not None and self._workers.is_main_process:
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -17,11 +17,11 @@ import torch
 
 from teachcam.contract import Contract
 from teachcam.train.augment.cpu import Augmentation
-from teachcam.train.augment.foreground import Foregrounds, cut_out
+from teachcam.train.augment.foreground import Foregrounds, segment_foregrounds
 from teachcam.train.calibration import fit_temperature, fit_threshold, softmax
-from teachcam.train.config import BUDGET, LADDER, STRATEGIES
+from teachcam.train.config import AUTO_STRATEGIES, BUDGET, STRATEGIES
 from teachcam.train.data.dataset import Examples
-from teachcam.train.engine.context import Runtime
+from teachcam.train.engine.context import Context
 from teachcam.train.engine.head import fit_head
 from teachcam.train.engine.trainer import fit
 from teachcam.train.model.backbones import Network
@@ -31,7 +31,7 @@ VIEWS = 2  # of each frame, for a head that learns first
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StrategyResult:
     """A trained network, with what it is worth on the held-out examples before it learned any of them."""
 
     network: Network
@@ -55,25 +55,27 @@ class Learner:
         network: Network,
         contract: Contract,
         train: Examples,
-        held_out: Examples,
-        runtime: Runtime | None = None,
+        validation: Examples,
+        context: Context | None = None,
         seed: int = 0,
         augment: str = "room",
         name: str = "",
     ):
-        self.network, self.contract, self.train, self.held_out = network, contract, train, held_out
-        self.runtime, self.seed, self.augment, self.name = runtime or Runtime(), seed, augment, name
+        self.network, self.contract, self.train, self.validation = network, contract, train, validation
+        self.context, self.seed, self.augment, self.name = context or Context(), seed, augment, name
 
-    def learn(self, strategy: str, changes: dict | None = None, budget: float = BUDGET, refit: bool = True) -> Outcome:
+    def learn(
+        self, strategy: str, changes: dict | None = None, budget: float = BUDGET, refit: bool = True
+    ) -> StrategyResult:
         """Train by one strategy; `changes` are settings in place of its own. Or `auto`: by the best that fits a budget.
 
         `auto` begins with the cheapest and goes on while the held-out examples gain and `budget` seconds allow. With
         `refit` one is then trained in the same way on all examples: rooms are worth more than the time it takes.
         """
         changes, best, tried = changes or {}, None, []
-        for rung in LADDER if strategy == "auto" else (strategy,):
+        for rung in AUTO_STRATEGIES if strategy == "auto" else (strategy,):
             if best:
-                if not len(self.held_out):
+                if not len(self.validation):
                     break  # nothing could tell that it is better
                 spent = sum(row["seconds"] for row in tried)
                 if not self._once(f"{rung}-fits", partial(self._fits, rung, changes, budget - spent)):
@@ -82,31 +84,31 @@ class Learner:
             network, history = self.fit(rung, changes)
             outcome = self._outcome(network, rung, history)
             seconds = self._once(f"{rung}-seconds", lambda began=began: time.monotonic() - began)
-            accuracy = _accuracy(outcome, self.held_out)
-            tried.append({"strategy": rung, "held_out_accuracy": accuracy, "seconds": seconds})
-            if self.runtime.workers.agree(bool(best) and accuracy <= _accuracy(best, self.held_out)):
+            accuracy = _accuracy(outcome, self.validation)
+            tried.append({"strategy": rung, "validation_accuracy": accuracy, "seconds": seconds})
+            if self.context.workers.broadcast(bool(best) and accuracy <= _accuracy(best, self.validation)):
                 break
             best = outcome
         best = replace(best, tried=tried, judged=best.network)
-        if refit and len(self.held_out):
+        if refit and len(self.validation):
             changes = _changes_for_all(changes, [best.history])
             best = replace(best, network=self.of_all().fit(best.strategy, changes)[0])
         return best
 
-    def head_accuracy(self, train: list[bool], held_out: list[bool]) -> float:
+    def head_accuracy(self, train: list[bool], validation: list[bool]) -> float:
         """Return what a head alone gets on other held-out examples than the learner's own, of all that it has."""
-        everything = self.train + self.held_out
-        ids = everything.class_ids.to(self.runtime.device)
-        parts = [(self._features[mask], ids[mask]) for mask in (torch.tensor(train), torch.tensor(held_out))]
+        everything = self.train + self.validation
+        ids = everything.class_ids.to(self.context.device)
+        parts = [(self._features[mask], ids[mask]) for mask in (torch.tensor(train), torch.tensor(validation))]
         network = copy.deepcopy(self.network)
         lines = fit_head(network, self.contract, *parts, replace(STRATEGIES["head"], seed=self.seed))
-        return min(lines, key=lambda line: line["held_out_loss"])["held_out_accuracy"]
+        return min(lines, key=lambda line: line["validation_loss"])["validation_accuracy"]
 
     @cached_property
     def _features(self) -> torch.Tensor:
         """The untrained backbone's features of all examples: each frame runs through it once."""
-        frames = self.train.frames + self.held_out.frames
-        return extract_features(self.network, frames, self.contract, self.runtime)
+        frames = self.train.frames + self.validation.frames
+        return extract_features(self.network, frames, self.contract, self.context)
 
     @cached_property
     def _augmentation(self) -> Augmentation:
@@ -115,63 +117,63 @@ class Learner:
     def fit(self, strategy: str, changes: dict | None = None) -> tuple[Network, list[dict]]:
         """Train a copy of the network by one strategy; return it and a line for each epoch."""
         settings = replace(STRATEGIES[strategy], seed=self.seed, **(changes or {}))
-        network, name, runtime = copy.deepcopy(self.network), self.name + strategy, self.runtime
-        ids = self.train.class_ids.to(runtime.device)
+        network, name, context = copy.deepcopy(self.network), self.name + strategy, self.context
+        ids = self.train.class_ids.to(context.device)
         if strategy == "head":
-            features, held_features = self._features.split([len(self.train), len(self.held_out)])
-            held_out = held_features, self.held_out.class_ids.to(runtime.device)
-            runtime.progress.begin(name, settings.stop or settings.epochs, len(self.train))
-            return network, fit_head(network, self.contract, (features, ids), held_out, settings, runtime.progress)
-        if settings.head_first and not runtime.journal.has(name):
+            features, held_features = self._features.split([len(self.train), len(self.validation)])
+            validation = held_features, self.validation.class_ids.to(context.device)
+            context.progress.begin(name, settings.stop or settings.epochs, len(self.train))
+            return network, fit_head(network, self.contract, (features, ids), validation, settings, context.progress)
+        if settings.head_first and not context.journal.has(name):
             # On augmented frames, as the rest is: a head that leans on the background would mislead the layers.
-            features = extract_features(network, _Views(self._augmentation, self.seed), self.contract, runtime)
+            features = extract_features(network, _Views(self._augmentation, self.seed), self.contract, context)
             head = replace(STRATEGIES["head"], seed=self.seed)
             fit_head(network, self.contract, (features, ids.repeat(VIEWS)), (features[:0], ids[:0]), head)
-        examples = self.train, self.held_out, self._augmentation
-        return network, fit(network, self.contract, *examples, settings, runtime, name)
+        examples = self.train, self.validation, self._augmentation
+        return network, fit(network, self.contract, *examples, settings, context, name)
 
     def of_all(self) -> Learner:
         """Return a learner of the held-out examples too, with nothing left to judge by."""
-        everything = self.train + self.held_out, self.held_out[:0]
+        everything = self.train + self.validation, self.validation[:0]
         name = "refit-"
-        learner = Learner(self.network, self.contract, *everything, self.runtime, self.seed, self.augment, name)
+        learner = Learner(self.network, self.contract, *everything, self.context, self.seed, self.augment, name)
         if "_features" in self.__dict__:  # already there, and of the same frames
             learner._features = self._features
         if "_augmentation" in self.__dict__:
-            learner._augmentation = self._augmentation + augmentation_of(self.held_out, self.augment)
+            learner._augmentation = self._augmentation + augmentation_of(self.validation, self.augment)
         return learner
 
     def _once(self, what: str, compute: Callable):
         """Decide once, however often the run is interrupted, what depends on the clock."""
-        return self.runtime.journal.once(self.name + what, compute)
+        return self.context.journal.once(self.name + what, compute)
 
     def _fits(self, strategy: str, changes: dict, left: float) -> bool:
         """Say whether a strategy can be expected to end within so many seconds, from two batches of it."""
         settings = replace(STRATEGIES[strategy], seed=self.seed, **changes)
         sample = self.train[: 2 * settings.batch]
         twice = replace(settings, epochs=2, sizes=(1.0,), patience=None)  # the first time draws clutter, and warms up
-        alone = Runtime(self.runtime.device, self.runtime.workers, memory=self.runtime.memory)
+        alone = Context(self.context.device, self.context.workers, memory=self.context.memory)
         examples = sample, sample[:0], self._augmentation
         line = fit(copy.deepcopy(self.network), self.contract, *examples, twice, alone)[-1]
         size = float(np.mean(np.square(settings.sizes)))  # the share of the pixels
-        frames = settings.epochs * size * (2 * len(self.train) + len(self.held_out))  # to measure, and on all
+        frames = settings.epochs * size * (2 * len(self.train) + len(self.validation))  # to measure, and on all
         needed = frames / line["images_per_second"]
         if needed > left:
-            self.runtime.progress.say(
+            self.context.progress.say(
                 f"{strategy} was not tried: about {needed:.0f} s, {max(0, left):.0f} s of the budget are left"
             )
         return needed <= left
 
-    def _outcome(self, network: Network, strategy: str, history: list[dict]) -> Outcome:
+    def _outcome(self, network: Network, strategy: str, history: list[dict]) -> StrategyResult:
         if strategy == "head":
             features = self._features[len(self.train) :]
         else:
-            features = extract_features(network, self.held_out.frames, self.contract, self.runtime)
+            features = extract_features(network, self.validation.frames, self.contract, self.context)
         with torch.no_grad():
             logits = network.head.eval()(features).float().cpu().numpy()
-        saw_nothing = strategy != "head" and self._augmentation.knows_nothing
-        contract, probabilities = calibrated(self.contract, logits, self.held_out.class_ids.numpy(), saw_nothing)
-        return Outcome(network, contract, strategy, logits, probabilities, history, [])
+        saw_nothing = strategy != "head" and self._augmentation.has_outliers
+        contract, probabilities = calibrated(self.contract, logits, self.validation.class_ids.numpy(), saw_nothing)
+        return StrategyResult(network, contract, strategy, logits, probabilities, history, [])
 
 
 class _Views(Sequence):
@@ -188,7 +190,7 @@ class _Views(Sequence):
         return self._augmentation(index % len(self._augmentation.frames), rng)
 
 
-def cross_validate(learners: list[Learner], strategy: str, changes: dict, budget: float = BUDGET) -> Outcome:
+def cross_validate(learners: list[Learner], strategy: str, changes: dict, budget: float = BUDGET) -> StrategyResult:
     """Judge by each learner's held-out examples in turn, then train once more on all of them.
 
     `auto` keeps what most of the folds kept. The outcome's logits are of the held-out examples of all folds, in order.
@@ -199,11 +201,11 @@ def cross_validate(learners: list[Learner], strategy: str, changes: dict, budget
     changes = _changes_for_all(changes, [fold.history for fold in folds if fold.strategy == kept])
     network, history = first.of_all().fit(kept, changes)
     logits = np.concatenate([fold.logits for fold in folds])
-    class_ids = np.concatenate([learner.held_out.class_ids.numpy() for learner in learners])
+    class_ids = np.concatenate([learner.validation.class_ids.numpy() for learner in learners])
     saw_nothing = all(fold.contract.unknown_threshold > 0 for fold in folds)
     contract, probabilities = calibrated(first.contract, logits, class_ids, saw_nothing)
     tried = [row for fold in folds for row in fold.tried]
-    return Outcome(network, contract, kept, logits, probabilities, history, tried)
+    return StrategyResult(network, contract, kept, logits, probabilities, history, tried)
 
 
 def calibrated(
@@ -224,7 +226,9 @@ def augmentation_of(examples: Examples, kind: str = "room") -> Augmentation:
     """Return the augmentation of these examples; of another room, with what can be cut out of them."""
     if kind != "room":
         return Augmentation(examples.frames, Foregrounds.none(len(examples)), kind)
-    return Augmentation(examples.frames, cut_out(examples.frames, examples.class_ids.numpy(), examples.sessions))
+    return Augmentation(
+        examples.frames, segment_foregrounds(examples.frames, examples.class_ids.numpy(), examples.sessions)
+    )
 
 
 def _changes_for_all(changes: dict, measured: list[list[dict]]) -> dict:
@@ -235,10 +239,10 @@ def _changes_for_all(changes: dict, measured: list[list[dict]]) -> dict:
     """
     if changes.get("patience") is None:
         return changes
-    best = [min(history, key=lambda line: line["held_out_loss"])["epoch"] for history in measured]
+    best = [min(history, key=lambda line: line["validation_loss"])["epoch"] for history in measured]
     return {**changes, "stop": int(np.median(best)), "patience": None}
 
 
-def _accuracy(outcome: Outcome, held_out: Examples) -> float | None:
-    right = outcome.probabilities.argmax(1) == held_out.class_ids.numpy()
+def _accuracy(outcome: StrategyResult, validation: Examples) -> float | None:
+    right = outcome.probabilities.argmax(1) == validation.class_ids.numpy()
     return float(right.mean()) if len(right) else None

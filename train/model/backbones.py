@@ -1,6 +1,6 @@
 """Backbones: any torchvision classifier, with its head cut off at one named place and a new one put on.
 
-frames -> [Normalise] -> backbone -> features [N, D] -> head -> logits [N, labels]
+frames -> [Normalize] -> backbone -> features [N, D] -> head -> logits [N, labels]
 
 One is our own: `small_cnn`, for small pictures, to be trained from scratch.
 """
@@ -22,7 +22,7 @@ DROPOUT = 0.2
 
 
 class Network(nn.Module):
-    """A backbone and a head. `forward` takes normalised float [N, 3, H, W] and returns logits [N, labels]."""
+    """A backbone and a head. `forward` takes normalized float [N, 3, H, W] and returns logits [N, labels]."""
 
     def __init__(self, backbone: nn.Module, feature_size: int, labels: int, head: str = "linear"):
         super().__init__()
@@ -65,7 +65,7 @@ def build_network(
         return Network(_small_cnn(), 128, labels, head), "random"
     model = torchvision.models.get_model(backbone, weights=None)
     source = "random" if weights == "none" else load_pretrained(model, backbone, weights)
-    if hasattr(model, "transform_input"):  # GoogLeNet's and Inception's weights are of another normalisation
+    if hasattr(model, "transform_input"):  # GoogLeNet's and Inception's weights are of another normalization
         model.transform_input = True  # of random weights too: a checkpoint rebuilds its network around those
     if getattr(model, "aux_logits", False):  # second and third heads halfway, which only ImageNet's training used
         model.aux_logits = False
@@ -93,7 +93,7 @@ def check_size(network: Network, backbone: str, size: tuple[int, int]) -> None:
         raise TrainingError(f"--size {size[0]}: {backbone} takes no pictures of that size, give another") from None
 
 
-def freeze_front(backbone: nn.Module, share: float) -> None:
+def freeze_first_layers(backbone: nn.Module, share: float) -> None:
     """Let a share of the backbone's layers, counted from the input, learn no more, and the rest learn."""
     layers = [layer for layer in backbone.modules() if list(layer.parameters(recurse=False))]
     for index, layer in enumerate(layers):

@@ -26,7 +26,7 @@ class Checkpoint:
     network: Network
     contract: Contract
     data: str  # the dataset's folder
-    held_out: list[tuple[str, str]]  # labels, and paths below it
+    validation: list[tuple[str, str]]  # labels, and paths below it
     trained_on: list[tuple[str, str]]
 
 
@@ -37,7 +37,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "contract": checkpoint.contract.to_json(),
         "weights": {name: tensor.cpu() for name, tensor in checkpoint.network.state_dict().items()},
         "data": checkpoint.data,
-        "held_out": checkpoint.held_out,
+        "validation": checkpoint.validation,
         "trained_on": checkpoint.trained_on,
     }
     with open_atomic(path) as file:
@@ -57,9 +57,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         contract = Contract.from_json(saved["contract"])
         trained = contract.trained_on
-        network, _ = build_network(trained["backbone"], len(contract.labels), head=trained.get("head", "linear"))
+        network, _ = build_network(trained.backbone, len(contract.labels), head=trained.head)
         network.load_state_dict(saved["weights"])
-        frames = ([(str(label), str(path)) for label, path in saved[part]] for part in ("held_out", "trained_on"))
+        frames = ([(str(label), str(path)) for label, path in saved[part]] for part in ("validation", "trained_on"))
         return Checkpoint(network.eval(), contract, str(saved["data"]), *frames)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
         raise CheckpointError(f"{path} lacks a part of what train/finetune.py writes: train it again") from None

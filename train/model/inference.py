@@ -12,7 +12,7 @@ from teachcam.train.model.backbones import Network
 
 
 @torch.inference_mode()
-def predict(model: Deployed, frames: list[np.ndarray], contract: Contract, device: str = "cpu") -> np.ndarray:
+def predict(model: InferenceModel, frames: list[np.ndarray], contract: Contract, device: str = "cpu") -> np.ndarray:
     """Return the probabilities of frames (uint8 BGR, any size), float32 [N, labels]."""
     model = model.to(device)
     rows = [np.empty((0, len(contract.labels)), np.float32)]
@@ -23,8 +23,8 @@ def predict(model: Deployed, frames: list[np.ndarray], contract: Contract, devic
     return np.concatenate(rows)
 
 
-class Normalise(nn.Module):
-    """The contract's normalisation: frames as `preprocess` gives them, [N, H, W, 3], to float [N, 3, H, W]."""
+class Normalize(nn.Module):
+    """The contract's normalization: frames as `preprocess` gives them, [N, H, W, 3], to float [N, 3, H, W]."""
 
     def __init__(self, contract: Contract):
         super().__init__()
@@ -41,17 +41,17 @@ class Normalise(nn.Module):
         return frames.float().permute(0, 3, 1, 2) * self.scale - self.shift  # TensorRT casts before anything else
 
 
-class Deployed(nn.Module):
+class InferenceModel(nn.Module):
     """What is evaluated and exported: frames [N, H, W, 3] in, probabilities [N, labels] and features [N, D] out."""
 
     def __init__(self, network: Network, contract: Contract):
         super().__init__()
-        self.normalise = Normalise(contract)
+        self.normalize = Normalize(contract)
         self.network = network
         self.temperature = contract.temperature
         self.eval()
 
     def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the probabilities, and the features that they were made from."""
-        features = self.network.backbone(self.normalise(frames))
+        features = self.network.backbone(self.normalize(frames))
         return torch.softmax(self.network.head(features) / self.temperature, dim=1), features

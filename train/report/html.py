@@ -9,13 +9,13 @@ import cv2
 import jinja2
 import numpy as np
 
-from teachcam.collect.dataset import Item
+from teachcam.collect.dataset import Sample
 from teachcam.collect.inspection import examine
-from teachcam.drawing import paint
+from teachcam.drawing import draw_heat_map
 from teachcam.files import write_atomic
 from teachcam.train.report.gradcam import activation_maps
 from teachcam.train.report.plots import curves, reliability
-from teachcam.train.report.result import Evidence
+from teachcam.train.report.result import TrainingResult
 
 MISTAKES, LOOKS = 12, 6  # pictures shown
 WRONG_IN_CELL, RIGHT_IN_CELL = 40, 12
@@ -23,9 +23,9 @@ SIDE = 200  # pixels, of a picture's width
 EXAMINED = 5000  # frames, at most: all are compared with all
 
 
-def write_report(path: Path, metrics: dict, evidence: Evidence) -> None:
+def write_report(path: Path, metrics: dict, evidence: TrainingResult) -> None:
     """Write the report of a run; `metrics` is what metrics.json holds."""
-    labels, probabilities, items = metrics["labels"], evidence.outcome.probabilities, evidence.held_out
+    labels, probabilities, items = metrics["labels"], evidence.outcome.probabilities, evidence.validation
     true = np.array([labels.index(item.label) for item in items], int)
     answers = probabilities.argmax(1) if len(items) else true
     surest = evidence.surest()
@@ -36,7 +36,7 @@ def write_report(path: Path, metrics: dict, evidence: Evidence) -> None:
         return [{**one, "image": image} for one, image in zip(evidence.answers(indices), pictures, strict=True)]
 
     cells = []
-    for true_id, answer_id in np.argwhere(metrics["held_out"]["confusion"]).tolist():
+    for true_id, answer_id in np.argwhere(metrics["validation"]["confusion"]).tolist():
         own = [index for index in surest if (true[index], answers[index]) == (true_id, answer_id)]
         pictures = shown(own[: RIGHT_IN_CELL if true_id == answer_id else WRONG_IN_CELL])
         cells.append({"true_id": true_id, "answer_id": answer_id, "count": len(own), "pictures": pictures})
@@ -54,8 +54,8 @@ def write_report(path: Path, metrics: dict, evidence: Evidence) -> None:
         name=path.parent.name,
         folder=path.parent,
         run=metrics,
-        score=metrics["held_out"],
-        sessions=metrics["held_out_sessions"],
+        score=metrics["validation"],
+        sessions=metrics["validation_sessions"],
         by_session=_by_session(items, answers == true),
         cells=cells,
         mistakes=shown(wrong[:MISTAKES]),
@@ -77,7 +77,7 @@ def _one_of_each(true: np.ndarray, indices: list[int]) -> list[int]:
     return [index for _, index in sorted(order)]
 
 
-def _by_session(items: list[Item], right: np.ndarray) -> list[dict]:
+def _by_session(items: list[Sample], right: np.ndarray) -> list[dict]:
     """Return each session's frames and accuracy, the worst first."""
     names = np.array([item.session for item in items])
     rows = [
@@ -87,7 +87,7 @@ def _by_session(items: list[Item], right: np.ndarray) -> list[dict]:
     return sorted(rows, key=lambda row: row["accuracy"])
 
 
-def _heats(evidence: Evidence, items: list[Item], class_ids: list[int]) -> list[str] | None:
+def _heats(evidence: TrainingResult, items: list[Sample], class_ids: list[int]) -> list[str] | None:
     """Return frames with what speaks for their answers laid over them; None where the network can't tell."""
     outcome = evidence.outcome
     frames = [evidence.dataset.frames[item.path] for item in items]
@@ -97,7 +97,7 @@ def _heats(evidence: Evidence, items: list[Item], class_ids: list[int]) -> list[
 
 def _painted(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
     picture = frame.copy()
-    paint(picture, heat)
+    draw_heat_map(picture, heat)
     return picture
 
 

@@ -9,16 +9,16 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-BLUE, ORANGE, GREY = "#2563eb", "#ea580c", "#94a3b8"
+BLUE, ORANGE, GRAY = "#2563eb", "#ea580c", "#94a3b8"
 STYLE = {
     "font.family": "sans-serif", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.edgecolor": GREY, "axes.grid": True, "grid.color": "#e2e8f0", "svg.fonttype": "none",
+    "axes.edgecolor": GRAY, "axes.grid": True, "grid.color": "#e2e8f0", "svg.fonttype": "none",
 }  # fmt: skip
 
 
 def curves(epochs: list[dict]) -> str:
     """Plot the epochs' losses, and their held-out accuracy where there is one."""
-    measured = [line for line in epochs if line["held_out_accuracy"] is not None]
+    measured = [line for line in epochs if line["validation_accuracy"] is not None]
     with rc_context(STYLE):
         figure = Figure(figsize=(8, 3) if measured else (4, 3), layout="constrained")
         axes = figure.subplots(1, 2 if measured else 1, squeeze=False)[0]
@@ -27,9 +27,9 @@ def curves(epochs: list[dict]) -> str:
         if measured:
             numbers = [line["epoch"] for line in measured]
             axes[0].plot(
-                numbers, [line["held_out_loss"] for line in measured], color=ORANGE, marker=".", label="held out"
+                numbers, [line["validation_loss"] for line in measured], color=ORANGE, marker=".", label="held out"
             )
-            accuracy = [100 * line["held_out_accuracy"] for line in measured]
+            accuracy = [100 * line["validation_accuracy"] for line in measured]
             axes[1].plot(numbers, accuracy, color=ORANGE, marker=".")
             axes[1].set(title="held-out accuracy, %", xlabel="epoch", ylim=(min(0, *accuracy), 102))
             axes[1].xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -47,7 +47,7 @@ def reliability(confidence: np.ndarray, right: np.ndarray, bins: int = 10) -> st
     with rc_context(STYLE):
         figure = Figure(figsize=(4, 3.4), layout="constrained")
         axes = figure.subplots()
-        axes.plot([0, 100], [0, 100], color=GREY, linestyle="--", label="what they promise")
+        axes.plot([0, 100], [0, 100], color=GRAY, linestyle="--", label="what they promise")
         shares = [100 * right[own == index].mean() for index in filled]
         axes.bar([100 * (index + 0.5) / bins for index in filled], shares, 92 / bins, color=BLUE, alpha=0.8)
         for index, share in zip(filled, shares, strict=True):

@@ -7,33 +7,33 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from teachcam.collect.dataset import Item
+from teachcam.collect.dataset import Sample
 from teachcam.train.data.dataset import Dataset
 from teachcam.train.data.split import Split
-from teachcam.train.engine.strategies import Outcome
+from teachcam.train.engine.strategies import StrategyResult
 
 
 @dataclass(frozen=True)
-class Evidence:
+class TrainingResult:
     """All that a training found out."""
 
     dataset: Dataset
     fingerprint: str  # of its pictures as they were read
     splits: list[Split]
-    test: list[Item]
-    outcome: Outcome
+    test: list[Sample]
+    outcome: StrategyResult
     weights: str  # where the first ones came from
     worth: list[float] | None  # a head's accuracy on frames held out at random, and on whole sessions
     seconds: float
 
     @property
-    def held_out(self) -> list[Item]:
+    def validation(self) -> list[Sample]:
         """The items that the outcome's probabilities are of, in their order."""
-        return [item for split in self.splits for item in split.held_out]
+        return [item for split in self.splits for item in split.validation]
 
     def answers(self, indices: Iterable[int]) -> list[dict]:
         """Return what was answered for held-out items, as plain values."""
-        labels, rows, items = self.dataset.labels, self.outcome.probabilities, self.held_out
+        labels, rows, items = self.dataset.labels, self.outcome.probabilities, self.validation
         return [
             {
                 "file": self.dataset.name(items[index]),
@@ -46,7 +46,7 @@ class Evidence:
 
     def surest(self) -> list[int]:
         """Return the indices of the held-out items, the surest answer first."""
-        return np.argsort(-self.outcome.probabilities.max(1), kind="stable").tolist() if self.held_out else []
+        return np.argsort(-self.outcome.probabilities.max(1), kind="stable").tolist() if self.validation else []
 
     def mistakes(self, most: int) -> list[dict]:
         """Return the wrong answers, the surest first."""

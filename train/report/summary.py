@@ -1,6 +1,6 @@
 """What a run says of its accuracy, and what that is worth.
 
-On sessions that were trained on, and on neighbours of frames that were, it tells how well the model remembers.
+On sessions that were trained on, and on neighbors of frames that were, it tells how well the model remembers.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ def before(splits: list[Split], way: str) -> Iterator[str]:
     """Say what will be held out: by one split, or by one for each fold; `way` is session or frames."""
     split = splits[0]
     if way == "frames":
-        neighbours = ", neighbours of those" if len({item.session for item in split.train}) > 1 else ""
-        yield f"training on {len(split.train)} frames; held out: {len(split.held_out)} at random{neighbours}"
+        neighbors = ", neighbors of those" if len({item.session for item in split.train}) > 1 else ""
+        yield f"training on {len(split.train)} frames; held out: {len(split.validation)} at random{neighbors}"
         return
-    if guess := guessed_sessions(split.train + split.held_out):
+    if guess := guessed_sessions(split.train + split.validation):
         yield guess
     if len(splits) > 1:
         yield f"cross-validation: one after another, {len(splits)} parts of the sessions are held out"
         return
     sessions = _sessions(len({item.session for item in split.train}))
-    whole = _sessions(len(split.held_out_sessions), "whole ")
-    yield f"training on {len(split.train)} frames of {sessions}; held out: {len(split.held_out)} frames of {whole}"
+    whole = _sessions(len(split.validation_sessions), "whole ")
+    yield f"training on {len(split.train)} frames of {sessions}; held out: {len(split.validation)} frames of {whole}"
     if split.cut_labels:
         yield f"too few sessions to hold one out of {', '.join(split.cut_labels)}: record more, in other places"
 
@@ -39,11 +39,11 @@ def after(right: np.ndarray, splits: list[Split], way: str) -> Iterator[str]:
         low, high = interval(right, list(map(str, range(len(right)))))
         yield f"accuracy {right.mean():.3f} ({low:.2f} to {high:.2f}) on {len(right)} frames held out at random"
         return
-    sessions = {session for split in splits for session in split.held_out_sessions}
-    held_out = [item for split in splits for item in split.held_out]
-    whole = np.array([item.session in sessions for item in held_out], bool)
+    sessions = {session for split in splits for session in split.validation_sessions}
+    validation = [item for split in splits for item in split.validation]
+    whole = np.array([item.session in sessions for item in validation], bool)
     if whole.any():
-        low, high = interval(right[whole], [item.session for item in held_out if item.session in sessions])
+        low, high = interval(right[whole], [item.session for item in validation if item.session in sessions])
         count = _sessions(len(sessions))
         each = "it was not trained on" if len(splits) == 1 else "each not trained on when it was asked"
         yield f"accuracy {right[whole].mean():.3f} ({low:.2f} to {high:.2f}) on {whole.sum()} frames of {count} {each}"

@@ -13,44 +13,45 @@ import numpy as np
 import torch
 import torchvision
 
-from teachcam.collect.dataset import Item
+from teachcam.collect.dataset import Sample
+from teachcam.contract import TrainingInfo
 from teachcam.files import write_atomic
 from teachcam.processor import processor_name
 from teachcam.train.calibration import expected_calibration_error
-from teachcam.train.config import Options
-from teachcam.train.engine.context import Runtime
+from teachcam.train.config import RunConfig
+from teachcam.train.engine.context import Context
 from teachcam.train.metrics import interval, score
 from teachcam.train.model.checkpoint import Checkpoint, save_checkpoint
-from teachcam.train.model.inference import Deployed, predict
+from teachcam.train.model.inference import InferenceModel, predict
 from teachcam.train.report import summary as claims
 from teachcam.train.report.html import write_report
-from teachcam.train.report.result import Evidence
+from teachcam.train.report.result import TrainingResult
 
 
-def write_results(options: Options, evidence: Evidence, runtime: Runtime) -> list[str]:
+def write_results(options: RunConfig, evidence: TrainingResult, context: Context) -> list[str]:
     """Write them into `options.out`, whole or not at all, point runs/latest there; return what to say of it."""
-    dataset, splits, outcome, held_out = evidence.dataset, evidence.splits, evidence.outcome, evidence.held_out
+    dataset, splits, outcome, validation = evidence.dataset, evidence.splits, evidence.outcome, evidence.validation
     by_frames = options.split == "frames"
-    figures = _figures(outcome.probabilities, held_out, dataset.labels, by_frames)
-    trained_on = {
-        "backbone": options.backbone,
-        "head": options.head,
-        "dataset": evidence.fingerprint,
-        "held_out_accuracy": figures["accuracy"],
-        "held_out_frames": figures["frames"],
-        "optimistic": bool(splits[0].cut_labels) or by_frames,
-        "versions": {
+    figures = _figures(outcome.probabilities, validation, dataset.labels, by_frames)
+    trained_on = TrainingInfo(
+        backbone=options.backbone,
+        head=options.head,
+        dataset=evidence.fingerprint,
+        validation_accuracy=figures["accuracy"],
+        validation_images=figures["frames"],
+        optimistic=bool(splits[0].cut_labels) or by_frames,
+        versions={
             "python": platform.python_version(),
             "torch": str(torch.__version__),
             "torchvision": str(torchvision.__version__),
         },
-        "processor": processor_name() if runtime.device.type == "cpu" else torch.cuda.get_device_name(runtime.device),
-    }
+        processor=processor_name() if context.device.type == "cpu" else torch.cuda.get_device_name(context.device),
+    )
     contract = replace(outcome.contract, trained_on=trained_on)
     network = outcome.network.cpu().eval()
     tested = None
     if evidence.test:
-        probabilities = predict(Deployed(network, contract), dataset.examples(evidence.test).frames, contract)
+        probabilities = predict(InferenceModel(network, contract), dataset.examples(evidence.test).frames, contract)
         tested = _figures(probabilities, evidence.test, dataset.labels, by_frames)
     metrics = {
         "labels": list(dataset.labels),
@@ -60,19 +61,19 @@ def write_results(options: Options, evidence: Evidence, runtime: Runtime) -> lis
         "tried": outcome.tried,
         "options": options.to_json(),
         "weights": evidence.weights,
-        "device": str(runtime.device),
-        "processes": runtime.workers.count,
+        "device": str(context.device),
+        "processes": context.workers.count,
         "seed": options.seed,
-        "frames": len(splits[0].train) + (len(splits[0].held_out) if options.refit or options.folds else 0),
+        "frames": len(splits[0].train) + (len(splits[0].validation) if options.refit or options.folds else 0),
         "seconds": round(evidence.seconds, 2),
-        "images_per_second": round(runtime.frames / runtime.seconds, 1) if runtime.seconds else None,
-        "waited": round(runtime.waited / runtime.seconds, 3) if runtime.seconds else None,
+        "images_per_second": round(context.frames / context.seconds, 1) if context.seconds else None,
+        "data_wait_fraction": round(context.waited / context.seconds, 3) if context.seconds else None,
         "skipped": dataset.skipped,
         "split": options.split,
         "folds": len(splits),
-        "held_out": figures,
-        "held_out_sessions": sorted({session for split in splits for session in split.held_out_sessions}),
-        "held_out_learned_later": options.refit or len(splits) > 1,
+        "validation": figures,
+        "validation_sessions": sorted({session for split in splits for session in split.validation_sessions}),
+        "validation_learned_later": options.refit or len(splits) > 1,
         "test": tested,
         "cut_labels": list(splits[0].cut_labels),
         "temperature": contract.temperature,
@@ -80,12 +81,12 @@ def write_results(options: Options, evidence: Evidence, runtime: Runtime) -> lis
         "mistakes": evidence.mistakes(20),
         "epochs": outcome.history,
     }
-    others = set(held_out)
+    others = set(validation)
     checkpoint = Checkpoint(
         network,
         contract,
         str(options.data.resolve()),
-        [(item.label, dataset.name(item)) for item in held_out],
+        [(item.label, dataset.name(item)) for item in validation],
         [(item.label, dataset.name(item)) for item in splits[0].train if item not in others],
     )
     save_checkpoint(options.out / "checkpoint.pt", checkpoint)
@@ -93,7 +94,7 @@ def write_results(options: Options, evidence: Evidence, runtime: Runtime) -> lis
     write_report(options.out / "report.html", metrics, evidence)
     _point_latest_at(options.out)
 
-    right = outcome.probabilities.argmax(1) == [dataset.labels.index(item.label) for item in held_out]
+    right = outcome.probabilities.argmax(1) == [dataset.labels.index(item.label) for item in validation]
     lines = [*claims.after(right, splits, options.split), *([claims.worth(*evidence.worth)] if evidence.worth else [])]
     if tested:
         low, high = tested["interval"]
@@ -106,7 +107,7 @@ def write_results(options: Options, evidence: Evidence, runtime: Runtime) -> lis
     return [*lines, f"{options.out / 'checkpoint.pt'}, {metrics['seconds']} s{speed}; the report: {report}"]
 
 
-def _figures(probabilities: np.ndarray, items: list[Item], labels: tuple[str, ...], by_frames: bool) -> dict:
+def _figures(probabilities: np.ndarray, items: list[Sample], labels: tuple[str, ...], by_frames: bool) -> dict:
     class_ids = np.array([labels.index(item.label) for item in items], int)
     groups = [str(item.path) if by_frames else item.session for item in items]
     return {

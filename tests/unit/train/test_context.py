@@ -14,8 +14,8 @@ from test_train import learner_on
 
 from teachcam.errors import TrainingError
 from teachcam.train import finetune
-from teachcam.train.engine.context import Runtime
-from teachcam.train.engine.micro_batch import Memory
+from teachcam.train.engine.context import Context
+from teachcam.train.engine.micro_batch import MicroBatcher
 from teachcam.train.engine.progress import read_epochs
 
 ASKED = ("--backbone", "resnet18", "--weights", "none", "--size", "64", "--strategy", "differential", "--epochs", "2",
@@ -41,8 +41,8 @@ class Small:
 def test_out_of_memory_halves_the_batch_and_learns_the_same(strategy, dataset):
     said, outcomes = [], []
     for most in (1000, 5):
-        runtime = Runtime(memory=Memory(said.append))
-        learner = learner_on(dataset, runtime=runtime)
+        context = Context(memory=MicroBatcher(said.append))
+        learner = learner_on(dataset, context=context)
         for layer in learner.network.modules():
             if isinstance(layer, torch.nn.Dropout):
                 layer.p = 0.0
@@ -53,7 +53,7 @@ def test_out_of_memory_halves_the_batch_and_learns_the_same(strategy, dataset):
         whole = 32 if strategy == "head" else 36  # with pictures of no label
         assert small.largest == (whole if most == 1000 else 4)
     assert said[-1] == "out of memory with 8 frames at once: going on with 4, which learns the same"
-    one, other = (outcome.history[-1]["held_out_loss"] for outcome in outcomes)
+    one, other = (outcome.history[-1]["validation_loss"] for outcome in outcomes)
     assert one == pytest.approx(other, rel=0.05)  # in bfloat16
 
 
@@ -66,7 +66,7 @@ def test_not_even_one_frame_fits_is_one_line(dataset):
 
 def test_other_errors_are_not_taken_for_memory():
     with pytest.raises(RuntimeError, match="shape"):
-        Memory().within(4, lambda parts: (_ for _ in ()).throw(RuntimeError("shape")))
+        MicroBatcher().within(4, lambda parts: (_ for _ in ()).throw(RuntimeError("shape")))
 
 
 def test_two_processes_train_as_one_does(dataset, tmp_path, monkeypatch):
@@ -81,10 +81,10 @@ def test_two_processes_train_as_one_does(dataset, tmp_path, monkeypatch):
     one, other = (json.loads((tmp_path / f"runs/{name}/metrics.json").read_text()) for name in ("one", "two"))
     assert (one["processes"], other["processes"]) == (1, 2)
     assert one.keys() == other.keys()
-    assert one["held_out"]["frames"] == other["held_out"]["frames"]
+    assert one["validation"]["frames"] == other["validation"]["frames"]
     for a, b in zip(one["epochs"], other["epochs"], strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=0.03)
-        assert a["held_out_loss"] == pytest.approx(b["held_out_loss"], rel=0.03)
+        assert a["validation_loss"] == pytest.approx(b["validation_loss"], rel=0.03)
 
 
 def test_in_several_processes_a_users_mistake_ends_all_of_them(tmp_path):
@@ -106,16 +106,16 @@ def test_pretrained_batch_norm_keeps_its_statistics_at_every_size(dataset):
 
 
 def test_frames_are_made_ahead_and_come_in_order():
-    runtime = Runtime()
+    context = Context()
 
     def slow(number: int) -> int:
         time.sleep(0.01 * (number % 2))
         return number
 
-    assert list(runtime.ahead(range(7), slow)) == list(range(7))
-    assert runtime.waited > 0
+    assert list(context.ahead(range(7), slow)) == list(range(7))
+    assert context.waited > 0
     with pytest.raises(ZeroDivisionError):
-        list(runtime.ahead([1, 0, 2], lambda number: 1 / number))
+        list(context.ahead([1, 0, 2], lambda number: 1 / number))
 
 
 def test_epochs_are_written_as_they_come_and_for_tensorboard(dataset, tmp_path, monkeypatch):

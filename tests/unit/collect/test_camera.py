@@ -12,7 +12,7 @@ import pytest
 from conftest import wait_until
 
 from teachcam.collect import synthetic
-from teachcam.collect.camera import Camera, CameraError, Wanted
+from teachcam.collect.camera import Camera, CameraError, CaptureSettings
 from teachcam.collect.dataset import read_items
 from teachcam.collect.recorder import Recorder
 from teachcam.collect.sources import csi_pipeline, has_gstreamer
@@ -250,13 +250,13 @@ def test_pictures_can_be_turned_over(tmp_path, flip, corner):
 
 
 def test_size_and_rate_are_asked_of_the_camera():
-    with Camera("synthetic:palm", wanted=Wanted(width=320, height=200, fps=60)) as camera:
+    with Camera("synthetic:palm", wanted=CaptureSettings(width=320, height=200, fps=60)) as camera:
         assert camera.read().shape == (200, 320, 3)
         assert camera.fps == 60
 
 
 def test_the_csi_pipeline_is_nvidias_and_keeps_the_newest_frame():
-    pipeline = csi_pipeline("csi:1", Wanted(1920, 1080, 60))
+    pipeline = csi_pipeline("csi:1", CaptureSettings(1920, 1080, 60))
     assert pipeline.startswith(
         "nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM),width=1920,height=1080,framerate=60/1"
     )

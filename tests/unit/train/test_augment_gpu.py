@@ -11,9 +11,9 @@ from test_train import learner_on, scene
 from teachcam.contract import Contract
 from teachcam.preprocessing import preprocess
 from teachcam.train.augment.cpu import Augmentation
-from teachcam.train.augment.foreground import Foregrounds, cut_out
+from teachcam.train.augment.foreground import Foregrounds, segment_foregrounds
 from teachcam.train.augment.gpu import DeviceAugmentation
-from teachcam.train.augment.params import Plan
+from teachcam.train.augment.params import AugmentParams
 
 SIZE = (96, 96)
 
@@ -24,20 +24,20 @@ def augmentation() -> Augmentation:
     frames = [
         np.ascontiguousarray(np.pad(f, ((0, 0), (18, 18), (0, 0)), "edge")) for n in ("bar", "disc") for f in scene(n)
     ]
-    return Augmentation(frames, cut_out(frames, np.repeat(np.arange(2), 8), ["a"] * 16))
+    return Augmentation(frames, segment_foregrounds(frames, np.repeat(np.arange(2), 8), ["a"] * 16))
 
 
-def without_noise(plan: Plan) -> bool:
+def without_noise(plan: AugmentParams) -> bool:
     changes = [*plan.changes, *([plan.backdrop.change] if plan.backdrop else [])]
     return not any(change.noise for change in changes)
 
 
 @pytest.mark.parametrize("order", ["RGB", "BGR", "GRAY"])
 def test_it_shows_the_same_pictures(order, augmentation):
-    contract = Contract(labels=("a", "b"), input_size=SIZE, colour_order=order)
+    contract = Contract(labels=("a", "b"), input_size=SIZE, color_order=order)
     rngs = [np.random.default_rng(seed) for seed in range(120)]
     plans = [augmentation.plan(index % 16, rng) for index, rng in enumerate(rngs[:90])]
-    plans += [augmentation.plan_nothing(rng) for rng in rngs[90:]]
+    plans += [augmentation.sample_outlier(rng) for rng in rngs[90:]]
     plans = [plan for plan in plans if without_noise(plan)]
     assert {(bool(plan.changes), plan.front is None) for plan in plans} == {(True, True), (False, False), (False, True)}
     expected = np.stack([preprocess(augmentation.show(plan), contract) for plan in plans]).astype(int)
@@ -50,8 +50,8 @@ def test_it_shows_the_same_pictures(order, augmentation):
 
 
 def test_noise_is_as_strong():
-    grey = np.full((*SIZE, 3), 128, np.uint8)
-    augmentation = Augmentation([grey], Foregrounds.none(1))
+    gray = np.full((*SIZE, 3), 128, np.uint8)
+    augmentation = Augmentation([gray], Foregrounds.none(1))
     device = DeviceAugmentation(augmentation, Contract(labels=("a",), input_size=SIZE), torch.device("cpu"))
     plans = [augmentation.plan(0, np.random.default_rng(seed)) for seed in range(200)]
     plans = [plan for plan in plans if len(plan.changes) == 1 and plan.changes[0].noise and not plan.changes[0].cover]

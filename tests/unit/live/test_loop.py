@@ -23,12 +23,12 @@ from teachcam.errors import UserError
 from teachcam.files import write_atomic
 from teachcam.live.classifier import Classifier
 from teachcam.live.loop import loop
-from teachcam.live.model_watcher import Watcher
+from teachcam.live.model_watcher import ModelWatcher
 from teachcam.live.occlusion import heat_map
-from teachcam.live.prediction import Answer
+from teachcam.live.prediction import Prediction
 from teachcam.live.sinks import video as video_module
 from teachcam.live.sinks.overlay import annotate
-from teachcam.live.sinks.text import Changes, JsonLines
+from teachcam.live.sinks.text import JsonLines, LabelChanges
 from teachcam.live.sinks.video import Video
 
 FRAMES = render("palm", 1, 30, 320, 240)
@@ -104,7 +104,7 @@ def test_a_sink_that_fails_is_left_out_and_the_last_ones_error_is_raised(camera,
         loop(camera, Classifier(model), [Broken()], most=10)
 
 
-@pytest.mark.parametrize("kind", [JsonLines, Changes])
+@pytest.mark.parametrize("kind", [JsonLines, LabelChanges])
 def test_a_reader_that_never_reads_holds_up_no_live_loop(kind, camera, model, monkeypatch):
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stdout:
@@ -121,7 +121,7 @@ def test_a_reader_that_never_reads_holds_up_no_live_loop(kind, camera, model, mo
             loop(camera, Classifier(model), [sink, notes], most=100)
         assert len(notes) == 100
         assert time.monotonic() - started < 10
-        assert kind is Changes or sink.dropped >= 70
+        assert kind is LabelChanges or sink.dropped >= 70
         os.close(reader)
         sink._thread.join(5)
         with contextlib.suppress(BrokenPipeError):
@@ -153,7 +153,7 @@ def test_a_disk_that_fills_ends_the_recording_whole_and_nothing_else(camera, mod
 def test_a_newer_model_is_taken_without_a_pause_and_a_broken_one_is_not(camera, run_copy, capfd):
     path = run_copy / "model.onnx"
     content = path.read_bytes()
-    notes, stop, watcher = Notes(), threading.Event(), Watcher(path, "cpu", period=0.02)
+    notes, stop, watcher = Notes(), threading.Event(), ModelWatcher(path, "cpu", period=0.02)
     settings = {"watcher": watcher, "stop": stop}
     thread = threading.Thread(target=loop, args=(camera, Classifier(path), [notes]), kwargs=settings)
     thread.start()
@@ -180,7 +180,7 @@ def test_a_newer_checkpoint_is_exported_and_taken(camera, run_copy, monkeypatch)
     (run_copy.parent.parent / "train.py").touch()  # the user's own, not to be taken for our package
     (run_copy.parent / "latest").symlink_to("copy")
     before = run_copy / "model.onnx"
-    watcher = Watcher(None, "cpu", period=0.02)
+    watcher = ModelWatcher(None, "cpu", period=0.02)
     written = before.stat().st_mtime_ns
     checkpoint = run_copy / "checkpoint.pt"
     write_atomic(checkpoint, checkpoint.read_bytes())
@@ -220,7 +220,7 @@ def test_classifier_watches_a_camera(model, tmp_path):
         cv2.imwrite(str(tmp_path / f"{index}.png"), image)
     classifier = Classifier(model)
     with Camera(tmp_path) as camera:
-        answers = list(classifier.watch(camera, smoothing=0))
+        answers = list(classifier.predict_stream(camera, smoothing=0))
     assert answers == [classifier.classify(image) for image in FRAMES[:5]]
 
 
@@ -283,6 +283,6 @@ def test_user_errors_of_a_sink_end_nothing_either(camera, model):
 
 
 def test_a_tiny_picture_is_enlarged_before_it_is_written_on():
-    picture = annotate(np.zeros((28, 20, 3), np.uint8), Answer("palm", 0.5, {"palm": 0.5, "none": 0.5}), "30 FPS")
+    picture = annotate(np.zeros((28, 20, 3), np.uint8), Prediction("palm", 0.5, {"palm": 0.5, "none": 0.5}), "30 FPS")
     assert picture.shape == (252, 180, 3)
     assert picture.max() == 255

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from teachcam.live.prediction import UNKNOWN, Smoother, verdict
+from teachcam.live.prediction import UNKNOWN, Smoother, to_prediction
 
 
 def says(label: str, confidence: float = 0.9, threshold: float = 0.0):
     other = "b" if label == "a" else "a"
-    return verdict(
+    return to_prediction(
         {name: confidence if name == label else 1 - confidence for name in sorted((label, other))}, threshold
     )
 

@@ -22,8 +22,8 @@ from teachcam.collect.camera import Frame
 from teachcam.collect.dataset import read_items
 from teachcam.collect.synthetic import render
 from teachcam.errors import UserError
-from teachcam.live.feedback import Teacher
-from teachcam.live.prediction import Answer
+from teachcam.live.feedback import CorrectionWriter
+from teachcam.live.prediction import Prediction
 from teachcam.live.sinks.base import Result
 from teachcam.live.web import server as web_module
 from teachcam.live.web.auth import address_and_port
@@ -36,7 +36,7 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 def result(number: int = 0, labels=LABELS, image: np.ndarray = IMAGE) -> Result:
     probabilities = {label: 0.75 if index == 0 else 0.25 / (len(labels) - 1) for index, label in enumerate(labels)}
-    answer = Answer(labels[0], 0.75, probabilities)
+    answer = Prediction(labels[0], 0.75, probabilities)
     frame = Frame(image, number, number / 30, time.monotonic())
     return Result(frame, answer, answer, 0.002, 0.004, 30.0, "cpu", tuple(labels))
 
@@ -47,7 +47,7 @@ class Served:
     def __init__(self, tmp_path, address="127.0.0.1", teach=True):
         self._open = []
         self.camera = SimpleNamespace(lost=False, dropped=0)
-        self.teacher = Teacher(tmp_path / "data")
+        self.teacher = CorrectionWriter(tmp_path / "data")
         self.web = Web(address, 0, LABELS, self.camera, self.teacher if teach else None)
         self.port = int(self.web.url.split("/")[2].rpartition(":")[2])
         self.token = self.web.url.partition("token=")[2]

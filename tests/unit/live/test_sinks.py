@@ -21,9 +21,9 @@ from teachcam.errors import UserError
 from teachcam.export.metadata import write_metadata
 from teachcam.live.classifier import Classifier
 from teachcam.live.loop import loop
-from teachcam.live.model_watcher import Watcher
-from teachcam.live.prediction import Answer
-from teachcam.live.sinks.base import Result, Written
+from teachcam.live.model_watcher import ModelWatcher
+from teachcam.live.prediction import Prediction
+from teachcam.live.sinks.base import Result, ThreadedSink
 from teachcam.live.sinks.video import Video
 
 
@@ -33,7 +33,7 @@ def model(trained):
 
 
 def result(number: int, rate: float = 30.0) -> Result:
-    answer = Answer("palm", 1.0, {"palm": 1.0})
+    answer = Prediction("palm", 1.0, {"palm": 1.0})
     frame = Frame(np.full((48, 64, 3), number % 256, np.uint8), number, number / rate, time.monotonic())
     return Result(frame, answer, answer, 0.001, 0.001, rate, "cpu", ("palm",))
 
@@ -51,7 +51,7 @@ class Slow(Video):
         super()._write(entry)
 
 
-class Broken(Written):
+class Broken(ThreadedSink):
     closed = False
 
     def _name(self):
@@ -176,7 +176,7 @@ def test_pictures_of_a_folder_are_not_averaged(model, tmp_path):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((48, 64, 3), 255 * (number % 2), np.uint8))
     classifier = Classifier(model)
     with Camera(str(tmp_path)) as camera:
-        answers = list(classifier.watch(camera))
+        answers = list(classifier.predict_stream(camera))
     alone = [classifier.classify(np.full((48, 64, 3), 255 * (number % 2), np.uint8)) for number in range(8)]
     assert answers == alone
 
@@ -210,7 +210,7 @@ def test_an_export_that_is_killed_keeps_the_old_model_and_the_next_is_taken(run_
     monkeypatch.chdir(run_copy.parent.parent)
     (run_copy.parent / "latest").symlink_to("copy")
     (run_copy / "model.onnx").unlink()
-    watcher, checkpoint = Watcher(None, "cpu", period=0.02), run_copy / "checkpoint.pt"
+    watcher, checkpoint = ModelWatcher(None, "cpu", period=0.02), run_copy / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes())
     wait_until(lambda: watcher._exporting)
     watcher._exporting.kill()

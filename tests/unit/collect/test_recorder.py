@@ -33,7 +33,7 @@ def frame_at(seconds: float, image: np.ndarray = IMAGE) -> Frame:
     return Frame(image, round(30 * seconds), seconds, seconds)
 
 
-def saved_in(data) -> list[dataset.Item]:
+def saved_in(data) -> list[dataset.Sample]:
     try:
         return dataset.read_items(data)
     except dataset.DatasetError:

@@ -17,7 +17,7 @@ from teachcam.collect.synthetic import render
 from teachcam.collect.ui.review import Review
 from teachcam.errors import DatasetError
 from teachcam.images import read_image
-from teachcam.live.prediction import verdict
+from teachcam.live.prediction import to_prediction
 from teachcam.live.sinks.base import Result
 from teachcam.live.sinks.uncertain import MOST, Uncertain
 
@@ -25,7 +25,7 @@ HANDS = render("palm", 3, 90, 320, 240)
 
 
 def see(sink: Uncertain, image: np.ndarray, seconds: float, confidence: float, threshold: float = 0.0) -> None:
-    answer = verdict({"palm": confidence, "none": 1 - confidence}, threshold)
+    answer = to_prediction({"palm": confidence, "none": 1 - confidence}, threshold)
     frame = Frame(image, round(30 * seconds), seconds, time.monotonic())
     sink(Result(frame, answer, answer, 0.0, 0.0, 30.0, "cpu", ("palm", "none")))
     while sink._queue.qsize():

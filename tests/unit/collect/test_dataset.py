@@ -102,11 +102,11 @@ def test_frames_are_in_the_order_of_their_numbers(tmp_path):
 
 
 def test_pictures_of_other_kinds_are_read_as_bgr(tmp_path):
-    grey = np.full((20, 30), 77, np.uint8)
-    cv2.imwrite(str(tmp_path / "grey.png"), grey)
+    gray = np.full((20, 30), 77, np.uint8)
+    cv2.imwrite(str(tmp_path / "gray.png"), gray)
     cv2.imwrite(str(tmp_path / "alpha.png"), np.dstack([picture(), np.full((60, 80), 9, np.uint8)]))
-    assert (read_image(tmp_path / "grey.png") == 77).all()
-    assert read_image(tmp_path / "grey.png").shape == (20, 30, 3)
+    assert (read_image(tmp_path / "gray.png") == 77).all()
+    assert read_image(tmp_path / "gray.png").shape == (20, 30, 3)
     assert (read_image(tmp_path / "alpha.png") == picture()).all()
 
 
@@ -153,5 +153,5 @@ def test_no_data_says_what_to_do(tmp_path):
 def test_the_fingerprint_tells_contents_and_labels(dataset):
     items = ds.read_items(dataset)
     assert ds.fingerprint(items) == ds.fingerprint(items[::-1])
-    moved = [ds.Item(items[0].path, "other", items[0].session), *items[1:]]
+    moved = [ds.Sample(items[0].path, "other", items[0].session), *items[1:]]
     assert ds.fingerprint(moved) != ds.fingerprint(items)

@@ -21,7 +21,7 @@ from teachcam.collect.dataset import read_items
 from teachcam.errors import ExportError
 from teachcam.export import quantize, to_onnx
 from teachcam.export.metadata import read_metadata
-from teachcam.export.to_onnx import Request, export
+from teachcam.export.to_onnx import ExportConfig, export
 from teachcam.images import read_image
 from teachcam.onnx_session import answer
 
@@ -66,7 +66,7 @@ def largest_difference(one: list[dict[str, float]], other: list[dict[str, float]
 )
 def test_int8_answers_the_same_on_other_processors(processor, target, run_copy, pictures, package_path):
     model = run_copy / "small.onnx"
-    export(run_copy / "checkpoint.pt", model, request=Request(target, "int8"))
+    export(run_copy / "checkpoint.pt", model, request=ExportConfig(target, "int8"))
     here, _ = ask([sys.executable], model, pictures)
     if processor == "haswell":
         there, said = ask(HASWELL, model, pictures)
@@ -87,9 +87,9 @@ def test_8_bit_weights_answer_otherwise_without_vnni_and_are_refused(run_copy, p
     monkeypatch.setattr(quantize.quantization, "quantize_static", with_8_bits)
     model = run_copy / "small.onnx"
     with pytest.raises(ExportError, match="can overflow on processors without VNNI"):
-        export(run_copy / "checkpoint.pt", model, request=Request(precision="int8"))
+        export(run_copy / "checkpoint.pt", model, request=ExportConfig(precision="int8"))
     monkeypatch.setattr(to_onnx, "can_saturate", lambda _: [])
-    export(run_copy / "checkpoint.pt", model, request=Request(precision="int8", allow_loss=True))
+    export(run_copy / "checkpoint.pt", model, request=ExportConfig(precision="int8", allow_loss=True))
     there, _ = ask(HASWELL, model, pictures)
     assert largest_difference(exact_answers(model, pictures), there) > 0.02
 

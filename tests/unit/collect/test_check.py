@@ -53,8 +53,8 @@ def test_a_small_part_that_is_missing_is_no_duplicate(tmp_path):
     """A twentieth of the picture's width decides: labels may differ by that little."""
     for seed in range(3):
         room = render("none", seed, 1, 640, 480)[0]
-        for label, colour in (("present", (30, 60, 200)), ("missing", (90, 90, 90))):
-            cv2.circle(room, (400, 200), 16, colour, -1)
+        for label, color in (("present", (30, 60, 200)), ("missing", (90, 90, 90))):
+            cv2.circle(room, (400, 200), 16, color, -1)
             Session(tmp_path, label).save(room)
     assert "same picture" not in kinds(tmp_path)
 

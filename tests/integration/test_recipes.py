@@ -14,7 +14,7 @@ from teachcam.export import to_onnx
 from teachcam.live.classifier import Classifier
 from teachcam.preprocessing import preprocess
 from teachcam.train import finetune
-from teachcam.train.config import Options
+from teachcam.train.config import RunConfig
 
 RECIPES = sorted((ROOT / "train/recipes").glob("*.args"))
 QUICK = ["--epochs", "1", "--size", "32", "--weights", "none", "--device", "cpu"]
@@ -51,7 +51,7 @@ def test_a_recipe_ends_with_its_figures(recipe, given, tmp_path, monkeypatch, ca
 
 
 def test_what_a_recipe_asks_for(monkeypatch):
-    asked: list[Options] = []
+    asked: list[RunConfig] = []
     monkeypatch.setattr(finetune, "train", lambda options, resumed=False: asked.append(options))
     for recipe in RECIPES:
         finetune.main([f"@{recipe}"])
@@ -59,23 +59,23 @@ def test_what_a_recipe_asks_for(monkeypatch):
     assert set(by_name) == {"thumbs", "malaria", "oct", "food", "cifar10", "fashion_mnist"}
     assert by_name["malaria"].head == "mlp"
     assert by_name["malaria"].changes["dropout"] == 0.4
-    assert (by_name["fashion_mnist"].weights, by_name["fashion_mnist"].greyscale) == ("none", True)
+    assert (by_name["fashion_mnist"].weights, by_name["fashion_mnist"].grayscale) == ("none", True)
     assert by_name["thumbs"].changes["backbone_lr"] == by_name["thumbs"].changes["lr"] == 0.001
 
 
-def test_a_grey_model_of_small_pictures_and_an_mlp_are_exported_and_answer_live(given, tmp_path, monkeypatch):
+def test_a_gray_model_of_small_pictures_and_an_mlp_are_exported_and_answer_live(given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = ["--data", str(given / "data")]
     finetune.main([*data, "--backbone", "small_cnn", "--strategy", "scratch", "--epochs", "2", "--size", "28",
-                   "--greyscale", "--augment", "none", "--head", "mlp", "--out", "runs/grey"])  # fmt: skip
-    assert to_onnx.main(["--checkpoint", "runs/grey/checkpoint.pt"]) == 0
-    classifier = Classifier("runs/grey/model.onnx", "cpu")
-    assert (classifier.contract.colour_order, classifier.contract.input_size) == ("GRAY", (28, 28))
-    colour = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
-    grey = cv2.cvtColor(cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    shown = preprocess(colour, classifier.contract)
+                   "--grayscale", "--augment", "none", "--head", "mlp", "--out", "runs/gray"])  # fmt: skip
+    assert to_onnx.main(["--checkpoint", "runs/gray/checkpoint.pt"]) == 0
+    classifier = Classifier("runs/gray/model.onnx", "cpu")
+    assert (classifier.contract.color_order, classifier.contract.input_size) == ("GRAY", (28, 28))
+    color = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    gray = cv2.cvtColor(cv2.cvtColor(color, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    shown = preprocess(color, classifier.contract)
     assert (shown == shown[..., :1]).all()
-    assert classifier.classify(colour).probabilities == pytest.approx(classifier.classify(grey).probabilities, abs=1e-3)
+    assert classifier.classify(color).probabilities == pytest.approx(classifier.classify(gray).probabilities, abs=1e-3)
 
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="needs the real recordings")

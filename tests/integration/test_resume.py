@@ -18,7 +18,7 @@ from conftest import ROOT, assert_one_line_error, call, call_here
 from teachcam.errors import TrainingError
 from teachcam.train import finetune
 from teachcam.train.engine.progress import read_epochs
-from teachcam.train.engine.resume import Journal
+from teachcam.train.engine.resume import TrainingState
 from teachcam.train.model.checkpoint import load_checkpoint
 
 KILLS = int(os.environ.get("TEACHCAM_KILLS", "1"))
@@ -72,7 +72,7 @@ def test_what_was_finished_is_not_done_again(more, dataset, tmp_path, monkeypatc
     asked = ["--data", str(dataset), *ASKED, *more]
     finetune.main([*asked, "--out", "runs/whole"])
     written = []
-    write = Journal.write
+    write = TrainingState.write
 
     def interrupt(self, name, state, last=False):
         write(self, name, state, last=True)
@@ -80,10 +80,10 @@ def test_what_was_finished_is_not_done_again(more, dataset, tmp_path, monkeypatc
         if name == "refit-partial":
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Journal, "write", interrupt)
+    monkeypatch.setattr(TrainingState, "write", interrupt)
     with pytest.raises(KeyboardInterrupt):
         finetune.main([*asked, "--out", "runs/cut"])
-    monkeypatch.setattr(Journal, "write", write)
+    monkeypatch.setattr(TrainingState, "write", write)
     before = len(read_epochs(tmp_path / "runs/cut"))
     finetune.main(["--resume"])
     assert_same(weights_of(tmp_path / "runs/cut"), weights_of(tmp_path / "runs/whole"))
@@ -91,7 +91,7 @@ def test_what_was_finished_is_not_done_again(more, dataset, tmp_path, monkeypatc
     again = [json.loads(line)["training"] for line in text[before:]]
     assert set(again) - {"head", "fold1-head"} <= {"refit-partial"}
     one, other = (json.loads((tmp_path / f"runs/{name}/metrics.json").read_text()) for name in ("cut", "whole"))
-    assert one["held_out"] == other["held_out"]
+    assert one["validation"] == other["validation"]
 
 
 def test_ctrl_c_says_how_to_go_on(dataset, tmp_path):
@@ -127,19 +127,19 @@ def test_what_can_not_be_resumed_says_why(dataset, tmp_path, monkeypatch):
 
 
 def begin_and_interrupt(monkeypatch, *asked: str) -> None:
-    write = Journal.write
+    write = TrainingState.write
 
     def interrupt(self, name, state, last=False):
         write(self, name, state, last=True)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "write", interrupt)
+        patch.setattr(TrainingState, "write", interrupt)
         with pytest.raises(KeyboardInterrupt):
             finetune.main([*asked, *ASKED])
 
 
-def test_what_was_held_out_stays_held_out(dataset, tmp_path, monkeypatch):
+def test_what_was_validation_stays_validation(dataset, tmp_path, monkeypatch):
     """The same pictures under other names may be split another way: what was learned would be asked."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(dataset, "data")
@@ -157,13 +157,13 @@ def test_what_was_held_out_stays_held_out(dataset, tmp_path, monkeypatch):
 def test_a_frame_that_goes_while_it_trains_costs_nothing(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(dataset, "data")
-    write = Journal.write
+    write = TrainingState.write
 
     def lose(self, name, state, last=False):
         write(self, name, state, last)
         min((tmp_path / "data/palm").glob("*.jpg")).unlink()
 
-    monkeypatch.setattr(Journal, "write", lose)
+    monkeypatch.setattr(TrainingState, "write", lose)
     assert finetune.main([*ASKED[:2], "--epochs", "1", *ASKED[4:], "--out", "runs/x"]) == 0
     assert (tmp_path / "runs/x/checkpoint.pt").exists()
 

@@ -77,5 +77,5 @@ def test_a_run_on_lists(lists, tmp_path, monkeypatch, capsys):
     assert "test: accuracy" in capsys.readouterr().out
     checkpoint = load_checkpoint(tmp_path / "runs/x/checkpoint.pt")
     tested = {line.split()[0] for line in lists[1].read_text().splitlines() if line}
-    assert not tested & {name for _, name in checkpoint.held_out + checkpoint.trained_on}
-    assert len(checkpoint.held_out + checkpoint.trained_on) == 48
+    assert not tested & {name for _, name in checkpoint.validation + checkpoint.trained_on}
+    assert len(checkpoint.validation + checkpoint.trained_on) == 48

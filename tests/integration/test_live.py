@@ -23,15 +23,15 @@ from teachcam.errors import ContractError, ModelError
 from teachcam.export.graph import write_onnx
 from teachcam.export.metadata import write_metadata
 from teachcam.export.targets import TARGETS
-from teachcam.export.to_onnx import Request, export, request_of
+from teachcam.export.to_onnx import ExportConfig, export, request_of
 from teachcam.images import read_image
 from teachcam.live import run
 from teachcam.live.classifier import Classifier
 from teachcam.live.latency import Latency
 from teachcam.live.model_watcher import find_model
-from teachcam.train.engine.context import Runtime
+from teachcam.train.engine.context import Context
 from teachcam.train.model.checkpoint import load_checkpoint
-from teachcam.train.model.inference import Deployed, predict
+from teachcam.train.model.inference import InferenceModel, predict
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def clip(tmp_path) -> Path:
 def test_one_frame_gets_the_same_probabilities_in_training_in_the_file_and_live(trained, dataset):
     checkpoint = load_checkpoint(trained / "checkpoint.pt")
     image = cv2.resize(read_image(read_items(dataset)[0].path), (640, 480))
-    evaluated = predict(Deployed(checkpoint.network, checkpoint.contract), [image], checkpoint.contract)[0]
+    evaluated = predict(InferenceModel(checkpoint.network, checkpoint.contract), [image], checkpoint.contract)[0]
     live = Classifier(trained / "model.onnx", "cpu").classify(image)
     assert list(live.probabilities) == list(LABELS)
     assert np.abs(evaluated - list(live.probabilities.values())).max() < 1e-4
@@ -62,14 +62,14 @@ def test_preprocess_is_what_all_of_them_call(monkeypatch, trained, dataset):
 
     image = read_image(read_items(dataset)[0].path)
     checkpoint = load_checkpoint(trained / "checkpoint.pt")
-    model = Deployed(checkpoint.network, checkpoint.contract)
+    model = InferenceModel(checkpoint.network, checkpoint.contract)
     classifier = Classifier(trained / "model.onnx", "cpu")
 
     def answers():
         return (
             predict(model, [image], checkpoint.contract),
             list(classifier.classify(image).probabilities.values()),
-            features.extract_features(model.network, [image], checkpoint.contract, Runtime()).numpy(),
+            features.extract_features(model.network, [image], checkpoint.contract, Context()).numpy(),
         )
 
     before = answers()
@@ -137,7 +137,7 @@ def test_newest_run_is_the_default_and_a_newer_checkpoint_is_exported_again(run_
 
 def test_it_is_exported_again_in_the_precision_that_was_chosen(run_copy):
     checkpoint, model = run_copy / "checkpoint.pt", run_copy / "model.onnx"
-    chosen = Request("jetpack5", "fp16")
+    chosen = ExportConfig("jetpack5", "fp16")
     export(checkpoint, model, request=chosen)
     os.utime(model, (1, 1))
     assert find_model(checkpoint) == model
@@ -145,7 +145,7 @@ def test_it_is_exported_again_in_the_precision_that_was_chosen(run_copy):
     assert request_of(model) == chosen
     model.write_bytes(b"no model")
     find_model(checkpoint)
-    assert request_of(model) == Request()
+    assert request_of(model) == ExportConfig()
 
 
 def test_a_checkpoint_is_exported_first(run_copy, clip, capsys):
@@ -227,9 +227,9 @@ def test_a_model_without_a_contract_is_refused(trained, tmp_path):
 def test_a_contract_of_another_version_is_refused(trained, tmp_path):
     graph = onnx.load(str(trained / "model.onnx"))
     (entry,) = (entry for entry in graph.metadata_props if entry.key == METADATA_KEY)
-    entry.value = entry.value.replace('"version": 1', '"version": 2')
+    entry.value = entry.value.replace('"version": 1', '"version": 3')
     onnx.save(graph, str(tmp_path / "new.onnx"))
-    with pytest.raises(ContractError, match="version 2"):
+    with pytest.raises(ContractError, match="version 3"):
         Classifier(tmp_path / "new.onnx")
 
 
@@ -258,7 +258,7 @@ def test_a_model_that_answers_nan_is_an_error(run_copy):
     with torch.no_grad():
         checkpoint.network.head.bias.fill_(float("nan"))
     contract = checkpoint.contract
-    model = Deployed(checkpoint.network, contract)
+    model = InferenceModel(checkpoint.network, contract)
     write_onnx(run_copy / "nan.onnx", model, contract.input_size, TARGETS["desktop"])
     write_metadata(run_copy / "nan.onnx", contract, {})
     with pytest.raises(ModelError, match="answers with nan, no probability"):

@@ -22,29 +22,29 @@ from onnx import TensorProto, helper, numpy_helper
 
 from teachcam import self_check
 from teachcam.collect.dataset import read_items
-from teachcam.contract import METADATA_KEY, Contract
+from teachcam.contract import METADATA_KEY, Contract, TrainingInfo
 from teachcam.errors import ModelError
 from teachcam.export import compare, engine, to_onnx
 from teachcam.export import verify as parity
-from teachcam.export.graph import fold_normalisation, write_onnx
+from teachcam.export.graph import fold_normalization, write_onnx
 from teachcam.export.metadata import EXPORT_KEY, read_metadata
 from teachcam.export.quantize import to_int8
 from teachcam.export.saturation import LIMIT, can_saturate, worst_pair_sums
 from teachcam.export.targets import TARGETS, lint
-from teachcam.export.to_onnx import Request, export
+from teachcam.export.to_onnx import ExportConfig, export
 from teachcam.images import read_image
 from teachcam.live import doctor, run
 from teachcam.live.classifier import Classifier
-from teachcam.live.model_watcher import Watcher
+from teachcam.live.model_watcher import ModelWatcher
 from teachcam.onnx_session import answer
 from teachcam.preprocessing import preprocess, shrink
 from teachcam.train.config import STRATEGIES
-from teachcam.train.engine.context import Runtime
+from teachcam.train.engine.context import Context
 from teachcam.train.engine.head import fit_head
 from teachcam.train.model.backbones import build_network
 from teachcam.train.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from teachcam.train.model.features import extract_features
-from teachcam.train.model.inference import Deployed, Normalise
+from teachcam.train.model.inference import InferenceModel, Normalize
 
 KILLS = int(os.environ.get("TEACHCAM_KILLS", "3"))
 
@@ -88,7 +88,7 @@ def checkpoint(request, dataset, tmp_path_factory) -> Path:
     weights = "imagenet" if request.param == "squeezenet1_1" else "none"
     network, _ = build_network(request.param, len(LABELS), weights)
     size = (224, 224) if request.param in ("alexnet", "vgg16") else (96, 96)  # theirs is fixed by their large layers
-    contract = Contract(LABELS, size, trained_on={"backbone": request.param})
+    contract = Contract(LABELS, size, trained_on=TrainingInfo(request.param))
     items = read_items(dataset)
     frames = [shrink(read_image(item.path), contract.input_size) for item in items]
     with torch.no_grad():  # random layers then pass on numbers of a usual size
@@ -96,8 +96,8 @@ def checkpoint(request, dataset, tmp_path_factory) -> Path:
         for layer in network.modules():
             if isinstance(layer, torch.nn.BatchNorm2d):
                 layer.momentum = 1
-        network.train().backbone(Normalise(contract)(inputs))
-    features = extract_features(network.eval(), frames, contract, Runtime())
+        network.train().backbone(Normalize(contract)(inputs))
+    features = extract_features(network.eval(), frames, contract, Context())
     ids = torch.tensor([LABELS.index(item.label) for item in items])
     fit_head(network, contract, (features, ids), (features, ids), replace(STRATEGIES["head"], epochs=300))
     names = [(item.label, f"{item.label}/{item.path.name}") for item in items]
@@ -113,14 +113,14 @@ def checkpoint(request, dataset, tmp_path_factory) -> Path:
 def test_every_target_and_precision(checkpoint, target, precision, tmp_path):
     if precision == "int8" and checkpoint.parent.name.startswith("mobilenet"):  # its layers take int8 badly
         try:
-            proof = export(checkpoint, tmp_path / "model.onnx", request=Request(target, precision))
+            proof = export(checkpoint, tmp_path / "model.onnx", request=ExportConfig(target, precision))
         except parity.ExportError:
             assert list(tmp_path.iterdir()) == []
-            export(checkpoint, tmp_path / "model.onnx", request=Request(target, precision, allow_loss=True))
+            export(checkpoint, tmp_path / "model.onnx", request=ExportConfig(target, precision, allow_loss=True))
         else:
             assert proof.accuracy >= proof.fp32_accuracy - 0.011
         return
-    proof = export(checkpoint, tmp_path / "model.onnx", request=Request(target, precision))
+    proof = export(checkpoint, tmp_path / "model.onnx", request=ExportConfig(target, precision))
     graph = onnx.load(str(tmp_path / "model.onnx"))
     assert lint(graph, TARGETS[target]) == []
     assert graph.opset_import[0].version == (13 if target == "jetpack4" else 17)
@@ -146,19 +146,19 @@ def test_features_come_out_under_their_name(trained, dataset):
     saved = load_checkpoint(trained / "checkpoint.pt")
     frames = torch.randint(0, 256, (1, 224, 224, 3), dtype=torch.uint8)
     session = onnxruntime.InferenceSession(str(trained / "model.onnx"), providers=["CPUExecutionProvider"])
-    probabilities, features = session.run(["probabilities", "features"], {"frames": frames.numpy()})
+    probabilities, features = session.run(["probabilities", "features"], {"images": frames.numpy()})
     with torch.no_grad():
-        expected = Deployed(saved.network, saved.contract)(frames)
+        expected = InferenceModel(saved.network, saved.contract)(frames)
     assert probabilities == pytest.approx(expected[0].numpy(), abs=1e-5)
     assert features == pytest.approx(expected[1].numpy(), rel=1e-3, abs=1e-3)
 
 
 @pytest.mark.filterwarnings("ignore:The default weight init:FutureWarning")
 @pytest.mark.parametrize("backbone", ["squeezenet1_1", "resnet18", "googlenet"])  # no padding, padding, own input
-def test_normalisation_folded_into_the_first_layer_changes_nothing(backbone):
+def test_normalization_folded_into_the_first_layer_changes_nothing(backbone):
     network, _ = build_network(backbone, 3, "none")
-    model = Deployed(network, Contract(LABELS, (96, 96)))
-    folded = fold_normalisation(model, (96, 96))
+    model = InferenceModel(network, Contract(LABELS, (96, 96)))
+    folded = fold_normalization(model, (96, 96))
     assert (folded is model) == (backbone == "googlenet")
     frames = torch.randint(0, 256, (4, 96, 96, 3), dtype=torch.uint8)
     with torch.no_grad():
@@ -197,7 +197,7 @@ def test_the_worst_sum_of_two_products(weights, dtype, worst):
 def test_a_model_that_answers_otherwise_where_it_runs_is_said(run_copy, tmp_path, capsys):
     model = run_copy / "model.onnx"
     assert Classifier(model).self_check() < 1e-5
-    export(run_copy / "checkpoint.pt", tmp_path / "bare.onnx", request=Request(check_images=False))
+    export(run_copy / "checkpoint.pt", tmp_path / "bare.onnx", request=ExportConfig(check_images=False))
     assert Classifier(tmp_path / "bare.onnx").self_check() is None
     doctor.main(["--model", str(tmp_path / "bare.onnx"), "--camera", "synthetic"])
     assert "carries no images to prove it here" in capsys.readouterr().out
@@ -207,7 +207,7 @@ def test_a_model_that_answers_otherwise_where_it_runs_is_said(run_copy, tmp_path
     check = json.loads(entry.value)
     entry.value = json.dumps({**check, "probabilities": np.roll(check["probabilities"], 1, 1).tolist()})
     line = "answers otherwise here than where it was exported"
-    watcher = Watcher(model, "cpu", period=0.02)
+    watcher = ModelWatcher(model, "cpu", period=0.02)
     onnx.save(graph, str(model))
     wait_until(lambda: line in capsys.readouterr().err)
     watcher.close()
@@ -224,11 +224,11 @@ def test_batches(run_copy, dataset):
     file, other = run_copy / "model.onnx", run_copy / "four.onnx"
     frame = read_image(read_items(dataset)[0].path)
     alone = Classifier(file).classify(frame)
-    export(run_copy / "checkpoint.pt", file, request=Request(batch=16, open_batch=True))
+    export(run_copy / "checkpoint.pt", file, request=ExportConfig(batch=16, open_batch=True))
     record = read_metadata(file)[1]
     assert record["profile"] == [1, 16, 16]
     assert Classifier(file).classify(frame).probabilities == pytest.approx(alone.probabilities, abs=1e-5)
-    export(run_copy / "checkpoint.pt", other, request=Request(batch=4))
+    export(run_copy / "checkpoint.pt", other, request=ExportConfig(batch=4))
     assert onnxruntime.InferenceSession(str(other)).get_inputs()[0].shape == [4, 224, 224, 3]
     with pytest.raises(ModelError, match="takes 4 frames at once"):
         Classifier(other)
@@ -321,7 +321,7 @@ def test_a_graph_that_is_refused_is_not_written(run_copy, monkeypatch):
 
     monkeypatch.setattr(to_onnx, "write_onnx", plant)
     with pytest.raises(parity.ExportError, match=r"node .* written in opset 17.* reads up to 13 .*no file was written"):
-        export(run_copy / "checkpoint.pt", run_copy / "model.onnx", request=Request("jetpack4"))
+        export(run_copy / "checkpoint.pt", run_copy / "model.onnx", request=ExportConfig("jetpack4"))
     assert not (run_copy / "model.onnx").exists()
 
 
@@ -357,9 +357,9 @@ def test_parity_counts_what_disagrees():
 
 def test_int8_that_costs_too_much_keeps_layers_in_float_or_is_not_written(run_copy, monkeypatch):
     losses = iter([0.30, 0.02, 0.005])
-    monkeypatch.setattr(to_onnx._Judge, "loss", lambda *_: next(losses))
+    monkeypatch.setattr(to_onnx.Validator, "loss", lambda *_: next(losses))
     out = run_copy / "small.onnx"
-    proof = export(run_copy / "checkpoint.pt", out, request=Request(precision="int8"))
+    proof = export(run_copy / "checkpoint.pt", out, request=ExportConfig(precision="int8"))
     assert len(proof.kept_in_float) == 2
     assert read_metadata(out)[1]["proof"]["kept_in_float"] == proof.kept_in_float
     graph = onnx.load(str(out)).graph
@@ -367,27 +367,27 @@ def test_int8_that_costs_too_much_keeps_layers_in_float_or_is_not_written(run_co
     in_float = [node.name for node in graph.node if node.op_type == "Conv" and made_by.get(node.input[1]) is None]
     assert sorted(in_float) == sorted(proof.kept_in_float)
     out.unlink()
-    monkeypatch.setattr(to_onnx._Judge, "loss", lambda *_: 0.30)
+    monkeypatch.setattr(to_onnx.Validator, "loss", lambda *_: 0.30)
     with pytest.raises(parity.ExportError, match=r"int8 loses 30.0 points.*no file was written"):
-        export(run_copy / "checkpoint.pt", out, request=Request(precision="int8"))
+        export(run_copy / "checkpoint.pt", out, request=ExportConfig(precision="int8"))
     assert not out.exists()
-    export(run_copy / "checkpoint.pt", out, request=Request(precision="int8", allow_loss=True))
+    export(run_copy / "checkpoint.pt", out, request=ExportConfig(precision="int8", allow_loss=True))
 
 
 @pytest.mark.parametrize("target", ["desktop", "jetpack5"])
 def test_int8_takes_brighter_frames_than_it_was_calibrated_on_and_joins_without_converting(target, tmp_path):
     contract = Contract(LABELS, (64, 64))
     network, _ = build_network("squeezenet1_1", 3, "none")
-    model, source, out = Deployed(network.eval(), contract), tmp_path / "fp32.onnx", tmp_path / "int8.onnx"
+    model, source, out = InferenceModel(network.eval(), contract), tmp_path / "fp32.onnx", tmp_path / "int8.onnx"
     if target == "desktop":
-        model = fold_normalisation(model, (64, 64))
+        model = fold_normalization(model, (64, 64))
     write_onnx(source, model, (64, 64), TARGETS[target])
     dtype = np.uint8 if TARGETS[target].uint8_input else np.float32
     dark = [np.random.default_rng(seed).integers(0, 80, (1, 64, 64, 3), np.uint8).astype(dtype) for seed in range(20)]
     to_int8(source, out, dark, TARGETS[target])
     features = [
         onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(
-            ["features"], {"frames": dark[0]}
+            ["features"], {"images": dark[0]}
         )
         for path in (source, out)
     ]
@@ -400,7 +400,7 @@ def test_int8_takes_brighter_frames_than_it_was_calibrated_on_and_joins_without_
     back = made_by[first.input[0]]
     if target == "desktop":  # the frame's own bytes
         assert values[back.input[1]] == 1
-        assert list(made_by[back.input[0]].input) == ["frames"]
+        assert list(made_by[back.input[0]].input) == ["images"]
     else:
         assert values[back.input[1]] * 127 == pytest.approx((1 - 0.406) / 0.225, rel=1e-3)
     joins = [node for node in graph.node if node.op_type == "Concat"]
@@ -460,10 +460,10 @@ def test_an_engine_is_of_one_file_one_tensorrt_and_one_gpu(trained, tmp_path):
 
 
 def test_without_tensorrt_it_says_what_to_run_where(run_copy):
-    export(run_copy / "checkpoint.pt", run_copy / "model.onnx", request=Request("jetpack5", "fp16", 4, True))
+    export(run_copy / "checkpoint.pt", run_copy / "model.onnx", request=ExportConfig("jetpack5", "fp16", 4, True))
     result = call("export/engine.py", "model.onnx", cwd=run_copy, env={**os.environ, "PATH": str(run_copy)})
     assert_one_line_error(
-        result, "no TensorRT here", "trtexec --onnx=model.onnx", "--fp16", "--maxShapes=frames:4x224x224x3"
+        result, "no TensorRT here", "trtexec --onnx=model.onnx", "--fp16", "--maxShapes=images:4x224x224x3"
     )
 
 
@@ -476,7 +476,7 @@ def test_compare_recommends_the_quickest_that_is_as_accurate(run_copy, dataset):
 
     def row(precision, milliseconds, accuracy):
         same = parity.Parity(10, 10, 0.0)
-        return compare.Row(precision, "cpu", 1.0, [milliseconds], to_onnx.Proof(same, 100, accuracy, 0.9))
+        return compare.Row(precision, "cpu", 1.0, [milliseconds], to_onnx.ValidationResult(same, 100, accuracy, 0.9))
 
     rows = [row("fp32", 3, 0.9), row("fp16", 2, 0.9), row("int8", 1, 0.88)]
     assert compare.recommended(rows).precision == "fp16"

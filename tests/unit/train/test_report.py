@@ -60,11 +60,11 @@ def test_every_number_opens_its_pictures_and_nothing_comes_from_elsewhere(traine
     metrics = json.loads((trained / "metrics.json").read_text())
     links, places = set(re.findall(r'href="#([^"]+)"', page)), set(re.findall(r'id="([^"]+)"', page))
     assert links <= places
-    filled = np.argwhere(metrics["held_out"]["confusion"]).tolist()
+    filled = np.argwhere(metrics["validation"]["confusion"]).tolist()
     assert {f"cell-{true}-{answer}" for true, answer in filled} == {name for name in places if name.startswith("cell")}
     assert not re.findall(r'(?:src|href)="(?!data:image/jpeg|#)', page)
     assert "<script" not in page
-    low, high = metrics["held_out"]["interval"]
+    low, high = metrics["validation"]["interval"]
     assert f"{100 * low:.1f} % to {100 * high:.1f} %" in page
 
 

@@ -13,35 +13,35 @@ import torch
 import torchvision
 from conftest import LABELS, assert_one_line_error, call, call_here, record
 
-from teachcam.collect.dataset import Item, read_items
-from teachcam.contract import Contract
+from teachcam.collect.dataset import Sample, read_items
+from teachcam.contract import Contract, TrainingInfo
 from teachcam.errors import CheckpointError, ContractError
 from teachcam.images import read_image
 from teachcam.preprocessing import preprocess, shrink
 from teachcam.train import finetune
-from teachcam.train.augment.cpu import Augmentation, changed, relit
-from teachcam.train.augment.foreground import cut_out
-from teachcam.train.augment.params import draw_change, draw_light
+from teachcam.train.augment.cpu import Augmentation, apply_color_jitter, apply_transform
+from teachcam.train.augment.foreground import segment_foregrounds
+from teachcam.train.augment.params import sample_color_jitter, sample_image_transform
 from teachcam.train.calibration import expected_calibration_error, fit_temperature, fit_threshold, softmax
 from teachcam.train.config import SCHEDULES
 from teachcam.train.data.dataset import Examples
 from teachcam.train.data.split import folds_by_session, split_by_session, split_frames, take_sessions
-from teachcam.train.engine.context import Runtime
+from teachcam.train.engine.context import Context
 from teachcam.train.engine.loader import balanced_loss
 from teachcam.train.engine.optimizer import OPTIMIZERS
 from teachcam.train.engine.strategies import Learner
 from teachcam.train.model import pretrained as weights
-from teachcam.train.model.backbones import build_network, freeze_front, scaled_size
+from teachcam.train.model.backbones import build_network, freeze_first_layers, scaled_size
 from teachcam.train.model.checkpoint import load_checkpoint
 from teachcam.train.model.features import extract_features
-from teachcam.train.model.inference import Deployed, Normalise
+from teachcam.train.model.inference import InferenceModel, Normalize
 from teachcam.train.model.squeezenet_ndf import _ArraysOnly
 
 
-def items_of(**labels: dict[str, int]) -> list[Item]:
+def items_of(**labels: dict[str, int]) -> list[Sample]:
     """Items by label, session and number of frames."""
     return [
-        Item(f"{label}/{session}_{number:04d}.jpg", label, session)
+        Sample(f"{label}/{session}_{number:04d}.jpg", label, session)
         for label, sessions in labels.items()
         for session, frames in sessions.items()
         for number in range(frames)
@@ -56,23 +56,23 @@ def test_no_session_is_on_both_sides(seed):
         **{label: {room: int(rng.integers(5, 40)) for room in rooms if rng.random() < 0.8} for label in "abcd"}
     )
     split = split_by_session(items, seed=seed)
-    assert not {item.session for item in split.train} & {item.session for item in split.held_out}
-    assert sorted(map(str, split.train + split.held_out)) == sorted(map(str, items))
+    assert not {item.session for item in split.train} & {item.session for item in split.validation}
+    assert sorted(map(str, split.train + split.validation)) == sorted(map(str, items))
     assert not split.cut_labels
     for label in "abcd":
-        held, all_ = (sum(item.label == label for item in part) for part in (split.held_out, items))
+        held, all_ = (sum(item.label == label for item in part) for part in (split.validation, items))
         assert 0.2 * all_ <= held < all_
 
 
 def test_a_lone_session_is_cut_by_time_with_a_gap_and_said_so():
     split = split_by_session(items_of(up={"a": 50}, down={"b": 20, "c": 20}))
     assert split.cut_labels == ("up",)
-    held = [item.path for item in split.held_out if item.label == "up"]
+    held = [item.path for item in split.validation if item.label == "up"]
     kept = [item.path for item in split.train if item.label == "up"]
     assert (kept[-1], held[0], len(held)) == ("up/a_0034.jpg", "up/a_0040.jpg", 10)
     one_frame_short = split_by_session(items_of(up={"a": 7}, down={"b": 7, "c": 7})).train
     assert [item.path for item in one_frame_short if item.label == "up"][-1] == "up/a_0004.jpg"
-    assert split.held_out_sessions in (["b"], ["c"])
+    assert split.validation_sessions in (["b"], ["c"])
 
 
 def test_a_session_that_a_label_depends_on_stays():
@@ -91,7 +91,7 @@ def test_squeezenet_from_ndf_is_the_network_its_authors_trained():
     pixels = torch.randint(0, 256, (2, 60, 60, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     model = torchvision.models.squeezenet1_1()
     model.load_state_dict(weights.squeezenet_from_ndf())
-    ours = model.features[0](Normalise(Contract(labels=(), input_size=(60, 60)))(pixels))
+    ours = model.features[0](Normalize(Contract(labels=(), input_size=(60, 60)))(pixels))
 
     import importlib.util
     from pathlib import Path
@@ -176,10 +176,10 @@ def test_a_download_that_fails_says_every_way_out(monkeypatch, tmp_path):
 )
 def test_the_head_is_cut_by_one_rule(backbone, size):
     network, _ = build_network(backbone, 3)
-    freeze_front(network.backbone, 0.5)
-    learns = [parameter.requires_grad for parameter in network.backbone.parameters()]
-    assert not learns[0]
-    assert learns[-1]
+    freeze_first_layers(network.backbone, 0.5)
+    trainable_fraction = [parameter.requires_grad for parameter in network.backbone.parameters()]
+    assert not trainable_fraction[0]
+    assert trainable_fraction[-1]
     network.train()(torch.zeros(2, 3, 224, 224)).sum().backward()
     network.eval()
     expected = (224, 224) if backbone == "vit_b_32" else (160, 160)
@@ -192,7 +192,7 @@ def test_the_head_is_cut_by_one_rule(backbone, size):
 
 @pytest.mark.filterwarnings("ignore:The default weight initialization")
 def test_a_network_from_a_checkpoint_is_the_one_that_was_trained(tmp_path):
-    """GoogLeNet's own normalisation must not be lost on the way."""
+    """GoogLeNet's own normalization must not be lost on the way."""
     torch.save(torchvision.models.googlenet().state_dict(), tmp_path / "w.pth")
     trained, _ = build_network("googlenet", 3, str(tmp_path / "w.pth"))
     again, _ = build_network("googlenet", 3)
@@ -223,7 +223,7 @@ def test_preprocess_uses_the_whole_frame_in_rgb():
 
 def test_augmentation_changes_a_frame_and_keeps_its_kind():
     frame = np.full((48, 64, 3), 100, np.uint8)
-    other = changed(frame, draw_change(np.random.default_rng(0)))
+    other = apply_transform(frame, sample_image_transform(np.random.default_rng(0)))
     assert (other.shape, other.dtype) == (frame.shape, np.uint8)
     assert (other != frame).any()
     assert (frame == 100).all()
@@ -235,7 +235,7 @@ def test_augmentation_keeps_up_up_and_left_left(axis):
     ramp = np.linspace(0, 255, 64).astype(np.uint8)
     frame = np.broadcast_to((ramp[:, None] if axis == 0 else ramp)[..., None], (64, 64, 3)).copy()
     for seed in range(300):
-        other = changed(frame, draw_change(np.random.default_rng(seed))).mean(axis=2)
+        other = apply_transform(frame, sample_image_transform(np.random.default_rng(seed))).mean(axis=2)
         profile = other.mean(axis=1 - axis)[8:-8]
         assert np.corrcoef(profile, np.arange(len(profile)))[0, 1] > 0, seed
 
@@ -243,7 +243,7 @@ def test_augmentation_keeps_up_up_and_left_left(axis):
 def test_a_change_of_light_keeps_the_order_of_levels():
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
     for seed in range(50):
-        levels = relit(ramp, draw_light(np.random.default_rng(seed)))[0].astype(int)
+        levels = apply_color_jitter(ramp, sample_color_jitter(np.random.default_rng(seed)))[0].astype(int)
         assert (np.diff(levels, axis=0) >= 0).all()
         assert (np.diff(levels, axis=0) > 0).mean() > 0.3
 
@@ -268,16 +268,18 @@ def test_what_moves_before_a_still_background_is_cut_out():
     labels = ["bar", "disc", "nothing"]
     frames = [frame for label in labels for frame in scene(label)]
     class_ids = np.repeat(np.arange(3), 8)
-    found = cut_out(frames, class_ids, ["a"] * 24)
+    found = segment_foregrounds(frames, class_ids, ["a"] * 24)
     assert found.empty.tolist() == [False] * 16 + [True] * 8
     assert np.abs(found.backgrounds[0].astype(int) - scene("nothing")[0]).mean() < 1
     for frame, mask in zip(frames[:16], found.masks[:16], strict=True):
         thing = frame[..., 2] > 200
         assert ((mask > 0.5) & thing).sum() > 0.9 * thing.sum()
         assert ((mask > 0.5) & ~thing).sum() < 0.25 * thing.sum()
-    again = cut_out(frames, class_ids, ["a"] * 24)
+    again = segment_foregrounds(frames, class_ids, ["a"] * 24)
     assert all((one == other).all() for one, other in zip(found.masks[:16], again.masks[:16], strict=True))
-    by_label = cut_out(frames, class_ids, [f"session{label}" for label in class_ids])  # recorded label by label
+    by_label = segment_foregrounds(
+        frames, class_ids, [f"session{label}" for label in class_ids]
+    )  # recorded label by label
     assert sum(mask is not None for mask in by_label.masks[:16]) == 16
 
 
@@ -290,7 +292,7 @@ def test_nothing_is_cut_out_where_it_could_be_the_label(labels, sessions):
     walls = {"a": 90, "b": 200}
     frames = [frame for label, place in zip(labels, sessions, strict=True) for frame in scene(label, wall=walls[place])]
     class_ids = np.repeat(np.arange(len(labels)), 8)
-    found = cut_out(frames, class_ids, [place for place in sessions for _ in range(8)])
+    found = segment_foregrounds(frames, class_ids, [place for place in sessions for _ in range(8)])
     assert not found.backgrounds
     assert set(found.masks) == {None}
     assert not found.empty.any()
@@ -299,17 +301,17 @@ def test_nothing_is_cut_out_where_it_could_be_the_label(labels, sessions):
 def test_what_was_cut_out_is_shown_before_other_backgrounds():
     frames = [frame for label in ("bar", "disc") for frame in scene(label)]
     class_ids = np.repeat(np.arange(2), 8)
-    augmentation = Augmentation(frames, cut_out(frames, class_ids, ["a"] * 16))
-    assert augmentation.knows_nothing  # both labels show something: a bare background is neither
+    augmentation = Augmentation(frames, segment_foregrounds(frames, class_ids, ["a"] * 16))
+    assert augmentation.has_outliers  # both labels show something: a bare background is neither
     rng = np.random.default_rng(0)
-    assert augmentation.show(augmentation.plan_nothing(rng)).shape == frames[0].shape
+    assert augmentation.show(augmentation.sample_outlier(rng)).shape == frames[0].shape
     shown = [augmentation(3, rng) for _ in range(60)]
-    alone = [changed(frames[3], draw_change(rng)) for _ in range(60)]
-    colours, plain = (np.mean([picture.std((0, 1)).mean() for picture in part]) for part in (shown, alone))
-    assert colours > plain + 5  # clutter is more colourful than the wall
+    alone = [apply_transform(frames[3], sample_image_transform(rng)) for _ in range(60)]
+    colors, plain = (np.mean([picture.std((0, 1)).mean() for picture in part]) for part in (shown, alone))
+    assert colors > plain + 5  # clutter is more colorful than the wall
     frames += scene("nothing")
-    with_empty = Augmentation(frames, cut_out(frames, np.repeat(np.arange(3), 8), ["a"] * 24))
-    assert not with_empty.knows_nothing
+    with_empty = Augmentation(frames, segment_foregrounds(frames, np.repeat(np.arange(3), 8), ["a"] * 24))
+    assert not with_empty.has_outliers
     assert with_empty(20, rng).shape == frames[0].shape
 
 
@@ -343,7 +345,7 @@ def test_the_threshold_lets_95_of_100_pass():
     assert fit_threshold(probabilities[:5]) == 0
 
 
-def test_frames_held_out_at_random_are_said_to_be_worth_little(dataset, tmp_path, monkeypatch, capsys):
+def test_frames_validation_at_random_are_said_to_be_worth_little(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     finetune.main(["--data", str(dataset), "--strategy", "head", "--split", "frames"])
     first, second, _ = capsys.readouterr().out.splitlines()
@@ -351,15 +353,15 @@ def test_frames_held_out_at_random_are_said_to_be_worth_little(dataset, tmp_path
     assert "on frames held out so" in second
     metrics = json.loads((tmp_path / "runs/latest/metrics.json").read_text())
     assert "held-out frames were chosen at random" in (tmp_path / "runs/latest/report.html").read_text()
-    assert (metrics["split"], metrics["held_out"]["frames"]) == ("frames", 12)
+    assert (metrics["split"], metrics["validation"]["frames"]) == ("frames", 12)
 
 
 def test_cross_validation_judges_by_every_session_once(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     finetune.main(["--data", str(dataset), "--strategy", "head", "--folds", "3"])
     metrics = json.loads((tmp_path / "runs/latest/metrics.json").read_text())
-    assert (metrics["held_out"]["frames"], metrics["folds"], metrics["frames"]) == (60, 3, 60)
-    assert len(metrics["held_out_sessions"]) == 15
+    assert (metrics["validation"]["frames"], metrics["folds"], metrics["frames"]) == (60, 3, 60)
+    assert len(metrics["validation_sessions"]) == 15
     assert "on 60 frames of 15 sessions each not trained on when it was asked" in capsys.readouterr().out
 
 
@@ -370,7 +372,7 @@ def test_test_sessions_are_neither_trained_on_nor_chosen_by(dataset, tmp_path, m
     metrics = json.loads((tmp_path / "runs/latest/metrics.json").read_text())
     assert (metrics["test"]["sessions"], metrics["test"]["frames"]) == (sessions, 8)
     checkpoint = load_checkpoint(tmp_path / "runs/latest/checkpoint.pt")
-    used = {name.split("/")[1].rpartition("_")[0] for _, name in checkpoint.held_out + checkpoint.trained_on}
+    used = {name.split("/")[1].rpartition("_")[0] for _, name in checkpoint.validation + checkpoint.trained_on}
     assert len(used) == 13
     assert not used & set(sessions)
     assert "frames of 2 test sessions" in capsys.readouterr().out
@@ -395,7 +397,7 @@ def test_head_runs_the_backbone_once_for_each_frame_and_changes_none_of_it(datas
     learner.network.backbone.register_forward_hook(lambda _, inputs, __: ran.append(len(inputs[0])))
     outcome = learner.learn("head", refit=False)
     network, history = outcome.network, outcome.history
-    assert sum(ran) == len(learner.train) + len(learner.held_out)
+    assert sum(ran) == len(learner.train) + len(learner.validation)
     after = network.backbone.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert history[-1]["loss"] < 0.5 * history[0]["loss"]
@@ -404,10 +406,10 @@ def test_head_runs_the_backbone_once_for_each_frame_and_changes_none_of_it(datas
 def test_the_head_that_was_trained_on_scaled_features_is_the_head_that_answers(dataset):
     learner = learner_on(dataset)
     network, history = learner.fit("head")
-    features = extract_features(network, learner.held_out.frames, learner.contract, Runtime())
+    features = extract_features(network, learner.validation.frames, learner.contract, Context())
     loss = balanced_loss(learner.train.class_ids, len(LABELS))
-    best = min(line["held_out_loss"] for line in history)
-    assert loss(network.head(features), learner.held_out.class_ids).item() == pytest.approx(best, rel=1e-3)
+    best = min(line["validation_loss"] for line in history)
+    assert loss(network.head(features), learner.validation.class_ids).item() == pytest.approx(best, rel=1e-3)
 
 
 LEARN = {"partial": (7, 25), "differential": (0, 25), "full": (0, 25), "gradual": (0, 25), "scratch": (0, 25)}
@@ -416,35 +418,35 @@ LEARN = {"partial": (7, 25), "differential": (0, 25), "full": (0, 25), "gradual"
 @pytest.mark.parametrize("strategy", list(LEARN))
 def test_what_a_strategy_lets_learn(strategy, dataset):
     learner = learner_on(dataset)
-    learner.held_out = learner.held_out[:0]  # nothing to choose by: the last epoch is kept
+    learner.validation = learner.validation[:0]  # nothing to choose by: the last epoch is kept
     network, history = learner.fit(strategy, {"epochs": 2, "sizes": (0.3,)})
     layers = [
         (one.weight, other.weight)
         for one, other in zip(network.backbone.modules(), learner.network.backbone.modules(), strict=True)
         if isinstance(one, torch.nn.Conv2d)
     ]
-    changed = [not torch.equal(one, other) for one, other in layers]
+    apply_transform = [not torch.equal(one, other) for one, other in layers]
     first, all_ = LEARN[strategy]
-    assert changed == [False] * first + [True] * (all_ - first)
+    assert apply_transform == [False] * first + [True] * (all_ - first)
     assert all(parameter.requires_grad for parameter in network.parameters())
     assert len(history) == 2
 
 
 def test_auto_keeps_the_cheapest_that_nothing_beats_and_tells_what_it_tried(dataset):
     said = []
-    runtime = Runtime()
-    runtime.progress.say = said.append
-    outcome = learner_on(dataset, runtime=runtime).learn("auto", {"epochs": 1, "sizes": (0.3,)}, budget=1e-3)
+    context = Context()
+    context.progress.say = said.append
+    outcome = learner_on(dataset, context=context).learn("auto", {"epochs": 1, "sizes": (0.3,)}, budget=1e-3)
     assert outcome.strategy == "head"
     assert [row["strategy"] for row in outcome.tried] == ["head"]
     assert said[0].startswith("partial was not tried: about ")
     outcome = learner_on(dataset).learn("auto", {"epochs": 1, "sizes": (0.3,)}, budget=1e6)
-    accuracies = {row["strategy"]: row["held_out_accuracy"] for row in outcome.tried}
+    accuracies = {row["strategy"]: row["validation_accuracy"] for row in outcome.tried}
     assert list(accuracies)[:2] == ["head", "partial"]
     assert accuracies[outcome.strategy] == max(accuracies.values())
 
 
-def test_after_measuring_the_held_out_frames_are_learned_too(dataset):
+def test_after_measuring_the_validation_frames_are_learned_too(dataset):
     kept, learned = (learner_on(dataset).learn("head", {"epochs": 2}, refit=refit) for refit in (False, True))
     assert (kept.probabilities == learned.probabilities).all()
     assert not torch.equal(kept.network.head.weight, learned.network.head.weight)
@@ -452,10 +454,10 @@ def test_after_measuring_the_held_out_frames_are_learned_too(dataset):
 
 def test_training_stops_when_nothing_gets_better_and_keeps_the_best(dataset):
     learner = learner_on(dataset)
-    wrong = (learner.held_out.class_ids + 1) % 3  # the more is learned, the worse it gets
-    learner.held_out = Examples(learner.held_out.frames, wrong, learner.held_out.sessions)
+    wrong = (learner.validation.class_ids + 1) % 3  # the more is learned, the worse it gets
+    learner.validation = Examples(learner.validation.frames, wrong, learner.validation.sessions)
     network, history = learner.fit("head", {"epochs": 60, "patience": 3})
-    losses = [line["held_out_loss"] for line in history]
+    losses = [line["validation_loss"] for line in history]
     assert len(losses) == 4
     first, _ = learner.fit("head", {"epochs": 1})
     assert torch.equal(network.head.weight, first.head.weight)
@@ -464,11 +466,11 @@ def test_training_stops_when_nothing_gets_better_and_keeps_the_best(dataset):
 @pytest.mark.parametrize(("patience", "measured", "last"), [(None, 20, 20), (3, 4, 1)])
 def test_the_last_training_has_the_whole_schedule_or_what_patience_left_of_it(dataset, patience, measured, last):
     learner = learner_on(dataset)
-    wrong = (learner.held_out.class_ids + 1) % 3
-    learner.held_out = Examples(learner.held_out.frames, wrong, learner.held_out.sessions)
-    runtime, lengths = Runtime(), []
-    runtime.progress.begin = lambda name, epochs, *_: lengths.append((name, epochs))
-    learner.runtime = runtime
+    wrong = (learner.validation.class_ids + 1) % 3
+    learner.validation = Examples(learner.validation.frames, wrong, learner.validation.sessions)
+    context, lengths = Context(), []
+    context.progress.begin = lambda name, epochs, *_: lengths.append((name, epochs))
+    learner.context = context
     outcome = learner.learn("head", {"epochs": 20, "patience": patience})
     assert len(outcome.history) == measured
     assert lengths[-1] == ("refit-head", last)
@@ -485,7 +487,7 @@ def test_frames_at_random_leave_something_of_each_label_on_both_sides():
     for fraction in (0.01, 0.9):
         split = split_frames(items_of(a={"s": 3}, b={"s": 40}, c={"s": 1}), fraction)
         assert {item.label for item in split.train} == {"a", "b", "c"}
-        assert {item.label for item in split.held_out} == {"a", "b"}
+        assert {item.label for item in split.validation} == {"a", "b"}
 
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
@@ -508,10 +510,10 @@ def test_folds_hold_every_session_out_once():
     rooms = {f"room{number}": 10 for number in range(7)}
     items = items_of(a=rooms, b=rooms, c={"room0": 5})
     splits = folds_by_session(items, 3)
-    held = [session for split in splits for session in split.held_out_sessions]
+    held = [session for split in splits for session in split.validation_sessions]
     assert sorted(held) == [f"room{number}" for number in range(1, 7)]  # room0 is all that c has
     for split in splits:
-        assert not {item.session for item in split.train} & {item.session for item in split.held_out}
+        assert not {item.session for item in split.train} & {item.session for item in split.validation}
         assert {item.label for item in split.train} == {"a", "b", "c"}
 
 
@@ -532,29 +534,29 @@ def test_the_run_tells_what_it_did(trained, dataset):
     metrics = json.loads((trained / "metrics.json").read_text())
     assert metrics["labels"] == list(LABELS)
     assert metrics["weights"] == "ImageNet, from the package ndf"
-    assert metrics["held_out"]["frames"] == sum(map(sum, metrics["held_out"]["confusion"]))
-    assert len(metrics["held_out_sessions"]) == 3  # one of each label's five
+    assert metrics["validation"]["frames"] == sum(map(sum, metrics["validation"]["confusion"]))
+    assert len(metrics["validation_sessions"]) == 3  # one of each label's five
     assert len(metrics["epochs"]) == 30
     checkpoint = load_checkpoint(trained / "checkpoint.pt")
     assert checkpoint.contract.labels == LABELS
-    assert checkpoint.contract.trained_on["held_out_accuracy"] == metrics["held_out"]["accuracy"]
-    assert len(checkpoint.held_out) + len(checkpoint.trained_on) == len(read_items(dataset))
-    held_out = {name.rpartition("_")[0] for _, name in checkpoint.held_out}
-    assert not held_out & {name.rpartition("_")[0] for _, name in checkpoint.trained_on}
+    assert checkpoint.contract.trained_on.validation_accuracy == metrics["validation"]["accuracy"]
+    assert len(checkpoint.validation) + len(checkpoint.trained_on) == len(read_items(dataset))
+    validation = {name.rpartition("_")[0] for _, name in checkpoint.validation}
+    assert not validation & {name.rpartition("_")[0] for _, name in checkpoint.trained_on}
     assert (trained.parent / "latest").resolve() == trained
     page = (trained / "report.html").read_text()
-    assert f"{100 * metrics['held_out']['accuracy']:.1f} %" in page
+    assert f"{100 * metrics['validation']['accuracy']:.1f} %" in page
 
 
-def test_the_accuracy_is_that_of_the_checkpoint_on_its_held_out_frames(trained, dataset):
+def test_the_accuracy_is_that_of_the_checkpoint_on_its_validation_frames(trained, dataset):
     checkpoint = load_checkpoint(trained / "checkpoint.pt")
-    model = Deployed(checkpoint.network, checkpoint.contract)
+    model = InferenceModel(checkpoint.network, checkpoint.contract)
     right = 0
-    for label, name in checkpoint.held_out:
+    for label, name in checkpoint.validation:
         frame = preprocess(read_image(dataset / name), checkpoint.contract)
         answer = checkpoint.contract.labels[model(torch.from_numpy(frame[None]))[0].argmax()]
         right += answer == label
-    assert right / len(checkpoint.held_out) == checkpoint.contract.trained_on["held_out_accuracy"]
+    assert right / len(checkpoint.validation) == checkpoint.contract.trained_on.validation_accuracy
 
 
 def test_same_seed_same_weights(dataset, trained, tmp_path, monkeypatch):
@@ -599,10 +601,10 @@ def test_label_folders_may_be_links(dataset, tmp_path, monkeypatch):
         (tmp_path / "data" / label).symlink_to(dataset / label)
     monkeypatch.chdir(tmp_path)
     assert finetune.main(["--out", "runs/x", "--strategy", "head", "--epochs", "1"]) == 0
-    assert len(load_checkpoint(tmp_path / "runs/latest/checkpoint.pt").held_out) == 12
+    assert len(load_checkpoint(tmp_path / "runs/latest/checkpoint.pt").validation) == 12
 
 
-@pytest.mark.parametrize("part", ["contract", "weights", "held_out", "data"])
+@pytest.mark.parametrize("part", ["contract", "weights", "validation", "data"])
 def test_a_checkpoint_that_lacks_a_part_is_refused(part, run_copy):
     saved = torch.load(run_copy / "checkpoint.pt", weights_only=True)
     del saved[part]
@@ -640,7 +642,7 @@ def test_half_a_checkpoint_says_so(run_copy):
 
 
 def test_the_contract_survives_json_and_refuses_strangers():
-    contract = Contract(labels=("a", "b"), input_size=(224, 224), temperature=1.5, trained_on={"x": [1]})
+    contract = Contract(labels=("a", "b"), input_size=(224, 224), temperature=1.5, trained_on=TrainingInfo("x"))
     assert Contract.from_json(contract.to_json()) == contract
     with pytest.raises(ContractError, match="version 99"):
         Contract.from_json(contract.to_json().replace('"version": 1', '"version": 99'))

@@ -9,7 +9,7 @@ import pytest
 from conftest import assert_one_line_error, call
 
 from teachcam.errors import UserError
-from teachcam.live.prediction import verdict
+from teachcam.live.prediction import to_prediction
 from teachcam.live.sinks.actions import Actions
 
 
@@ -17,7 +17,7 @@ def see(actions: Actions, labels: list[str], seconds: float = 0.1) -> None:
     """Show it one answer after another, `seconds` apart by the frames' clock."""
     for index, label in enumerate(labels):
         result = SimpleNamespace(
-            frame=SimpleNamespace(captured=index * seconds), answer=verdict({label: 0.9, "other": 0.1}, 0.0)
+            frame=SimpleNamespace(captured=index * seconds), answer=to_prediction({label: 0.9, "other": 0.1}, 0.0)
         )
         assert actions(result)
         for thread in actions._running.values():
@@ -58,7 +58,7 @@ def test_a_command_that_fails_or_hangs_holds_nothing_up(capfd):
     assert "--on a: the command failed (1)" in capfd.readouterr().err
     started = time.monotonic()
     for label in ["b", "a", "b", "a", "b"]:
-        actions(SimpleNamespace(frame=SimpleNamespace(captured=0.0), answer=verdict({label: 1.0}, 0.0)))
+        actions(SimpleNamespace(frame=SimpleNamespace(captured=0.0), answer=to_prediction({label: 1.0}, 0.0)))
     assert time.monotonic() - started < 1
     assert sum(thread.is_alive() for thread in actions._running.values()) <= 2
     actions.close()
@@ -67,7 +67,7 @@ def test_a_command_that_fails_or_hangs_holds_nothing_up(capfd):
 
 def test_unknown_is_a_label_too(tmp_path):
     actions = Actions([f"unknown=touch {tmp_path}/seen"], ("a",))
-    actions(SimpleNamespace(frame=SimpleNamespace(captured=0.0), answer=verdict({"a": 0.2}, 0.5)))
+    actions(SimpleNamespace(frame=SimpleNamespace(captured=0.0), answer=to_prediction({"a": 0.2}, 0.5)))
     actions.close()
     assert (tmp_path / "seen").exists()
 
