@@ -1,23 +1,34 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench arm64
+.PHONY: demo test test-all lint docs bench arm64
 
+# The whole job once, on a synthetic camera.
 demo: .venv/ready
-	$(BIN)/python demo.py
+	$(BIN)/python live/demo.py
 
+# What a change needs: everything that is quick.
 test: lint
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not network"
+
+# Everything, as CI runs it. Tests that watch the clock get the machine to themselves.
+test-all: lint docs
 	$(BIN)/python -m pytest
 
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pip install --quiet --no-deps --upgrade --target build/site .
+	cd build/site && ../../$(BIN)/mypy --config-file ../../pyproject.toml
+
+docs: .venv/ready
+	$(BIN)/mkdocs build --strict --quiet --site-dir build/docs
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/live_loop.py
 	$(BIN)/python benchmarks/capture_rate.py
 
-# The live loop on an emulated Jetson Nano's processor (Debian's qemu-user), and on one without VNNI.
+# The live loop on an emulated Jetson Nano's processor, and on one without VNNI (Debian's qemu-user).
 arm64: .venv/ready
 	tests/arm64_root.sh
 	$(BIN)/python -m pytest tests/integration/test_other_processors.py

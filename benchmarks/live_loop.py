@@ -1,15 +1,16 @@
-"""From a 480x640 frame to a label: our loop against the thumbs tutorial's, same network, same run.
+"""Measure the time from a 480x640 image to its label, and compare it with the loop of NVIDIA's thumbs tutorial.
 
     python benchmarks/live_loop.py
 
-The tutorial's loop is eager PyTorch with its own preprocessing (resize, to tensor, normalize, softmax). All are timed
-in turn, a block of each at a time, so that a machine whose speed drifts treats them alike; the weights are random,
-which changes no time. `over` is what we take beyond ONNX Runtime's bare `run` on a prepared input.
+The tutorial runs the same network in eager PyTorch and does its own preprocessing (resize, to tensor, normalize,
+softmax). `overhead` is our time minus that of ONNX Runtime's `run` alone.
+
+Blocks of all programs take turns, so that all suffer alike if the machine's speed changes. The weights are random,
+which does not change the times.
 """
 
 from __future__ import annotations
 
-import platform
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,23 +31,25 @@ from teachcam.export.quantize import to_int8
 from teachcam.export.targets import TARGETS
 from teachcam.live.classifier import Classifier
 from teachcam.preprocessing import preprocess
+from teachcam.processor import processor_name
 from teachcam.train.model.backbones import INPUT_SIZE, Network, build_network
 from teachcam.train.model.inference import InferenceModel
 
-BLOCKS, FRAMES = 10, 15
+NUM_BLOCKS, IMAGES_PER_BLOCK = 10, 15
+WARM_UP_BLOCKS, WARM_UP_IMAGES = 2, 3
 LABELS = ("none", "thumbs_down", "thumbs_up")
 
 
 def main() -> None:
-    """Print one row a backbone and precision."""
+    """Print one row for each backbone and precision."""
     images = render("thumbs_up", 1, 20)
     print(
-        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"onnxruntime {onnxruntime.__version__}; median of {BLOCKS} blocks of {FRAMES} frames"
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}, onnxruntime {onnxruntime.__version__}; "
+        f"median of {NUM_BLOCKS} blocks of {IMAGES_PER_BLOCK} images"
     )
     print(
-        f"{'backbone':<15}{'':<6}{'tutorial ms':>12}{'ours ms':>9}{'bare run ms':>13}{'over ms':>9}"
-        f"{'tutorial / ours':>17}"
+        f"{'backbone':<15}{'':<6}{'tutorial ms':>12}{'ours ms':>9}{'run alone ms':>14}{'overhead ms':>13}"
+        f"{'tutorial / ours':>17}  processor"
     )
     for backbone in ("squeezenet1_1", "alexnet", "resnet18"):
         network, _ = build_network(backbone, len(LABELS))
@@ -57,18 +60,20 @@ def main() -> None:
         contenders = [tutorial_loop(network, images[0])]
         for classifier in classifiers.values():
             contenders.append(partial(classifier.classify, images[0]))
-            contenders.append(partial(classifier.session.run, ["probabilities"], prepared))
-        times = np.array([[block(contender) for contender in contenders] for _ in range(BLOCKS + 2)])[2:]
+            contenders.append(partial(classifier.ort_session.run, ["probabilities"], prepared))
+        rounds = [[time_block(contender) for contender in contenders] for _ in range(WARM_UP_BLOCKS + NUM_BLOCKS)]
+        times = np.array(rounds[WARM_UP_BLOCKS:])
         for index, precision in enumerate(classifiers):
-            tutorial, ours, bare = times[:, 0], times[:, 1 + 2 * index], times[:, 2 + 2 * index]
-            row = [np.median(column) for column in (tutorial, ours, bare, ours - bare, tutorial / ours)]
+            tutorial, ours, run_alone = times[:, 0], times[:, 1 + 2 * index], times[:, 2 + 2 * index]
+            row = [np.median(column) for column in (tutorial, ours, run_alone, ours - run_alone, tutorial / ours)]
             print(
-                f"{backbone:<15}{precision:<6}{row[0]:>12.2f}{row[1]:>9.2f}{row[2]:>13.2f}{row[3]:>9.2f}{row[4]:>17.1f}"
+                f"{backbone:<15}{precision:<6}{row[0]:>12.2f}{row[1]:>9.2f}{row[2]:>14.2f}{row[3]:>13.2f}"
+                f"{row[4]:>17.1f}  {processor_name()}"
             )
 
 
 def write_models(folder: Path, network: Network, contract: Contract, images: list[np.ndarray]) -> dict[str, Classifier]:
-    """Export in fp32 and in int8, as export/to_onnx.py does it for a CPU; `images` are uint8 [H, W, 3] BGR."""
+    """Write the network in fp32 and int8, as export/to_onnx.py does for a CPU; `images` are uint8 [H, W, 3] BGR."""
     model, target = InferenceModel(network, contract), TARGETS["desktop"]
     fp32, folded, int8 = (folder / f"{name}.onnx" for name in ("fp32", "folded", "int8"))
     write_onnx(fp32, model, INPUT_SIZE, target)
@@ -80,27 +85,27 @@ def write_models(folder: Path, network: Network, contract: Contract, images: lis
 
 
 def tutorial_loop(network: Network, image: np.ndarray) -> Callable[[], int]:
-    """Return the thumbs tutorial's way from a frame to a label."""
+    """Return a function that classifies the image as the thumbs tutorial does."""
     mean, std = (torch.tensor(values) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
-    def answer() -> int:
+    def classify() -> int:
         resized = cv2.cvtColor(cv2.resize(image, (224, 224)), cv2.COLOR_BGR2RGB)
         tensor = torchvision.transforms.functional.to_tensor(resized)
         tensor.sub_(mean[:, None, None]).div_(std[:, None, None])
         with torch.no_grad():
             return int(torch.softmax(network(tensor[None]), dim=1).argmax())
 
-    return answer
+    return classify
 
 
-def block(contender: Callable) -> float:
-    """Return the mean milliseconds of a call, over one block; the threads of the one before are still on their way."""
-    for _ in range(3):
+def time_block(contender: Callable) -> float:
+    """Return the mean milliseconds of a call over one block."""
+    for _ in range(WARM_UP_IMAGES):  # the threads of the program before are still ending
         contender()
     started = time.perf_counter()
-    for _ in range(FRAMES):
+    for _ in range(IMAGES_PER_BLOCK):
         contender()
-    return (time.perf_counter() - started) / FRAMES * 1000
+    return (time.perf_counter() - started) / IMAGES_PER_BLOCK * 1000
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""What bad sinks do to the live loop, and how old a frame is at its answer.
+"""Measure how much slow or failing sinks delay the live loop, and how old a frame is when it is classified.
 
     python benchmarks/live_sinks.py
 
-The loop answers 480x640 frames at 30 FPS (SqueezeNet 1.1, random weights). A block with a bad sink follows one without
-any; what is compared is the time from a frame's capture until the loop is ready for the next, its p90 and p99. The
-medians of all pairs are told; the row `nothing` is what the machine's noise makes of a ratio of 1. The page's clients
-are a process of their own, with less priority: in truth they are other machines.
+The loop classifies 480x640 images at 30 FPS with SqueezeNet 1.1 and random weights. Blocks without and with a bad sink
+alternate. Compared are p90 and p99 of the time from a frame's capture until the loop is ready for the next frame, as
+medians of all pairs. The row `no_sink` shows the noise of the machine: its ratio should be 1.
+
+The clients of the page run as a process with low priority, because they would be other machines.
 """
 
 from __future__ import annotations
@@ -31,16 +32,17 @@ from teachcam.export.targets import TARGETS
 from teachcam.live.classifier import Classifier
 from teachcam.live.loop import loop
 from teachcam.live.sinks import video
-from teachcam.live.sinks.base import Result
+from teachcam.live.sinks.base import FrameResult
 from teachcam.live.sinks.text import JsonLines
 from teachcam.live.sinks.video import Video
 from teachcam.live.web.server import Web
+from teachcam.processor import processor_name
 from teachcam.train.model.backbones import INPUT_SIZE, build_network
 from teachcam.train.model.inference import InferenceModel
 
-PAIRS, FRAMES, FPS = 9, 150, 30
-SKIPPED = 20  # frames at the start of a block: what was attached before is still on its way out
-PICTURES = render("palm", 1, 30)
+NUM_PAIRS, FRAMES_PER_BLOCK, FPS = 9, 150, 30
+WARM_UP = 20  # frames at the start of a block that do not count: the sink of the block before is still closing
+IMAGES = render("palm", 1, 30)
 CLIENTS = r"""
 import selectors, socket, sys
 clients, readers = [], selectors.DefaultSelector()
@@ -58,7 +60,7 @@ while True:
 
 
 class Source:
-    """A camera that gives a frame at its rate."""
+    """A camera that delivers frames at 30 FPS."""
 
     live, fps = True, float(FPS)
     due = count = 0
@@ -68,38 +70,38 @@ class Source:
         self.due = max(self.due + 1 / FPS, time.monotonic() - 1 / FPS)
         time.sleep(max(0.0, self.due - time.monotonic()))
         self.count += 1
-        return PICTURES[self.count % len(PICTURES)]
+        return IMAGES[self.count % len(IMAGES)]
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Release nothing."""
 
 
 class Times:
-    """The last sink: notes when all had a frame's answer, how old it was then, and its model's time. Milliseconds."""
+    """The last sink: stores milliseconds until all sinks were called, the frames' ages, and the latencies."""
 
     def __init__(self):
         self.until_ready, self.ages, self.latencies = [], [], []
 
-    def __call__(self, result: Result) -> bool:
-        """Note it."""
+    def __call__(self, result: FrameResult) -> bool:
+        """Store the times of one frame."""
         self.until_ready.append(1000 * (time.monotonic() - result.frame.captured))
         self.ages.append(1000 * result.age)
         self.latencies.append(1000 * result.latency)
         return True
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Release nothing."""
 
 
 @contextlib.contextmanager
-def nothing(folder: Path, camera: Camera) -> Iterator[Times]:
-    """Attach what harms nobody."""
+def no_sink(folder: Path, camera: Camera) -> Iterator[Times]:
+    """Attach a sink that does nothing bad."""
     yield Times()
 
 
 @contextlib.contextmanager
 def page(folder: Path, camera: Camera) -> Iterator[Web]:
-    """Serve the page to 50 clients, of which 10 never read."""
+    """Serve the page to 50 clients, of which 10 never read what they are sent."""
     web = Web("127.0.0.1", 0, ["a", "b"], camera)
     command = ["chrt", "--idle", "0", sys.executable, "-c", CLIENTS, web.url.split(":")[2].strip("/")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as clients:
@@ -110,25 +112,25 @@ def page(folder: Path, camera: Camera) -> Iterator[Web]:
 
 @contextlib.contextmanager
 def full_disk(folder: Path, camera: Camera) -> Iterator[Video]:
-    """Record to a disk on which less is free than has to be."""
-    kept, video.KEPT_FREE = video.KEPT_FREE, 1 << 60
+    """Record to a disk that is too full."""
+    previous, video.MIN_FREE_BYTES = video.MIN_FREE_BYTES, 1 << 60
     yield Video(folder / f"{time.monotonic_ns()}.mp4", FPS, live=True)
-    video.KEPT_FREE = kept
+    video.MIN_FREE_BYTES = previous
 
 
 @contextlib.contextmanager
 def closed_pipe(folder: Path, camera: Camera) -> Iterator[JsonLines]:
-    """Write JSON lines into a pipe whose reader has gone."""
+    """Write JSON lines into a pipe that nobody reads any more."""
     reader, writer = os.pipe()
     os.close(reader)
-    with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "w") as gone:
-        with contextlib.redirect_stdout(gone):
+    with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "w") as pipe:
+        with contextlib.redirect_stdout(pipe):
             sink = JsonLines(live=True)
         yield sink
 
 
 def main() -> None:
-    """Print the ages, and a row a bad sink."""
+    """Print two rows for each sink, and the age of frames with a slow model."""
     with tempfile.TemporaryDirectory() as name, Camera("0", opener=lambda *_: Source()) as camera:
         folder = Path(name)
         contract = Contract(labels=("a", "b"), input_size=INPUT_SIZE)
@@ -137,33 +139,33 @@ def main() -> None:
         write_metadata(folder / "model.onnx", contract, {})
         classifier = Classifier(folder / "model.onnx", "cpu")
 
-        def block(*sinks: object, frames: int = FRAMES) -> Times:
+        def run_block(*sinks: object, num_frames: int = FRAMES_PER_BLOCK) -> Times:
             times = Times()
             with contextlib.redirect_stderr(io.StringIO()):
-                loop(camera, classifier, [*sinks, times], most=frames)
+                loop(camera, classifier, [*sinks, times], max_frames=num_frames)
             return times
 
-        for sink in (nothing, page, full_disk, closed_pipe):
+        for sink in (no_sink, page, full_disk, closed_pipe):
             pairs = []
-            for _ in range(PAIRS):
-                without = np.percentile(block().until_ready[SKIPPED:], (90, 99))
+            for _ in range(NUM_PAIRS):
+                without = np.percentile(run_block().until_ready[WARM_UP:], (90, 99))
                 with sink(folder, camera) as bad:
-                    pairs.append((without, np.percentile(block(bad).until_ready[SKIPPED:], (90, 99))))
+                    pairs.append((without, np.percentile(run_block(bad).until_ready[WARM_UP:], (90, 99))))
             for index, name in enumerate(("p90", "p99")):
                 without, bad = np.array(pairs)[:, :, index].T
                 print(
                     f"{sink.__name__:<12} {name} without {np.median(without):.2f} ms, with {np.median(bad):.2f} ms, "
-                    f"ratio {np.median(bad / without):.2f}",
+                    f"ratio {np.median(bad / without):.2f}, on {processor_name()}",
                     flush=True,
                 )
 
-        quick = classifier.classify
-        classifier.classify = lambda image: time.sleep(10 / FPS) or quick(image)
-        times = block(frames=100)
+        classify = classifier.classify
+        classifier.classify = lambda image: time.sleep(10 / FPS) or classify(image)
+        times = run_block(num_frames=100)
         print(
-            f"a model of ten camera intervals: frame age p50 {np.percentile(times.ages, 50):.1f} ms, p99 "
-            f"{np.percentile(times.ages, 99):.1f} ms; the model's own p99 and one interval: "
-            f"{np.percentile(times.latencies, 99) + 1000 / FPS:.1f} ms"
+            f"a model that takes ten camera intervals: frame age p50 {np.percentile(times.ages, 50):.1f} ms, p99 "
+            f"{np.percentile(times.ages, 99):.1f} ms; p99 of the latency plus one interval "
+            f"{np.percentile(times.latencies, 99) + 1000 / FPS:.1f} ms; on {processor_name()}"
         )
 
 

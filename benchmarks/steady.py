@@ -1,11 +1,13 @@
-"""Flicker against delay: what smoothing does to the answers for a clip whose truth is known.
+"""Measure how much smoothing reduces flicker, and how much it delays a change of label.
 
-    python benchmarks/steady.py MODEL.onnx CLIP.mp4 TRUTH.tsv
+    python benchmarks/steady.py MODEL CLIP TRUTH
 
-The truth's lines are `first_frame last_frame label`, tabs between, under a line of titles. Flicker is how many more
-times the answer changes than the truth does, delay how many frames pass from a change of the truth to its answer. A
-clean clip may tell no setting from another, so it is asked again with one frame in five spoilt: motion-blurred,
-or dark and noisy, as a webcam's are when something moves or the light goes.
+TRUTH is a text file with the true labels of the video CLIP. Under a line of titles, each line is `first_frame
+last_frame label`, with tabs between. Flicker is the number of label changes beyond the true ones. Delay is the number
+of frames from a true change to the first correct prediction.
+
+The clip is also measured with one frame in five spoiled: motion-blurred, or dark and noisy. A clean clip may show no
+difference between the settings.
 """
 
 from __future__ import annotations
@@ -20,47 +22,61 @@ import numpy as np
 from teachcam.collect.camera import Camera
 from teachcam.live.classifier import Classifier
 from teachcam.live.prediction import Smoother
+from teachcam.processor import processor_name
 
-SETTINGS = ((0, 0), (0.05, 0), (0.1, 0), (0.15, 0), (0.2, 0), (0.3, 0), (0, 0.1), (0.1, 0.1))  # smoothing, min hold
+# Pairs of --smoothing and --min-hold in seconds.
+SETTINGS = ((0, 0), (0.05, 0), (0.1, 0), (0.15, 0), (0.2, 0), (0.3, 0), (0, 0.1), (0.1, 0.1))
 
 
 def main() -> None:
-    """Print one row a setting, for the clip as it is and spoilt."""
+    """Print one row for each setting, for the clean and for the spoiled clip."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("model", "clip", "truth"):
-        parser.add_argument(name, type=Path)
+    parser.add_argument("model", type=Path, help="an ONNX file of export/to_onnx.py")
+    parser.add_argument("clip", type=Path, help="a video")
+    parser.add_argument("truth", type=Path, help="the true labels of the video's frames")
     options = parser.parse_args()
     classifier = Classifier(options.model)
-    truth = []
-    for row in options.truth.read_text().splitlines()[1:]:
-        first, last, label = row.split("\t")
-        truth += [label] * (int(last) - int(first) + 1)
+    truth = read_truth(options.truth)
     changes = [index for index in range(1, len(truth)) if truth[index] != truth[index - 1]]
-    for share in (0.0, 0.2):
+    for fraction in (0.0, 0.2):
         rng = np.random.default_rng(0)
         with Camera(options.clip) as camera:
-            frames = [(frame.time, spoil(frame.image, rng, share)) for frame in camera]
-        answers = [(time, classifier.classify(image)) for time, image in frames]
-        print(f"{100 * share:.0f} % of {len(frames)} frames spoilt, {len(changes)} changes")
-        print(f"{'smoothing':>10}{'min hold':>10}{'extra changes':>15}{'delays in frames':>22}{'accuracy':>10}")
+            images = [(frame.time, spoil(frame.image, rng, fraction)) for frame in camera]
+        predictions = [(time, classifier.classify(image)) for time, image in images]
+        print(f"{100 * fraction:.0f} % of {len(images)} frames spoiled, {len(changes)} true changes")
+        print(
+            f"{'smoothing':>10}{'min hold':>10}{'extra changes':>15}{'delays in frames':>22}{'accuracy':>10}  processor"
+        )
         for smoothing, min_hold in SETTINGS:
-            smooth = Smoother(classifier.contract.unknown_threshold, smoothing, min_hold)
-            labels = [smooth(answer, time).label for time, answer in answers]
-            extra = sum(a != b for a, b in itertools.pairwise(labels)) - len(changes)
+            smoother = Smoother(classifier.contract.unknown_threshold, smoothing, min_hold)
+            labels = [smoother(prediction, time).label for time, prediction in predictions]
+            extra = sum(before != after for before, after in itertools.pairwise(labels)) - len(changes)
             ends = [*changes[1:], len(truth)]
             delays = [delay(labels[start:end], truth[start]) for start, end in zip(changes, ends, strict=True)]
-            right = np.mean([a == b for a, b in zip(labels, truth, strict=True)])
-            print(f"{smoothing:>9}s{min_hold:>9}s{extra:>15}{' '.join(map(str, delays)):>22}{right:>10.3f}")
+            accuracy = np.mean([label == true for label, true in zip(labels, truth, strict=True)])
+            print(
+                f"{smoothing:>9}s{min_hold:>9}s{extra:>15}{' '.join(map(str, delays)):>22}{accuracy:>10.3f}"
+                f"  {processor_name()}"
+            )
 
 
-def delay(labels: list[str], label: str) -> int:
-    """Return the frames until the answer is right; all of them if it never is."""
-    return labels.index(label) if label in labels else len(labels)
+def read_truth(path: Path) -> list[str]:
+    """Return the true label of each frame."""
+    labels = []
+    for row in path.read_text().splitlines()[1:]:
+        first, last, label = row.split("\t")
+        labels += [label] * (int(last) - int(first) + 1)
+    return labels
 
 
-def spoil(image: np.ndarray, rng: np.random.Generator, share: float) -> np.ndarray:
-    """Return a frame, uint8 [H, W, 3] BGR: with probability `share` motion-blurred, or dark and noisy."""
-    if rng.random() >= share:
+def delay(labels: list[str], true_label: str) -> int:
+    """Return the number of frames until the label is correct, or the number of all frames if it never is."""
+    return labels.index(true_label) if true_label in labels else len(labels)
+
+
+def spoil(image: np.ndarray, rng: np.random.Generator, fraction: float) -> np.ndarray:
+    """Make an image motion-blurred, or dark and noisy, with the probability `fraction`; uint8 [H, W, 3] BGR."""
+    if rng.random() >= fraction:
         return image
     if rng.random() < 0.5:
         return cv2.blur(image, (image.shape[1] // 6, 3))

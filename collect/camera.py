@@ -1,15 +1,15 @@
-"""One class for every camera: the newest frame of a live one, every frame of a file.
+"""One class for every kind of camera. A live camera gives its newest image, a file gives every image.
 
 with Camera("0") as camera:
     image = camera.read()           # uint8 [H, W, 3], BGR
 
-camera.observe(show, "value")       # as jetcam does it: `show` is called with each new image
+camera.observe(show, "value")       # calls `show` with each new image, as NVIDIA's jetcam does
 camera.running = True
 """
 
 from __future__ import annotations
 
-import sys
+import logging
 import threading
 import time
 from typing import Callable, Iterator, NamedTuple
@@ -18,25 +18,30 @@ import cv2
 import numpy as np
 import traitlets
 
-from teachcam.collect.sources import AS_IT_IS, CaptureSettings, Source, is_live, open_source
+from teachcam.collect.sources import CAMERA_DEFAULTS, CaptureSettings, Source, is_live, open_source
 from teachcam.errors import CameraError, CameraTimeout
 
 __all__ = ["Camera", "CameraError", "CameraTimeout", "CaptureSettings", "Frame"]
 
-FLIPS = {"horizontal": 1, "vertical": 0, "180": -1}  # cv2.flip's codes
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 4.0  # seconds between two attempts to open a lost camera
+STABLE_AFTER = 10.0  # seconds without a failure, after which the pause is short again
+FLIPS = {"horizontal": 1, "vertical": 0, "180": -1}  # how images can be turned, and the codes of cv2.flip
+FILE_FPS = 30.0  # assumed for files that do not state a rate
 
 
 class Frame(NamedTuple):
-    """One frame, and when it was taken."""
+    """An image of a camera, with its number and times."""
 
     image: np.ndarray  # uint8 [H, W, 3], BGR
-    number: int  # counts every frame the source gave, from 0; a gap is frames dropped
-    time: float  # seconds since the source's first frame: by the clock for a camera, by its rate for a file
-    captured: float  # time.monotonic() when it was grabbed, or read from its file
+    number: int  # counts all images of the camera from 0; a gap means that images in between were dropped
+    time: float  # seconds since the first image: by the clock for a live camera, by the frame rate for a file
+    captured: float  # time.monotonic() when the image was received, or read from its file
 
 
-class _Image(traitlets.TraitType):
-    """A trait that always notifies: comparing a frame with the one before costs more than handing it on."""
+class _ImageTrait(traitlets.TraitType):
+    """A trait that notifies at every assignment. Traitlets would compare the two images first, which is slow."""
 
     def set(self, obj, value):
         old, obj._trait_values[self.name] = obj._trait_values.get(self.name), value
@@ -44,86 +49,125 @@ class _Image(traitlets.TraitType):
 
 
 class Camera(traitlets.HasTraits):
-    """A camera, opened by what `source` names:
+    """A camera of any kind. The kind depends on the name of the source:
 
     `0`, `/dev/video0`                  a USB camera
-    `csi:0`                             a Jetson's camera, through GStreamer
+    `csi:0`                             a Jetson's CSI camera, through GStreamer
     `gst:PIPELINE`                      any GStreamer pipeline that ends in an appsink
-    `http://...`, `rtsp://...`          a stream
-    `clip.mp4`, `folder/`, `image.jpg`  files: every frame in order, then the end
-    `synthetic[:LABEL][?seed=N]`        drawn hands, see `collect.synthetic`
+    `http://...`, `rtsp://...`          a network stream
+    `clip.mp4`, `folder/`, `image.jpg`  files: every image in order, then the end
+    `synthetic[:LABEL][?seed=N]`        drawn hands, see collect/synthetic.py
 
-    A live camera is read by a thread that keeps its newest frame only, so that no reader ever sees a stale one
-    and nothing queues up; `tap`, if set, is called in that thread with every frame. A camera that breaks, or says
-    nothing for `stall` seconds, is opened again with a growing pause: `lost` is True meanwhile, and it is said on
-    stderr. Files are read frame by frame, none dropped.
+    A thread reads a live camera all the time and keeps only the newest image. So a slow reader never gets an old one,
+    and no queue grows. If the camera breaks or hangs, the thread opens it again, and logs that.
 
-    Raises CameraError where nothing answers within `timeout` seconds of the start.
+    Attributes:
+        value: The newest image, for observers, while `running` is True.
+        running: Set it to True to update `value` from a thread, and to False to stop that.
+        source: The name of the source.
+        live: True for a camera, False for files.
+        fps: The rate that the source states, in images per second. 0 if it states none.
+        dropped: How many images of a live camera were never read, because newer ones came.
+        reconnecting: True while a lost camera is being opened again.
+        on_frame: Set it to a function that the reading thread calls with every Frame of a live camera.
     """
 
-    value = _Image(None, allow_none=True)
+    value = _ImageTrait(None, allow_none=True)
     running = traitlets.Bool(False)
 
     def __init__(
         self,
         source: str | int = 0,
         *,
-        wanted: CaptureSettings = AS_IT_IS,
+        settings: CaptureSettings = CAMERA_DEFAULTS,
         flip: str | None = None,
         timeout: float = 10.0,
         stall: float = 5.0,
         opener: Callable[[str, CaptureSettings], Source] = open_source,
     ):
+        """Open the camera, and wait for its first image.
+
+        Args:
+            source: The name of the source, as in the table above. An int is the number of a USB camera.
+            settings: The size and rate to request from the camera.
+            flip: Turns every image: "horizontal" mirrors left and right, "vertical" up and down, "180" both.
+            timeout: Seconds to wait for the first image of a live camera.
+            stall: Seconds without an image, after which a live camera is opened again.
+            opener: Opens the source. Tests replace it.
+
+        Raises:
+            CameraError: The source does not exist, does not open, or sends nothing; or `flip` is unknown.
+        """
         super().__init__()
+        if flip is not None and flip not in FLIPS:
+            raise CameraError(f"flip {flip!r} is unknown: use one of {', '.join(FLIPS)}")
         self.source = str(source)
         self.live = is_live(self.source)
-        self.dropped = 0  # frames of a live camera that came and went unread
-        self.lost = False  # whether it is being opened again
-        self.fps = 0.0  # what the source says of itself; 0 if it does not
-        self.tap: Callable[[Frame], None] | None = None
-        self._wanted, self._flip, self._stall, self._opener = wanted, FLIPS.get(flip), stall, opener
+        self.fps = 0.0
+        self.dropped = 0
+        self.reconnecting = False
+        self.on_frame: Callable[[Frame], object] | None = None
+        self._settings, self._flip, self._stall, self._opener = settings, flip, stall, opener
         self._closed = threading.Event()
-        self._arrived = threading.Condition()
+        self._arrived = threading.Condition()  # notified when a frame or an error arrives
         self._newest: Frame | None = None
-        self._last_read = -1
-        self._first: float | None = None  # when the first frame was captured
+        self._last_read = -1  # the number of the last frame that `read_frame` returned
+        self._first_captured: float | None = None
         self._error: Exception | None = None
-        self._heard = self._opened = time.monotonic()  # when the last frame came, when the source was opened
-        self._pause = 0.25  # seconds until a lost source is opened again
+        self._last_arrival = self._opened = time.monotonic()
+        self._pause = FIRST_PAUSE
         self._grabber: threading.Thread | None = None
         self._publisher: threading.Thread | None = None
         if not self.live:
-            self._file = opener(self.source, wanted)
+            self._file = opener(self.source, settings)
             self.fps = self._file.fps
             return
         self._start_grabber()
         try:
-            self._wait_for_newer(timeout)  # so that a camera that does not answer is known now
+            self._wait_for_newer(timeout)  # so that a camera that does not answer is an error here
         except CameraTimeout:
             self.close()
             raise CameraError(
                 f"camera {self.source} sent nothing for {timeout:g} s: is it connected, and not in use by a program?"
             ) from None
 
-    def read(self) -> np.ndarray | None:
-        """Return the next image, uint8 [H, W, 3] BGR: of a live camera the newest, waiting for one not yet read.
+    @property
+    def metadata(self) -> dict[str, object]:
+        """What a session's line in sessions.jsonl says about the camera: its source, flip and requested rate."""
+        chosen = {"flip": self._flip, "camera_fps": self._settings.fps}
+        return {"camera": self.source, **{name: value for name, value in chosen.items() if value is not None}}
 
-        None at the end of a file.
+    def read(self) -> np.ndarray | None:
+        """Return the next image of a file, or the newest image of a live camera. Waits for one that is unread.
+
+        Returns:
+            uint8 [H, W, 3], BGR. None at the end of a file.
         """
         frame = self.read_frame()
         return None if frame is None else frame.image
 
     def read_frame(self, wait: float | None = None) -> Frame | None:
-        """Return what `read` does, with its number and times; raises CameraTimeout after `wait` seconds, if given."""
+        """Return the image that `read` returns, with its number and times.
+
+        Args:
+            wait: Seconds to wait for a live camera. None waits without end.
+
+        Returns:
+            None at the end of a file.
+
+        Raises:
+            CameraTimeout: No new image arrived within `wait` seconds.
+            CameraError: The camera is closed, or its driver failed.
+        """
         if not self.live:
-            return self._next_of_file()
+            return self._read_file()
         frame = self._wait_for_newer(wait)
         self.dropped += frame.number - self._last_read - 1
         self._last_read = frame.number
         return frame
 
     def __iter__(self) -> Iterator[Frame]:
-        """Yield frames until the file ends; a live camera goes on until it is closed."""
+        """Yield frames until the file ends, or until a live camera is closed."""
         while not self._closed.is_set():
             frame = self.read_frame()
             if frame is None:
@@ -131,7 +175,7 @@ class Camera(traitlets.HasTraits):
             yield frame
 
     def close(self) -> None:
-        """Stop reading and give the camera back."""
+        """Stop reading, and release the camera."""
         self._closed.set()
         self.running = False
         with self._arrived:
@@ -140,7 +184,7 @@ class Camera(traitlets.HasTraits):
             self._file.close()
         for thread in (self._grabber, self._publisher):
             if thread is not None and thread is not threading.current_thread():
-                thread.join(1.0)  # a wedged one is left behind: it is a daemon
+                thread.join(1.0)  # one that hangs in a driver is left behind: it is a daemon
 
     def __enter__(self) -> Camera:
         return self
@@ -148,59 +192,66 @@ class Camera(traitlets.HasTraits):
     def __exit__(self, *_) -> None:
         self.close()
 
-    def _next_of_file(self) -> Frame | None:
+    # Reading files
+
+    def _read_file(self) -> Frame | None:
         if self._error:
             raise self._error
         image = None if self._closed.is_set() else self._file.read()
         if image is None:
             return None
         self._last_read += 1
-        return Frame(self._turned(image), self._last_read, self._last_read / (self.fps or 30.0), time.monotonic())
+        return Frame(self._flipped(image), self._last_read, self._last_read / (self.fps or FILE_FPS), time.monotonic())
 
-    def _turned(self, image: np.ndarray) -> np.ndarray:
-        return image if self._flip is None else cv2.flip(image, self._flip)
+    def _flipped(self, image: np.ndarray) -> np.ndarray:
+        return image if self._flip is None else cv2.flip(image, FLIPS[self._flip])
+
+    # Reading live cameras: the calling thread
 
     def _wait_for_newer(self, wait: float | None) -> Frame:
-        """Wait for a frame that was not read yet, or for what went wrong; restart a grabber that hangs."""
-        give_up = float("inf") if wait is None else time.monotonic() + wait
+        """Wait for an unread frame, and raise what stops the camera. Replace a grabber thread that hangs."""
+        deadline = float("inf") if wait is None else time.monotonic() + wait
         while True:
             with self._arrived:
                 self._arrived.wait_for(
-                    lambda: self._is_newer() or self._error or self._closed.is_set(),
-                    max(0.0, min(0.25, give_up - time.monotonic())),
+                    lambda: self._unread() or self._error or self._closed.is_set(),
+                    max(0.0, min(0.25, deadline - time.monotonic())),
                 )
-                if self._is_newer():
-                    return self._newest
+                frame = self._unread()
+            if frame is not None:
+                return frame
             if self._error:
                 raise self._error
             if self._closed.is_set():
                 raise CameraError(f"camera {self.source} is closed")
             now = time.monotonic()
-            if now >= give_up:
+            if now >= deadline:
                 raise CameraTimeout(f"camera {self.source} sent nothing for {wait:g} s")
-            if self._newest is not None and not self.lost and now - self._heard > self._stall:
-                self._start_grabber(lost=True)  # the old one hangs inside its driver
+            if self._newest is not None and not self.reconnecting and now - self._last_arrival > self._stall:
+                self._start_grabber(reopen=True)  # the old one hangs inside its driver
 
-    def _is_newer(self) -> bool:
-        return self._newest is not None and self._newest.number > self._last_read
+    def _unread(self) -> Frame | None:
+        return self._newest if self._newest is not None and self._newest.number > self._last_read else None
 
-    def _start_grabber(self, lost: bool = False) -> None:
-        self._heard = time.monotonic()
-        self._grabber = threading.Thread(target=self._grab, args=(lost,), name=f"grab {self.source}", daemon=True)
+    def _start_grabber(self, reopen: bool = False) -> None:
+        self._last_arrival = time.monotonic()
+        self._grabber = threading.Thread(target=self._grab, args=(reopen,), name=f"grab {self.source}", daemon=True)
         self._grabber.start()
 
-    def _grab(self, lost: bool) -> None:
-        """Keep the newest frame: the grabber thread, the only one that touches a live source."""
+    # Reading live cameras: the grabber thread, the only one that uses the source
+
+    def _grab(self, reopen: bool) -> None:
+        """Read the camera until it is closed, and keep the newest frame."""
         me, source = threading.current_thread(), None
         try:
-            source = self._reopen() if lost else self._opener(self.source, self._wanted)
+            source = self._reopen() if reopen else self._opener(self.source, self._settings)
             self.fps = source.fps if source is not None else 0.0
             while not self._closed.is_set() and source is not None:
                 image = source.read()
                 if self._grabber is not me:
-                    return  # it hung for so long that another one took over
+                    return  # this thread hung for so long that another one replaced it
                 if image is not None:
-                    self._keep(self._turned(image), time.monotonic())
+                    self._keep(self._flipped(image), time.monotonic())
                 else:
                     source.close()
                     source = self._reopen()
@@ -214,42 +265,44 @@ class Camera(traitlets.HasTraits):
                 source.close()
 
     def _keep(self, image: np.ndarray, now: float) -> None:
-        self._first = now if self._first is None else self._first
+        self._first_captured = now if self._first_captured is None else self._first_captured
         number = 0 if self._newest is None else self._newest.number + 1
-        frame = Frame(image, number, now - self._first, now)
-        if self.tap is not None:
-            self.tap(frame)
+        frame = Frame(image, number, now - self._first_captured, now)
+        if self.on_frame is not None:
+            self.on_frame(frame)
         with self._arrived:
-            self._heard, self._newest = now, frame
+            self._last_arrival, self._newest = now, frame
             self._arrived.notify_all()
 
     def _reopen(self) -> Source | None:
-        """Open a lost camera again, however long that takes; None when the camera was closed meanwhile."""
-        self.lost = True
-        print(f"camera {self.source}: lost, opening it again", file=sys.stderr, flush=True)
-        if time.monotonic() - self._opened > 10.0:  # one that breaks at once each time is asked less and less often
-            self._pause = 0.25
+        """Try to open a lost camera until it opens. Returns None if the camera was closed meanwhile."""
+        self.reconnecting = True
+        logger.warning("camera %s: lost, opening it again", self.source)
+        if time.monotonic() - self._opened > STABLE_AFTER:  # one that fails at once each time keeps its long pause
+            self._pause = FIRST_PAUSE
         while not self._closed.wait(self._pause):
-            self._pause = min(2 * self._pause, 4.0)
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
             try:
-                source = self._opener(self.source, self._wanted)
+                source = self._opener(self.source, self._settings)
             except CameraError:
                 continue
             else:
                 self._opened = time.monotonic()
-                print(f"camera {self.source}: back", file=sys.stderr, flush=True)
-                self.lost, self._heard = False, time.monotonic()
+                logger.warning("camera %s: back", self.source)
+                self.reconnecting, self._last_arrival = False, time.monotonic()
                 return source
         return None
 
+    # Publishing to observers
+
     @traitlets.observe("running")
-    def _publish(self, change) -> None:
+    def _start_publisher(self, change) -> None:
         if change.new:
-            self._publisher = threading.Thread(target=self._push, name=f"publish {self.source}", daemon=True)
+            self._publisher = threading.Thread(target=self._publish, name=f"publish {self.source}", daemon=True)
             self._publisher.start()
 
-    def _push(self) -> None:
-        """Hand each frame to the observers of `value`; an error ends it and is raised by the next `read`."""
+    def _publish(self) -> None:
+        """Assign each image to `value`. An error ends this, and the next `read` raises it."""
         me = threading.current_thread()
         try:
             while self.running and self._publisher is me and (image := self.read()) is not None:
@@ -258,5 +311,5 @@ class Camera(traitlets.HasTraits):
             if not self._closed.is_set():
                 self._error = error
         finally:
-            if self._publisher is me:  # else it was stopped and started again meanwhile
+            if self._publisher is me:  # not if `running` was set to False and True again meanwhile
                 self.running = False

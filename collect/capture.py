@@ -1,56 +1,65 @@
-"""Record labeled frames into data/<label>/.
+"""Record labeled images with a camera into data/<label>/.
 
     python collect/capture.py --label thumbs_up
     python collect/capture.py --label thumbs_up thumbs_down none --note "kitchen, evening"
-    python collect/capture.py --label thumbs_up --headless --count 40 --fps 5
+    python collect/capture.py --label thumbs_up --headless --max-frames 40 --fps 5
     python collect/capture.py --label door_open --camera clip.mp4 --fps 2 --headless
-    python collect/capture.py --review uncertain      # sort what live/run.py --save-uncertain kept
+    python collect/capture.py --review uncertain      # sort the images that live/run.py --save-uncertain saved
     python collect/capture.py --list-cameras
 
-In the window SPACE starts and stops a session, h shows all keys. Without a window every label is recorded at once,
-one after the other.
+In the window, SPACE starts and stops a session, and h shows all keys. With --headless there is no window: one session
+of each label is recorded, one after another.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import sys
 import time
 from pathlib import Path
 
 from teachcam import cli
-from teachcam.collect.camera import FLIPS, Camera, CaptureSettings
+from teachcam.collect.camera import Camera
+from teachcam.collect.camera_options import add_camera_arguments, open_camera
 from teachcam.collect.dataset import check_label
-from teachcam.collect.probe import list_cameras
+from teachcam.collect.probe import print_cameras
 from teachcam.collect.recorder import Recorder
 from teachcam.collect.ui.review import review
 from teachcam.collect.ui.viewfinder import Viewfinder
 from teachcam.collect.ui.window import Window
-from teachcam.errors import CameraTimeout
+from teachcam.errors import CameraTimeout, UserError
 
-HEADLESS_COUNT = 40  # frames of each label from a camera, unless --count or --duration says otherwise
+logger = logging.getLogger("teachcam.collect.capture")  # not __name__, which is __main__ for a command
+
+DEFAULT_FPS = 5.0  # recorded from a camera or a video: more images of one second look alike
+HEADLESS_FRAMES = 40  # of each label from a live camera without a window, unless an option says otherwise
+HEADLESS_DELAY = 3.0  # seconds to get ready for each label, if there are several
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Record until `--count`, `--duration`, the end of a file, or the user ends it; print what was saved."""
+    """Record until --max-frames, --duration, the end of a file or the user stops it. Print what was saved."""
     options = _parse(argv)
     if options.list_cameras:
-        return list_cameras()
+        return print_cameras()
     labels = list(dict.fromkeys(check_label(label) for label in options.label or ()))
     if options.review:
         review(options.review, options.data, labels)
         return 0
-    wanted = CaptureSettings(options.width, options.height, options.camera_fps)
-    with Camera(options.camera, wanted=wanted, flip=options.flip) as camera:
+    with open_camera(options) as camera:
         if not camera.live and len(labels) > 1:
-            raise cli.UserError("a file is recorded under one label: give one --label")
-        fps = options.fps if options.fps is not None else 0.0 if Path(options.camera).is_dir() else 5.0
-        recorder = Recorder(camera, options.data, labels[0], fps, options.note)
+            raise UserError("a file is recorded under one label: give one --label")
+        default_fps = 0.0 if Path(options.camera).is_dir() else DEFAULT_FPS
+        recorder = Recorder(
+            camera, options.data, labels[0], default_fps if options.fps is None else options.fps, options.note
+        )
         try:
             with recorder:
-                record = record_headless if options.headless else record_in_window
-                record(camera, recorder, labels, options)
+                if options.headless:
+                    record_headless(camera, recorder, labels, options.max_frames, options.duration, options.delay)
+                else:
+                    record_in_window(camera, recorder, labels, options.max_frames)
         finally:
             for label in labels:
                 print(f"{recorder.saved[label]} frames of {label} in {options.data / label}")
@@ -59,82 +68,108 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--label", nargs="+", metavar="NAME", help="what the frames show: the names of their folders")
-    parser.add_argument("--camera", default="0", help="0, csi:0, gst:PIPELINE, http://, rtsp://, a file, synthetic")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="the dataset's folder")
-    parser.add_argument("--fps", type=float, help="frames recorded a second, 0 for all (5; all of a folder's)")
-    parser.add_argument("--count", type=int, help="end a session after this many frames")
-    parser.add_argument("--duration", type=float, help="end a session after this many seconds (headless)")
-    parser.add_argument("--delay", type=float, help="count down so many seconds before each label (headless)")
-    parser.add_argument("--note", default="", help="what to remember of these sessions: place, light, person")
-    parser.add_argument("--headless", action="store_true", help="no window: record every label at once")
-    parser.add_argument("--width", type=int, help="pixels, asked of the camera")
-    parser.add_argument("--height", type=int)
-    parser.add_argument("--camera-fps", type=float, help="frames a second, asked of the camera")
-    parser.add_argument("--flip", choices=list(FLIPS), help="turn the picture over")
-    parser.add_argument("--review", type=Path, metavar="DIR", help="sort frames that the live loop was unsure of")
-    parser.add_argument("--list-cameras", action="store_true", help="say which cameras answer here, and end")
+    parser.add_argument("--label", nargs="+", metavar="NAME", help="what the camera shows; also the folder's name")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the dataset (default: data)")
+    parser.add_argument(
+        "--fps",
+        type=cli.non_negative_float,
+        help=f"frames to record per second, 0 for all (default: {DEFAULT_FPS:g}, all of a folder)",
+    )
+    parser.add_argument("--max-frames", type=cli.positive_int, help="end each session after this many frames")
+    parser.add_argument(
+        "--duration", type=cli.non_negative_float, help="end each session after this many seconds (with --headless)"
+    )
+    parser.add_argument(
+        "--delay", type=cli.non_negative_float, help="seconds to count down before each label (with --headless)"
+    )
+    parser.add_argument("--note", default="", help="a note for these sessions, for example the place or the person")
+    parser.add_argument("--headless", action="store_true", help="open no window: record each label at once")
+    parser.add_argument(
+        "--review", type=Path, metavar="DIR", help="sort the images of live/run.py --save-uncertain DIR"
+    )
+    parser.add_argument("--list-cameras", action="store_true", help="list the cameras that work, and exit")
+    add_camera_arguments(parser)
     options = parser.parse_args(argv)
     if not (options.label or options.list_cameras or options.review):
-        parser.error("--label: say what the frames show, as in --label thumbs_up")
-    for name in ("count", "width", "height"):
-        if getattr(options, name) is not None and getattr(options, name) < 1:
-            parser.error(f"--{name}: at least 1")
-    for name in ("fps", "duration", "delay", "camera_fps"):
-        value = getattr(options, name)
-        if value is not None and not 0 <= value < float("inf"):
-            parser.error(f"--{name.replace('_', '-')}: 0 or more")
+        parser.error("--label is missing: give the name of what the camera shows, as in --label thumbs_up")
     return options
 
 
-def record_headless(camera: Camera, recorder: Recorder, labels: list[str], options: argparse.Namespace) -> None:
-    """Record one session of each label; a camera that is lost is waited for."""
-    count, delay = options.count, options.delay
-    if count is None and options.duration is None and camera.live:
-        count = HEADLESS_COUNT
+def record_headless(
+    camera: Camera,
+    recorder: Recorder,
+    labels: list[str],
+    max_frames: int | None = None,
+    duration: float | None = None,
+    delay: float | None = None,
+) -> None:
+    """Record one session of each label. If the camera is lost, wait until it is back.
+
+    Args:
+        camera: An open camera.
+        recorder: Of this camera.
+        labels: In the order to record them.
+        max_frames: Ends each session. By default 40 for a live camera without `duration`.
+        duration: Seconds of a session.
+        delay: Seconds to count down before each label. By default 3 if there are several labels.
+    """
+    if max_frames is None and duration is None and camera.live:
+        max_frames = HEADLESS_FRAMES
     if delay is None:
-        delay = 3.0 if len(labels) > 1 else 0.0
+        delay = HEADLESS_DELAY if len(labels) > 1 else 0.0
     for label in labels:
         recorder.switch(label)
         _count_down(label, delay)
-        recorder.start(count)
-        first = None  # time of the first frame
+        recorder.start(max_frames)
         try:
-            while not recorder.done:
-                try:
-                    frame = camera.read_frame(wait=0.5)
-                except CameraTimeout:
-                    continue  # it says on stderr that it is lost
-                if frame is None:
-                    break
-                recorder.check()
-                if not camera.live:
-                    recorder.offer(frame)
-                first = frame.time if first is None else first
-                _progress(label, recorder.saved[label], count)
-                if options.duration is not None and frame.time - first >= options.duration:
-                    break
+            _record_session(camera, recorder, max_frames, duration)
         finally:
             recorder.stop()
-            _progress(label, recorder.saved[label], count, last=True)
+            _show_progress(label, recorder.saved[label], max_frames, last=True)
             if camera.live:
-                lost = f"{recorder.overrun} lost" if recorder.overrun else "none lost"
-                print(f"{label}: {recorder.rate:.1f} frames a second, {lost}", file=sys.stderr)
+                dropped = f"{recorder.dropped} lost" if recorder.dropped else "none lost"
+                logger.info("%s: %.1f frames a second, %s", label, recorder.measured_fps, dropped)
 
 
-def record_in_window(camera: Camera, recorder: Recorder, labels: list[str], options: argparse.Namespace) -> None:
-    """Show the camera and record what the keys say, until the window is closed or a file ends."""
-    viewfinder = Viewfinder(camera, recorder, labels, options.count)
+def _record_session(camera: Camera, recorder: Recorder, max_frames: int | None, duration: float | None) -> None:
+    """Read the camera until the open session is complete, or the file ends."""
+    started = None  # time of the first frame
+    while not recorder.done:
+        try:
+            frame = camera.read_frame(wait=0.5)
+        except CameraTimeout:  # the camera logs that it is lost
+            continue
+        if frame is None:
+            return
+        recorder.check_writer()
+        if not camera.live:  # the recorder gets the frames of a live camera by itself
+            recorder.offer(frame)
+        started = frame.time if started is None else started
+        _show_progress(recorder.label, recorder.saved[recorder.label], max_frames)
+        if duration is not None and frame.time - started >= duration:
+            return
+
+
+def record_in_window(camera: Camera, recorder: Recorder, labels: list[str], max_frames: int | None = None) -> None:
+    """Show the camera in a window, and record as the user presses keys, until the window is closed or a file ends.
+
+    Args:
+        camera: An open camera.
+        recorder: Of this camera.
+        labels: In the order of their keys, 1 to 9.
+        max_frames: Ends each session.
+    """
+    viewfinder = Viewfinder(camera, recorder, labels, max_frames)
     frame, key, started = None, "", time.monotonic()
     with Window(f"teachcam: record {' '.join(labels)}") as window:
         while not window.closed:
-            with contextlib.suppress(CameraTimeout):  # then the last picture stays, and says that it is lost
+            with contextlib.suppress(CameraTimeout):  # the last image stays, and the viewfinder says why
                 frame = camera.read_frame(wait=0.2)
             if frame is None:
                 return
             if not camera.live:
                 recorder.offer(frame)
-                time.sleep(max(0.0, started + frame.time - time.monotonic()))  # play it as fast as it was
+                time.sleep(max(0.0, started + frame.time - time.monotonic()))  # play a video at its own speed
             viewfinder.press(key, frame, time.monotonic())
             key = window.show(viewfinder.draw(frame.image))
 
@@ -142,15 +177,15 @@ def record_in_window(camera: Camera, recorder: Recorder, labels: list[str], opti
 def _count_down(label: str, seconds: float) -> None:
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
-        print(f"{label} in {left:.0f} s", file=sys.stderr, flush=True)
+        logger.info("%s in %.0f s", label, left)
         time.sleep(min(1.0, left))
 
 
-def _progress(label: str, saved: int, count: int | None, last: bool = False) -> None:
-    """Draw a progress bar, on a terminal."""
+def _show_progress(label: str, saved: int, max_frames: int | None, last: bool = False) -> None:
+    """Draw a progress bar, if stderr is a terminal."""
     if not sys.stderr.isatty():
         return
-    bar = "" if count is None else "[" + ("#" * (30 * saved // count)).ljust(30) + f"] of {count}"
+    bar = "" if max_frames is None else "[" + ("#" * (30 * saved // max_frames)).ljust(30) + f"] of {max_frames}"
     print(f"\r{label}: {saved} frames {bar} ", end="\n" if last else "", file=sys.stderr, flush=True)
 
 

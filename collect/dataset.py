@@ -1,10 +1,10 @@
-"""The dataset: plain class folders that never hold half a picture.
+"""The dataset: one folder of images for each label. No file in it is ever half written.
 
-    data/<label>/<session>_<n>.jpg      the frames; what stands before the last `_` is the session
-    data/sessions.jsonl                 what is known of each session, a line each
+    data/<label>/<session>_<n>.jpg      the images; the part of a name before the last `_` is the session
+    data/sessions.jsonl                 one line about each session
 
-A session is one press of record: the same person, place and light. Its frames look alike, so whoever splits
-the data must keep a session whole; that is why its name is in every file's name.
+A session is one press of the record key: the same person, place and light. Its images look alike. So whoever splits
+the data must keep a session in one part; for that its name is in the name of each file.
 """
 
 from __future__ import annotations
@@ -14,85 +14,84 @@ import hashlib
 import json
 import re
 import secrets
-from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from teachcam.errors import DatasetError
 from teachcam.files import write_atomic
-from teachcam.images import is_image
+from teachcam.images import encode_jpeg, is_image
 
 JPEG_QUALITY = 95
-GUESSED = "("  # what the name of a guessed session begins with: no file's own can
-PAUSE = 300  # seconds
-REJECTED = ".rejected"  # where frames go that are not wanted: nothing is ever deleted
+REJECTED = ".rejected"  # the folder for unwanted images, which are moved there and never deleted
+PAUSE = 300  # seconds without a new file, after which a new session is assumed
+GUESSED = "("  # the first character of the names of guessed sessions; a recorded session's name begins with a digit
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One labeled frame on disk."""
+    """A labeled image file."""
 
     path: Path
     label: str
     session: str
 
 
-def new_session_id() -> str:
-    """Return a name for a new session: UTC to the millisecond, and randomness so that two machines never collide."""
-    now = datetime.now(timezone.utc)
-    return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}-{secrets.token_hex(3)}"
+# Reading
 
 
-def check_label(label: str) -> str:
-    """Return `label` if it can name a class folder, else raise DatasetError."""
-    # What no system allows, Windows neither, and what hides a folder or looks like an option.
-    if len(label) > 100 or not label.isprintable() or not re.fullmatch(r'(?![\s.-])[^/\\:*?"<>|]+(?<![\s.])', label):
-        raise DatasetError(f"label {label!r} can't name a folder: use letters, digits, _ and -, as in thumbs_up")
-    return label
+def list_samples(data: Path | str) -> list[Sample]:
+    """List every image of a dataset, each session in the order of time. No image is opened.
 
+    The session of a file is in its name. Files without one are grouped into sessions by their times.
 
-def read_items(data: Path | str) -> list[Sample]:
-    """List every image below the class folders of `data`, each session's in time order, without opening any.
+    Args:
+        data: The folder with one folder for each label.
 
-    A file's session is what its name holds before the last `_`; files without such a name are put into sessions by
-    their times (see `guessed_sessions`). Raises DatasetError if there is no folder, or nothing in it.
+    Raises:
+        DatasetError: The folder is missing, or has no images.
     """
     data = Path(data)
     if not data.is_dir():
         raise DatasetError(f"no dataset at {data}: record one with python collect/capture.py --label NAME")
-    items = []
+    samples = []
     for folder in sorted(data.iterdir()):
         if folder.is_dir() and not folder.name.startswith("."):
-            if not folder.name.isprintable():  # bytes that are no text, too
-                raise DatasetError(f"the folder {folder.name!a} in {data} can't name a label: rename it")
-            items += items_of(folder.name, [path for path in folder.iterdir() if is_image(path)])
-    if not items:
+            if not folder.name.isprintable():  # for example bytes that are not UTF-8
+                raise DatasetError(f"the folder {folder.name!a} in {data} can't be a label: rename it")
+            samples += samples_of_label(folder.name, [path for path in folder.iterdir() if is_image(path)])
+    if not samples:
         raise DatasetError(f"no images in {data}/<label>/: record some with python collect/capture.py --label NAME")
-    return items
+    return samples
 
 
-def items_of(label: str, files: list[Path]) -> list[Sample]:
-    """Return one label's files with their sessions, each session's in time order."""
-    files = sorted(files, key=_in_time)
+def samples_of_label(label: str, files: list[Path]) -> list[Sample]:
+    """Return a sample for each file of a label, with its session, each session in the order of time."""
+    files = sorted(files, key=_session_and_number)
     guessed = _sessions_by_time(label, [path for path in files if _session_in_name(path) is None])
-    return [Sample(path, label, guessed.get(path) or _session_in_name(path)) for path in files]
+    return [Sample(path, label, _session_in_name(path) or guessed[path]) for path in files]
 
 
-def guessed_sessions(items: list[Sample]) -> str:
-    """Say in one line which sessions were guessed, or '' if all are in the files' names."""
-    guessed = Counter(item.label for item in items if item.session.startswith(GUESSED))
+def describe_guessed_sessions(samples: list[Sample]) -> str:
+    """Return one line about the sessions that were guessed from the times of files, or "" if there are none."""
+    guessed = [sample for sample in samples if sample.session.startswith(GUESSED)]
     if not guessed:
         return ""
-    sessions = {item.session for item in items if item.session.startswith(GUESSED)}
+    labels = sorted({sample.label for sample in guessed})
+    num_sessions = len({sample.session for sample in guessed})
     return (
-        f"no session in the names of {sum(guessed.values())} files of "
-        f"{', '.join(sorted(guessed))}: {len(sessions)} session{'s' * (len(sessions) > 1)} guessed from their times "
+        f"the names of {len(guessed)} files of {', '.join(labels)} contain no session: "
+        f"{num_sessions} session{'s' * (num_sessions > 1)} guessed from their times "
         f"(a pause of {PAUSE // 60} minutes begins a new one)"
     )
+
+
+def fingerprint(samples: list[Sample]) -> str:
+    """Return a hash of the labels and the content of the files. It does not depend on their order or names."""
+    lines = sorted(f"{sample.label} {hashlib.sha256(sample.path.read_bytes()).hexdigest()}" for sample in samples)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _session_in_name(path: Path) -> str | None:
@@ -100,70 +99,92 @@ def _session_in_name(path: Path) -> str | None:
     return session if underscore and session and number.isdecimal() else None
 
 
-def _in_time(path: Path) -> tuple[str, int, str]:
-    """Sort key: a session's frames by their number, however many digits it has."""
+def _session_and_number(path: Path) -> tuple[str, int, str]:
+    """Sort key: by session, then by the value of the number, however many digits it has."""
     session = _session_in_name(path)
     return (path.stem, 0, "") if session is None else (session, int(path.stem[len(session) + 1 :]), path.name)
 
 
 def _sessions_by_time(label: str, files: list[Path]) -> dict[Path, str]:
-    """Put files of one label into sessions: wherever nothing was written for `PAUSE` seconds a new one begins."""
-    sessions, number, before = {}, 0, float("-inf")
+    """Group files of one label into sessions: each pause of `PAUSE` seconds begins a new one."""
+    sessions, number, previous = {}, 0, float("-inf")
     for time, path in sorted((path.stat().st_mtime, path) for path in files):
-        number += time - before > PAUSE
-        before = time
+        number += time - previous > PAUSE
+        previous = time
         sessions[path] = f"{GUESSED}{label} {number})"
     return sessions
 
 
-def fingerprint(items: list[Sample]) -> str:
-    """Return a hash of the labels and contents of `items`: the same pictures under the same labels, the same hash."""
-    lines = sorted(f"{item.label} {hashlib.sha256(item.path.read_bytes()).hexdigest()}" for item in items)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+# Writing
+
+
+def check_label(label: str) -> str:
+    """Return the label if it can be the name of a folder. Raises DatasetError if not."""
+    # Not allowed: characters that Linux or Windows forbids, a hidden folder's name, and what looks like an option.
+    if len(label) > 100 or not label.isprintable() or not re.fullmatch(r'(?![\s.-])[^/\\:*?"<>|]+(?<![\s.])', label):
+        raise DatasetError(f"label {label!r} can't name a folder: use letters, digits, _ and -, as in thumbs_up")
+    return label
+
+
+def new_session_id() -> str:
+    """Return a name for a new session: the UTC time in milliseconds, and a random part to tell machines apart."""
+    now = datetime.now(timezone.utc)
+    return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}-{secrets.token_hex(3)}"
 
 
 class Session:
-    """One press of record, being written: `save` its frames. The first one also notes it in sessions.jsonl."""
+    """A session that is being recorded. Its first image also adds its line to sessions.jsonl.
 
-    def __init__(self, data: Path | str, label: str, **known: object):
-        """Start a session of `label`; `known` (camera, note, ...) goes into its line of sessions.jsonl."""
+    Attributes:
+        label: Of all its images.
+        id: Its name, the first part of the name of each file.
+        num_images: How many were saved.
+    """
+
+    def __init__(self, data: Path | str, label: str, **metadata: object):
+        """Begin a session. Nothing is written before the first image.
+
+        Args:
+            data: The folder of the dataset.
+            label: A new label's folder is created.
+            metadata: More for the line in sessions.jsonl, for example the camera and a note.
+        """
         self.label = check_label(label)
         self.id = new_session_id()
-        self.count = 0
+        self.num_images = 0
         self._data = Path(data)
-        self._known = known
+        self._metadata = metadata
 
     def save(self, image: np.ndarray) -> Path:
-        """Write one frame, uint8 [H, W, 3] BGR, whole or not at all, and return its path."""
-        content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-        path = self._data / self.label / f"{self.id}_{self.count:04d}.jpg"
+        """Write an image, uint8 [H, W, 3] BGR, atomically, and return its path. Raises DatasetError (a full disk)."""
+        path = self._data / self.label / f"{self.id}_{self.num_images:04d}.jpg"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, content.tobytes())
-            self.count += 1
-            if self.count == 1:
+            write_atomic(path, encode_jpeg(image, JPEG_QUALITY))
+            self.num_images += 1
+            if self.num_images == 1:
                 size = {"width": image.shape[1], "height": image.shape[0]}
-                append_line(self._data, {"session": self.id, "label": self.label, **size, **self._known})
+                append_line(self._data, {"session": self.id, "label": self.label, **size, **self._metadata})
         except OSError as error:
+            saved = "1 frame was" if self.num_images == 1 else f"{self.num_images} frames were"
             raise DatasetError(
-                f"can't write {error.filename or path}: {error.strerror}{_full(error)}; the {self.count} frames before "
-                "it are saved"
+                f"can't write {error.filename or path}: {error.strerror}{_remedy(error)}; {saved} saved before"
             ) from None
         return path
 
 
 def append_line(data: Path, line: dict) -> None:
-    """Add one line to `data`'s sessions.jsonl."""
+    """Append one line of JSON to the dataset's sessions.jsonl."""
     with (data / "sessions.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def move_to_rejected(data: Path, path: Path) -> Path:
-    """Move a frame out of the dataset, to `data/.rejected/<label>/`, and return where it is now."""
+    """Move an image out of the dataset, to `data/.rejected/<label>/`, and return its new path."""
     target = data / REJECTED / path.parent.name / path.name
     target.parent.mkdir(parents=True, exist_ok=True)
     return path.replace(target)
 
 
-def _full(error: OSError) -> str:
-    return " (free some space, or give another --data)" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+def _remedy(error: OSError) -> str:
+    return " (free some space, or choose another --data)" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""

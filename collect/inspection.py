@@ -1,4 +1,4 @@
-"""The health of a dataset: what is in it, what is wrong with it, and what to record next."""
+"""Inspect a dataset: count what it contains, find what is wrong with it, and advise what to record next."""
 
 from __future__ import annotations
 
@@ -8,26 +8,36 @@ from typing import Iterator
 
 import numpy as np
 
-from teachcam.collect.dataset import Sample, guessed_sessions
-from teachcam.collect.quality import BLURRED, SIGNATURE, Background, exposure_fault, gray, sharpness, signature
+from teachcam.collect.dataset import Sample, describe_guessed_sessions
+from teachcam.collect.quality import (
+    BLUR_RATIO,
+    SIGNATURE,
+    Background,
+    exposure_fault,
+    sharpness,
+    signature,
+    to_small_gray,
+)
 from teachcam.errors import UnreadableImage
 from teachcam.images import read_image
 from teachcam.preprocessing import resize
 
-# Largest difference anywhere in two signatures, in gray levels. On recordings of 16 rooms the nearest two frames under
-# different labels are 37 apart; nineteen of twenty pictures saved again as JPEG of quality 70 are within 7.
-SAME_PICTURE, NEAR_DUPLICATE = 8, 6
-ENOUGH_FRAMES, ENOUGH_SESSIONS = 20, 3  # of a label
-IMBALANCE = 3  # times as many frames of one label as of another
+# Two images are the same if their signatures differ nowhere by more gray levels. On recordings of 16 rooms the two
+# closest images with different labels are 37 apart. Saved again as JPEG of quality 70, 19 of 20 images move by up to 7.
+SAME_IMAGE = 8  # for images under different labels
+NEAR_DUPLICATE = 6  # for images of one label
+ENOUGH_IMAGES, ENOUGH_SESSIONS = 20, 3  # of a label
+MAX_IMBALANCE = 3  # how many times as many images one label may have as another
+NOTHING_LABELS = {"none", "nothing", "background", "empty"}  # usual names of the label for "none of the others"
 
 
 @dataclass
-class Row:
-    """What is known of one label."""
+class LabelSummary:
+    """The numbers of one label."""
 
-    frames: int = 0
+    images: int = 0  # readable ones
     sessions: int = 0
-    backgrounds: int = 0  # that can be told apart
+    backgrounds: int = 0  # different places, as far as their backgrounds differ
     blurred: int = 0
     dark: int = 0
     bright: int = 0
@@ -37,19 +47,19 @@ class Row:
 
 @dataclass
 class Finding:
-    """One thing that is wrong: an error if training on it would be wrong, else a warning."""
+    """One kind of fault in the dataset."""
 
     kind: str
-    text: str  # one line, in plain words
-    items: list[Sample] = field(default_factory=list)
-    error: bool = False
+    text: str  # one line for the user
+    samples: list[Sample] = field(default_factory=list)  # that have the fault
+    error: bool = False  # True if training would learn something wrong, False for a warning
 
 
 @dataclass
-class Health:
-    """All that was found."""
+class Inspection:
+    """The results for a whole dataset."""
 
-    rows: dict[str, Row]
+    labels: dict[str, LabelSummary]
     findings: list[Finding]
     advice: list[str]  # what to do next, the most useful first
 
@@ -59,135 +69,160 @@ class Health:
         return [finding for finding in self.findings if finding.error]
 
 
-def examine(items: list[Sample]) -> Health:
-    """Read every picture of a dataset once and say how healthy it is."""
-    rows = {label: Row() for label in sorted({item.label for item in items})}
-    readable, signatures, sharp, unreadable, faulty = [], [], [], [], {"too dark": [], "too bright": []}
-    for item in items:
-        try:
-            image = read_image(item.path)
-        except UnreadableImage:
-            unreadable.append(item)
-            continue
-        small = gray(image)
-        readable.append(item)
-        signatures.append(signature(image))
-        sharp.append(sharpness(small))
-        if fault := exposure_fault(small):
-            faulty[fault].append(item)
-    signatures = np.array(signatures, np.float32).reshape(len(readable), SIGNATURE[0] * SIGNATURE[1] * 3)
-    same, near = _duplicates(readable, signatures)
-    blurred = _blurred(readable, np.array(sharp))
-    backgrounds = _backgrounds(readable, signatures)
+@dataclass
+class _Measurements:
+    """What is measured in each image. `signatures` and `sharpness` are those of `readable`, in its order."""
 
-    for item in readable:
-        rows[item.label].frames += 1
+    readable: list[Sample] = field(default_factory=list)
+    signatures: list[np.ndarray] = field(default_factory=list)
+    sharpness: list[float] = field(default_factory=list)
+    unreadable: list[Sample] = field(default_factory=list)
+    exposure_faults: dict[str, list[Sample]] = field(default_factory=lambda: {"too dark": [], "too bright": []})
+
+
+def inspect_samples(samples: list[Sample]) -> Inspection:
+    """Inspect a dataset. Every image is read once."""
+    measured = _measure(samples)
+    readable, unreadable, faults = measured.readable, measured.unreadable, measured.exposure_faults
+    signatures = np.array(measured.signatures, np.float32).reshape(len(readable), SIGNATURE[0] * SIGNATURE[1] * 3)
+    same, repeated = _find_duplicates(readable, signatures)
+    blurred = _find_blurred(readable, np.array(measured.sharpness))
+    backgrounds = _number_backgrounds(readable, signatures)
+
+    labels = {label: LabelSummary() for label in sorted({sample.label for sample in samples})}
     for name, found in (
-        ("unreadable", unreadable),
+        ("images", readable),
         ("blurred", blurred),
-        ("near_duplicates", near),
-        ("dark", faulty["too dark"]),
-        ("bright", faulty["too bright"]),
+        ("dark", faults["too dark"]),
+        ("bright", faults["too bright"]),
+        ("near_duplicates", repeated),
+        ("unreadable", unreadable),
     ):
-        for item in found:
-            setattr(rows[item.label], name, getattr(rows[item.label], name) + 1)
-    for label, row in rows.items():
-        own = {item.session for item in readable if item.label == label}
-        row.sessions, row.backgrounds = len(own), len({backgrounds[session] for session in own})
+        for sample in found:
+            setattr(labels[sample.label], name, getattr(labels[sample.label], name) + 1)
+    for label, summary in labels.items():
+        sessions = {sample.session for sample in readable if sample.label == label}
+        summary.sessions, summary.backgrounds = len(sessions), len({backgrounds[session] for session in sessions})
 
     findings = [
-        Finding("same picture", f"{len(same)} pictures are under two labels at once", same, error=True),
-        Finding("unreadable", f"{len(unreadable)} files can't be read; training skips them", unreadable),
-        Finding("near-duplicate", f"{len(near)} frames are the same as one before them and teach nothing", near),
-        Finding("blurred", f"{len(blurred)} frames are blurred, against the others of their session", blurred),
-        *(Finding(fault, f"{len(found)} frames are {fault}", found) for fault, found in faulty.items()),
+        Finding("same image", f"{_plural(same)} under two labels at once", same, error=True),
+        Finding("unreadable", f"{_plural(unreadable, 'unreadable file')}, which training skips", unreadable),
+        Finding("near-duplicate", f"{_plural(repeated)} like an earlier one, which teach nothing new", repeated),
+        Finding("blurred", f"{_plural(blurred, 'blurred image')}, compared with others of the session", blurred),
+        *(Finding(fault, f"{_plural(found)} {fault}", found) for fault, found in faults.items()),
     ]
-    findings = [finding for finding in findings if finding.items]
-    if sum(row.frames > 0 for row in rows.values()) < 2:
-        findings.insert(0, Finding("one label", "there is only one label to learn", error=True))
-    if guess := guessed_sessions(items):
+    findings = [finding for finding in findings if finding.samples]
+    if sum(summary.images > 0 for summary in labels.values()) < 2:
+        findings.insert(0, Finding("one label", "there is only one label, and training needs two", error=True))
+    if guess := describe_guessed_sessions(samples):
         findings.append(Finding("guessed sessions", guess))
-    return Health(rows, findings, list(_advice(rows, readable, set(backgrounds.values()))))
+    return Inspection(labels, findings, list(_advise(labels, readable, len(set(backgrounds.values())))))
 
 
-def _duplicates(items: list[Sample], signatures: np.ndarray) -> tuple[list[Sample], list[Sample]]:
-    """Return the items whose picture is under another label too, and those that repeat an earlier one of their own."""
-    # A coarse signature can't differ by more than the fine one does: it rules most pairs out at a sixteenth the work.
-    coarse = signatures.reshape(len(items), 6, 4, 8, 4, 3).mean(axis=(2, 4)).reshape(len(items), 6 * 8 * 3)
-    labels = np.array([item.label for item in items])
-    same, near = set(), set()
-    for index in range(1, len(items)):
-        candidates = np.flatnonzero(np.abs(coarse[:index] - coarse[index]).max(axis=1) <= SAME_PICTURE)
-        largest = np.abs(signatures[candidates] - signatures[index]).max(axis=1)
-        own = labels[candidates] == labels[index]
-        if not near.issuperset(candidates[own & (largest <= NEAR_DUPLICATE)].tolist()):  # one that is kept is like it
+def thumbnail(path: Path) -> np.ndarray | None:
+    """Return a small copy of an image file for a report, uint8 [90, 120, 3] BGR. None if it is unreadable."""
+    try:
+        return resize(read_image(path), (90, 120))
+    except UnreadableImage:
+        return None
+
+
+def _measure(samples: list[Sample]) -> _Measurements:
+    measured = _Measurements()
+    for sample in samples:
+        try:
+            image = read_image(sample.path)
+        except UnreadableImage:
+            measured.unreadable.append(sample)
+            continue
+        small_gray = to_small_gray(image)
+        measured.readable.append(sample)
+        measured.signatures.append(signature(image))
+        measured.sharpness.append(sharpness(small_gray))
+        if fault := exposure_fault(small_gray):
+            measured.exposure_faults[fault].append(sample)
+    return measured
+
+
+def _find_duplicates(samples: list[Sample], signatures: np.ndarray) -> tuple[list[Sample], list[Sample]]:
+    """Return the samples whose image is under another label, too, and those that repeat an earlier one of their label.
+
+    Of images that are all alike, the first is no duplicate, so that one of them stays.
+    """
+    # Averages over 4x4 pixels can't differ by more than the pixels. They exclude most pairs at a sixteenth of the work.
+    coarse = signatures.reshape(len(samples), 6, 4, 8, 4, 3).mean(axis=(2, 4)).reshape(len(samples), 6 * 8 * 3)
+    labels = np.array([sample.label for sample in samples])
+    same: set[int] = set()
+    near: set[int] = set()
+    for index in range(1, len(samples)):
+        candidates = np.flatnonzero(np.abs(coarse[:index] - coarse[index]).max(axis=1) <= SAME_IMAGE)
+        difference = np.abs(signatures[candidates] - signatures[index]).max(axis=1)
+        has_own_label = labels[candidates] == labels[index]
+        alike = candidates[has_own_label & (difference <= NEAR_DUPLICATE)].tolist()
+        if not near.issuperset(alike):  # at least one of them is no duplicate itself, and stays
             near.add(index)
-        for other in candidates[~own & (largest <= SAME_PICTURE)]:
+        for other in candidates[~has_own_label & (difference <= SAME_IMAGE)]:
             same |= {index, int(other)}
-    return [items[index] for index in sorted(same)], [items[index] for index in sorted(near - same)]
+    return [samples[index] for index in sorted(same)], [samples[index] for index in sorted(near - same)]
 
 
-def _blurred(items: list[Sample], sharp: np.ndarray) -> list[Sample]:
-    """Return the items that are blurred against what is usual in their session."""
-    sessions = np.array([item.session for item in items])
+def _find_blurred(samples: list[Sample], sharp: np.ndarray) -> list[Sample]:
+    """Return the samples that are much less sharp than the median of their session."""
+    sessions = np.array([sample.session for sample in samples])
     usual = {session: np.median(sharp[sessions == session]) for session in set(sessions)}
-    return [item for item, value in zip(items, sharp) if value < BLURRED * usual[item.session]]
+    return [sample for sample, value in zip(samples, sharp) if value < BLUR_RATIO * usual[sample.session]]
 
 
-def _backgrounds(items: list[Sample], signatures: np.ndarray) -> dict[str, int]:
-    """Give every session the number of its background: sessions that can't be told apart by it share one."""
-    sessions = np.array([item.session for item in items])
+def _number_backgrounds(samples: list[Sample], signatures: np.ndarray) -> dict[str, int]:
+    """Return a number for the background of each session. Sessions with like backgrounds have the same number."""
+    sessions = np.array([sample.session for sample in samples])
     names = sorted(set(sessions))
-    seen = [Background(signatures[sessions == name]) for name in names]
+    backgrounds = [Background(signatures[sessions == name]) for name in names]
     numbers: dict[str, int] = {}
     for index, name in enumerate(names):
-        alike = {numbers[names[other]] for other in range(index) if seen[index].alike(seen[other])}
+        alike = {numbers[names[other]] for other in range(index) if backgrounds[index].is_like(backgrounds[other])}
         numbers[name] = min(alike, default=index)
-        for other in names[:index]:  # this session may join what was held for different backgrounds
+        for other in names[:index]:  # this session may connect groups that were separate so far
             if numbers[other] in alike:
                 numbers[other] = numbers[name]
     return numbers
 
 
-def _advice(rows: dict[str, Row], items: list[Sample], backgrounds: set[int]) -> Iterator[str]:
-    """Say in plain words what to do next."""
-    labels_of: dict[str, set[str]] = {}
-    for item in items:
-        labels_of.setdefault(item.session, set()).add(item.label)
-    for label, row in sorted(rows.items(), key=lambda pair: pair[1].sessions):
-        if 0 < row.sessions < ENOUGH_SESSIONS:
-            missing = ENOUGH_SESSIONS - row.sessions
+def _advise(labels: dict[str, LabelSummary], samples: list[Sample], num_backgrounds: int) -> Iterator[str]:
+    """Yield what to do next, one sentence each."""
+    for label, summary in sorted(labels.items(), key=lambda entry: entry[1].sessions):
+        if 0 < summary.sessions < ENOUGH_SESSIONS:
+            missing = ENOUGH_SESSIONS - summary.sessions
             yield (
                 f"record {label} in {missing} more session{'s' * (missing > 1)}, each in another place or light: with "
-                f"{row.sessions} of them its accuracy can't be measured honestly"
+                f"{summary.sessions} of them its accuracy can't be measured reliably"
             )
-        elif row.frames < ENOUGH_FRAMES:
-            yield f"record more of {label}: {row.frames} frames are few"
-    if len(backgrounds) == 1 and items:
-        yield "move the camera: every session shows one background, and the model may learn that instead"
-    for label, row in rows.items():
-        if row.backgrounds == 1 and len(backgrounds) > 1:
-            yield f"record {label} somewhere else too: all of it has one background, which may pass for the label"
-    shared = {session for session, labels in labels_of.items() if len(labels) > 1}
-    for label in rows:
-        without = sorted(session for session in shared if label not in labels_of[session])
-        if without:
-            yield f"record {label} in {_list(without)} too: the other labels were recorded there"
-    most = max(rows, key=lambda label: rows[label].frames)
-    for label, row in rows.items():
-        if IMBALANCE * row.frames < rows[most].frames:
-            yield f"record more of {label}: {row.frames} frames against {rows[most].frames} of {most}"
-    if not {"none", "nothing", "background", "empty"} & {label.lower() for label in rows}:
-        yield "record what is there when none of the labels is, as one more label: none"
+        elif summary.images < ENOUGH_IMAGES:
+            yield f"record more of {label}: {summary.images} images are few"
+    if num_backgrounds == 1 and samples:
+        yield "move the camera: every session shows the same background, and the model may learn that instead"
+    for label, summary in labels.items():
+        if summary.backgrounds == 1 and num_backgrounds > 1:
+            yield f"record {label} in another place, too: with one background the model may learn that as {label}"
+    labels_of: dict[str, set[str]] = {}
+    for sample in samples:
+        labels_of.setdefault(sample.session, set()).add(sample.label)
+    shared = {session for session, names in labels_of.items() if len(names) > 1}
+    for label in labels:
+        missing_in = sorted(session for session in shared if label not in labels_of[session])
+        if missing_in:
+            yield f"record {label} in {_join(missing_in)} too: the other labels were recorded there"
+    largest = max(labels, key=lambda label: labels[label].images)
+    for label, summary in labels.items():
+        if MAX_IMBALANCE * summary.images < labels[largest].images:
+            yield f"record more of {label}: it has {summary.images} images, and {largest} has {labels[largest].images}"
+    if not NOTHING_LABELS & {label.lower() for label in labels}:
+        yield "record a further label, none, with what the camera sees when no other label is there"
 
 
-def _list(names: list[str]) -> str:
+def _plural(samples: list[Sample], noun: str = "image") -> str:
+    return f"{len(samples)} {noun}{'s' * (len(samples) != 1)}"
+
+
+def _join(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
-
-def thumbnail(path: Path) -> np.ndarray | None:
-    """Return a picture for a report, uint8 [90, 120, 3] BGR, or None if it can't be read."""
-    try:
-        return resize(read_image(path), (90, 120))
-    except UnreadableImage:
-        return None

@@ -1,25 +1,26 @@
-"""Which cameras answer on this machine."""
+"""Find the cameras that work on this machine."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Iterator, NamedTuple
 
-from teachcam.collect.camera import Camera, CameraError
+from teachcam.collect.camera import Camera
 from teachcam.collect.sources import has_gstreamer
+from teachcam.errors import CameraError
 
 
-class Found(NamedTuple):
-    """A camera that answers, its size in pixels, and what it says of its frames a second."""
+class CameraInfo(NamedTuple):
+    """A camera that sends images."""
 
-    source: str
-    width: int
+    source: str  # its name for --camera
+    width: int  # pixels
     height: int
-    fps: float
+    fps: float  # images per second, as the camera states it; 0 if it does not
 
 
-def cameras() -> Iterator[Found]:
-    """Try every camera there may be."""
+def find_cameras() -> Iterator[CameraInfo]:
+    """Open every camera that may be there, and yield those that send an image."""
     devices = sorted(Path("/dev").glob("video*"), key=lambda path: (len(path.name), path.name))
     candidates = [str(path) for path in devices] or ["0"]
     if Path("/dev/nvhost-vi").exists() or Path("/dev/capture-vi-channel0").exists():  # a Jetson's camera interface
@@ -27,17 +28,18 @@ def cameras() -> Iterator[Found]:
     for source in candidates:
         try:
             with Camera(source, timeout=5.0) as camera:
-                height, width = camera.read().shape[:2]
-                yield Found(source, width, height, camera.fps)
+                image = camera.read()
+                if image is not None:
+                    yield CameraInfo(source, image.shape[1], image.shape[0], camera.fps)
         except CameraError:
             continue
 
 
-def list_cameras() -> int:
-    """Print the cameras that answer; 2 if there is none."""
+def print_cameras() -> int:
+    """Print the cameras that work. Returns the exit code: 0, or 2 if there is none."""
     found = 0
-    for camera in cameras():
+    for camera in find_cameras():
         print(f"{camera.source}  {camera.width}x{camera.height}  {camera.fps:g} FPS")
         found += 1
-    print(f"synthetic  640x480  30 FPS  (drawn, always there)\nGStreamer: {'yes' if has_gstreamer() else 'no'}")
+    print(f"synthetic  640x480  30 FPS  (drawn, needs no camera)\nGStreamer: {'yes' if has_gstreamer() else 'no'}")
     return 0 if found else 2

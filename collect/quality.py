@@ -1,4 +1,4 @@
-"""What can be wrong with one picture (blurred, too dark, too bright), and how alike two pictures or places are."""
+"""Measure the quality of an image (sharpness, exposure), and whether two images or two places look alike."""
 
 from __future__ import annotations
 
@@ -7,49 +7,65 @@ import numpy as np
 
 from teachcam.preprocessing import resize
 
-BLURRED = 0.4  # of the sharpness usual in its session: scenes and cameras differ too much for one figure
-DARK, BRIGHT = 70, 200  # gray levels: too dark if nine tenths of the picture are under, too bright if over
-SIGNATURE = (24, 32)  # height, width
+# An image is blurred if it has less than this share of the sharpness that is usual in its session. A fixed sharpness
+# would not do, because scenes and cameras differ too much.
+BLUR_RATIO = 0.4
+# Gray levels. An image is too dark if nine tenths of it are below DARK, and too bright if nine tenths are above BRIGHT.
+DARK, BRIGHT = 70, 200
+SIGNATURE = (24, 32)  # height and width of the small copies of images that are compared
+
+# To compare backgrounds, in gray levels and pixels of a signature:
+STILL = 8  # a pixel belongs to the background if it typically changes by less in a session
+SAME_PIXEL = 16  # two backgrounds agree in a pixel if they differ by less
+MIN_SHARED = 60  # pixels that two backgrounds must have in common, of 768
 
 
-def gray(image: np.ndarray) -> np.ndarray:
-    """Return an image, uint8 [H, W, 3] BGR, as uint8 [240, 320] gray: small and always of one size."""
+def to_small_gray(image: np.ndarray) -> np.ndarray:
+    """Return a gray copy of one size, uint8 [240, 320], of an image, uint8 [H, W, 3] BGR."""
     return cv2.cvtColor(resize(image, (240, 320)), cv2.COLOR_BGR2GRAY)
 
 
-def sharpness(small: np.ndarray) -> float:
-    """Return the variance of the Laplacian of a `gray` picture, its noise smoothed away: less is more blurred."""
-    return float(cv2.Laplacian(cv2.GaussianBlur(small, (3, 3), 0), cv2.CV_32F).var())
+def sharpness(small_gray: np.ndarray) -> float:
+    """Return the variance of the Laplacian (Pech-Pacheco 2000). Blurred images have less.
+
+    Args:
+        small_gray: What `to_small_gray` returns. A slight blur removes its noise first.
+    """
+    return float(cv2.Laplacian(cv2.GaussianBlur(small_gray, (3, 3), 0), cv2.CV_32F).var())
 
 
-def exposure_fault(small: np.ndarray) -> str:
-    """Return `too dark` or `too bright` for a `gray` picture that is, else ''."""
-    dark, bright = np.percentile(small, (90, 10))
-    return "too dark" if dark < DARK else "too bright" if bright > BRIGHT else ""
+def exposure_fault(small_gray: np.ndarray) -> str:
+    """Return "too dark" or "too bright" for what `to_small_gray` returns, or "" if it is neither."""
+    ninth_tenth, first_tenth = np.percentile(small_gray, (90, 10))
+    return "too dark" if ninth_tenth < DARK else "too bright" if first_tenth > BRIGHT else ""
 
 
 def signature(image: np.ndarray) -> np.ndarray:
-    """Return a small picture to compare by, float32 [24 * 32 * 3], of 0-255 values."""
+    """Return a small copy of an image to compare it with others, float32 [24 * 32 * 3], 0 to 255."""
     return resize(image, SIGNATURE).astype(np.float32).ravel()
 
 
 class Background:
-    """What stays in place while a session is recorded, to tell whether two sessions show the same place."""
+    """The still part of a session's images. It shows whether two sessions were recorded in the same place."""
 
     def __init__(self, signatures: np.ndarray):
-        """Take it from a session's signatures, float32 [N, D]."""
-        self._picture = np.median(signatures, axis=0).reshape(-1, 3)
-        moved = np.median(np.abs(signatures - self._picture.ravel()), axis=0).reshape(-1, 3)
-        self._still = moved.max(axis=1) < 8  # gray levels
+        """Find the background: pixels that hardly change in the session.
 
-    def alike(self, other: Background) -> bool:
-        """Say whether both show one place: most of what stays in place in both is the same.
-
-        On recordings of 16 rooms (`rps`, `thumbs`): true for two thirds of the pairs of recordings from one room,
-        and for one in fifty of the pairs from two.
+        Args:
+            signatures: Of all images of the session, float32 [num_images, 24 * 32 * 3].
         """
-        still = self._still & other._still
-        if still.sum() < 60:
+        self._median = np.median(signatures, axis=0).reshape(-1, 3)
+        change = np.median(np.abs(signatures - self._median.ravel()), axis=0).reshape(-1, 3)
+        self._is_still = change.max(axis=1) < STILL
+
+    def is_like(self, other: Background) -> bool:
+        """Return whether two backgrounds show the same place: most of their common still pixels agree.
+
+        On recordings of 16 rooms (`rps`, `thumbs`) it is True for two thirds of the pairs of recordings from one room,
+        and for one in fifty of the pairs from two rooms.
+        """
+        shared = self._is_still & other._is_still
+        if shared.sum() < MIN_SHARED:
             return False
-        distance = np.abs(self._picture - other._picture).max(axis=1)
-        return bool((distance[still] < 16).mean() > 0.5)
+        difference = np.abs(self._median - other._median).max(axis=1)
+        return bool((difference[shared] < SAME_PIXEL).mean() > 0.5)

@@ -1,7 +1,7 @@
-"""Records sessions: chooses frames at a rate, writes them beside the camera's thread, and can take them back.
+"""Record sessions from a camera: choose images at a rate, write them in a separate thread, and undo recordings.
 
-The recorder hangs on `Camera.tap` and so is handed every frame, however slow the window or the disk is; what the disk
-can't take at once waits in a queue, and what does not fit there is counted and said, never lost in silence.
+The recorder gets every image of a live camera from the camera's own thread, however slow a window or the disk is.
+Images wait in a queue for the disk. Those that do not fit are counted in `dropped`.
 """
 
 from __future__ import annotations
@@ -15,91 +15,124 @@ from pathlib import Path
 from teachcam.collect.camera import Camera, Frame
 from teachcam.collect.dataset import Session, append_line, check_label, move_to_rejected
 
-QUEUE_FRAMES = 60  # 2 s at 30 FPS; 166 MB of 720p at the most
+QUEUE_SIZE = 60  # images: 2 s at 30 FPS, and at most 166 MB at 1280x720
 
 
 class Recorder:
-    """Records what a camera gives into `data/<label>/`, a session at a time.
+    """Records the images of a camera into `data/<label>/`, one session after another.
 
-    With a live camera it takes its frames from the camera's own thread; frames of a file are handed to `offer`.
-    Errors of writing (DatasetError: a full disk) are raised by the next `check`, `start` or `stop`.
+    It listens to a live camera by itself. The images of a file must be passed to `offer`. If writing fails (on a full
+    disk), the next call of `check_writer`, `start`, `stop` or `shoot` raises DatasetError.
+
+    Attributes:
+        label: The label of the next session.
+        data: The folder of the dataset.
+        session: The open session, or None.
+        dropped: How many images were due, and did not fit in the queue.
     """
 
     def __init__(self, camera: Camera, data: Path | str, label: str, fps: float = 5.0, note: str = ""):
-        """Record at `fps` frames a second, 0 for every frame; `note` goes into the session's line."""
+        """Prepare to record; `start` begins a session.
+
+        Args:
+            camera: An open camera.
+            data: The folder of the dataset. It is created with the first image.
+            label: The label to begin with.
+            fps: Images to record per second. 0 records all.
+            note: Is written into the line of each session in sessions.jsonl, for example the place.
+        """
         self.label = check_label(label)
         self.data = Path(data)
-        self.overrun = 0  # frames that were due and did not fit in the queue
-        self.session: Session | None = None  # the one that is open
+        self.session: Session | None = None
+        self.dropped = 0
         self._camera, self._fps, self._note = camera, fps, note
-        self._period = 1 / fps if fps else 0.0
-        self._due = self._last = 0.0  # seconds, of Frame.time
-        self._most: int | None = None
-        self._taken: list[float] = []  # Frame.time of the frames of the session
-        self._bursts: list[tuple[Session, list[Path]]] = []  # every recording and shot, and its frames on disk
-        self._shots: dict[str, Session] = {}  # single shots of a label share a session: one person, place and light
+        self._period = 1 / fps if fps else 0.0  # seconds between two images
+        self._due = self._last_time = 0.0  # seconds, of Frame.time
+        self._remaining: int | None = None  # images until the session is complete
+        self._times: list[float] = []  # Frame.time of each image of the session
+        self._takes: list[tuple[Session, list[Path]]] = []  # each recording or single shot, with its files
+        self._shots: dict[str, Session] = {}  # single shots of a label share a session: same person, place and light
         self._lock = threading.Lock()
-        self._queue: queue.Queue = queue.Queue(QUEUE_FRAMES)
+        self._queue: queue.Queue = queue.Queue(QUEUE_SIZE)
         self._error: Exception | None = None
         self._writer = threading.Thread(target=self._write, name="recorder", daemon=True)
         self._writer.start()
         if camera.live:
-            camera.tap = self.offer
+            camera.on_frame = self.offer
 
-    @property
-    def saved(self) -> Counter[str]:
-        """How many frames of each label this recorder has on disk."""
-        return Counter({label: sum(counts) for label, counts in self._counts().items()})
-
-    @property
-    def sessions(self) -> Counter[str]:
-        """How many sessions of each label have a frame on disk."""
-        return Counter({label: sum(count > 0 for count in counts) for label, counts in self._counts().items()})
-
-    def _counts(self) -> dict[str, list[int]]:
-        """Return each label's frames on disk, by session."""
-        sessions: Counter[Session] = Counter()
-        for session, paths in list(self._bursts):
-            sessions[session] += len(paths)
-        counts: dict[str, list[int]] = {}
-        for session, count in sessions.items():
-            counts.setdefault(session.label, []).append(count)
-        return counts
+    # What is recorded
 
     @property
     def recording(self) -> bool:
         """Whether a session is open."""
         return self.session is not None
 
-    def start(self, most: int | None = None) -> None:
-        """Begin a session; it ends by itself after `most` frames, if given."""
-        self.check()
+    @property
+    def done(self) -> bool:
+        """Whether the session has as many images as `start` asked for. Some may still be in the queue."""
+        return self._remaining == 0
+
+    @property
+    def saved(self) -> Counter[str]:
+        """How many images of each label this recorder has written, without those that were undone."""
+        return Counter({label: sum(counts) for label, counts in self._counts().items()})
+
+    @property
+    def sessions(self) -> Counter[str]:
+        """How many sessions of each label have at least one image on disk."""
+        return Counter({label: sum(count > 0 for count in counts) for label, counts in self._counts().items()})
+
+    @property
+    def measured_fps(self) -> float:
+        """Images per second of the last session. 0 for fewer than two images."""
+        times = self._times
+        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 and times[-1] > times[0] else 0.0
+
+    def _counts(self) -> dict[str, list[int]]:
+        """Return the number of images on disk of each label, by session."""
+        sessions: Counter[Session] = Counter()
+        for session, paths in list(self._takes):
+            sessions[session] += len(paths)
+        counts: dict[str, list[int]] = {}
+        for session, count in sessions.items():
+            counts.setdefault(session.label, []).append(count)
+        return counts
+
+    # What the user does
+
+    def start(self, max_images: int | None = None) -> None:
+        """Begin a session. An open one is stopped first.
+
+        Args:
+            max_images: The session takes no more images after so many, and `done` becomes True.
+        """
+        self.check_writer()
         self.stop()
         with self._lock:
-            self._due, self._most, self._taken = float("-inf"), most, []
+            self._due, self._remaining, self._times = float("-inf"), max_images, []
             self.session = self._new_session()
-            self._bursts.append((self.session, []))
+            self._takes.append((self.session, []))
 
     def stop(self) -> None:
-        """End the session; all of it is on disk when this returns."""
+        """End the session, and wait until all its images are on disk."""
         with self._lock:
             self.session = None
         self._queue.join()
-        self.check()
+        self.check_writer()
 
     def shoot(self, frame: Frame) -> None:
-        """Save one frame."""
-        self.check()
+        """Save a single image."""
+        self.check_writer()
         session = self._shots.setdefault(self.label, self._new_session())
-        self._bursts.append((session, []))
-        self._queue.put((frame, *self._bursts[-1]))
+        self._takes.append((session, []))
+        self._queue.put((frame, *self._takes[-1]))
 
     def undo(self) -> int:
-        """Take the last session or shot back: its files move to data/.rejected/. Return how many."""
+        """Move the files of the last recording or single shot to data/.rejected/, and return how many there were."""
         self.stop()
-        if not self._bursts:
+        if not self._takes:
             return 0
-        session, paths = self._bursts.pop()
+        session, paths = self._takes.pop()
         for path in paths:
             move_to_rejected(self.data, path)
         if paths:
@@ -107,51 +140,14 @@ class Recorder:
         return len(paths)
 
     def switch(self, label: str) -> None:
-        """Record another label from now on; an open session ends."""
+        """Change the label. An open session is stopped."""
         check_label(label)
         self.stop()
         self.label = label
 
-    def offer(self, frame: Frame) -> bool:
-        """Take the frame if a session is open and one is due; say whether it was taken."""
-        interval, self._last = frame.time - self._last, frame.time
-        with self._lock:
-            # The frame nearest to the due time is taken: a camera's jitter would else cost every other frame.
-            early = 0.5 * min(interval, self._period)
-            if self.session is None or frame.time < self._due - early or self._most == 0:
-                return False
-            # The grid of due times stays where it is, unless the camera fell a whole period behind it.
-            late = frame.time - self._due
-            self._due = self._period + (frame.time if late > self._period else self._due)
-            try:  # a file can wait, a camera can't
-                self._queue.put((frame, *self._bursts[-1]), block=not self._camera.live)
-            except queue.Full:
-                self.overrun += 1
-                return False
-            self._most = None if self._most is None else self._most - 1
-            self._taken.append(frame.time)
-        return True
-
-    def check(self) -> None:
-        """Raise what went wrong in writing, once."""
-        error, self._error = self._error, None
-        if error is not None:
-            raise error
-
-    @property
-    def done(self) -> bool:
-        """Whether the session has all the frames it was started for, on disk or on their way."""
-        return self._most == 0
-
-    @property
-    def rate(self) -> float:
-        """Frames a second that the last session came to, 0 for fewer than two."""
-        times = self._taken
-        return (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 and times[-1] > times[0] else 0.0
-
     def close(self) -> None:
-        """End everything that is open."""
-        self._camera.tap = None
+        """End the session and the writing thread."""
+        self._camera.on_frame = None
         try:
             self.stop()
         finally:
@@ -164,13 +160,42 @@ class Recorder:
     def __exit__(self, *_) -> None:
         self.close()
 
+    # How images reach the disk
+
+    def offer(self, frame: Frame) -> bool:
+        """Record an image if a session is open and the next image is due. Returns whether it was recorded."""
+        interval, self._last_time = frame.time - self._last_time, frame.time
+        with self._lock:
+            # Accept an image up to half an interval early. Otherwise jitter skips every second image.
+            tolerance = 0.5 * min(interval, self._period)
+            if self.session is None or frame.time < self._due - tolerance or self._remaining == 0:
+                return False
+            # The due times keep a fixed rhythm, unless the camera fell behind it by a whole period.
+            late = frame.time - self._due
+            self._due = self._period + (frame.time if late > self._period else self._due)
+            try:
+                self._queue.put((frame, *self._takes[-1]), block=not self._camera.live)  # a file waits for the disk
+            except queue.Full:
+                self.dropped += 1
+                return False
+            self._remaining = None if self._remaining is None else self._remaining - 1
+            self._times.append(frame.time)
+        return True
+
+    def check_writer(self) -> None:
+        """Raise the error of the writing thread, if there was one since the last call."""
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
     def _new_session(self) -> Session:
-        known = {"camera": self._camera.source, "fps": self._fps, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        return Session(self.data, self.label, **known, **({"note": self._note} if self._note else {}))
+        metadata = {**self._camera.metadata, "fps": self._fps, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        return Session(self.data, self.label, **metadata, **({"note": self._note} if self._note else {}))
 
     def _write(self) -> None:
-        while (item := self._queue.get()) is not None:
-            frame, session, paths = item
+        """Write queued images until None comes. After an error, only empty the queue, so that nobody waits for room."""
+        while (entry := self._queue.get()) is not None:
+            frame, session, paths = entry
             try:
                 if self._error is None:
                     paths.append(session.save(frame.image))

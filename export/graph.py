@@ -1,7 +1,8 @@
-"""A trained network as an ONNX graph.
+"""Turn a trained network into an ONNX graph.
 
-The graph takes frames as `train.contract.preprocess` gives them, [N, H, W, 3], and returns `probabilities` [N, labels]
-and `features` [N, D], which cost nothing unless asked for. Normalization, temperature and softmax are inside it.
+The input `images` [N, H, W, 3] is what `teachcam.preprocessing.preprocess` returns. The outputs are `probabilities`
+[N, num_classes] and `features` [N, D]; ONNX Runtime computes only those that are asked for. Normalization, temperature
+and softmax are part of the graph.
 """
 
 from __future__ import annotations
@@ -19,10 +20,18 @@ from teachcam.train.model.inference import InferenceModel
 
 
 def write_onnx(path: Path, model: InferenceModel, size: tuple[int, int], target: Target, batch: int | None = 1) -> None:
-    """Write a model for frames of a size (height, width), unproved; `batch` None leaves the batch open."""
+    """Write a model as an ONNX graph in float32, without metadata and without checking it.
+
+    Args:
+        path: The file to write.
+        model: The model.
+        size: Height and width of the images, in pixels.
+        target: Decides the opset, and whether the images are uint8 or float32.
+        batch: Number of images that the graph takes at once; None for any number.
+    """
     dtype = torch.uint8 if target.uint8_input else torch.float32
     with warnings.catch_warnings():
-        # The newer exporter writes no opset below 18; this one serves every JetPack.
+        # PyTorch's newer exporter writes no opset below 18, which no JetPack up to 6 reads.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         torch.onnx.export(
@@ -35,18 +44,26 @@ def write_onnx(path: Path, model: InferenceModel, size: tuple[int, int], target:
             opset_version=target.opset,
             dynamo=False,
         )
-    graph = onnx.load(str(path))
-    _inline_shared_weights(graph.graph)
-    graph.ir_version = 7 if target.opset < 15 else 8  # as old as the opset, for readers as old
-    onnx.save(graph, str(path))
+    exported = onnx.load(str(path))
+    _inline_shared_weights(exported.graph)
+    exported.ir_version = 7 if target.opset < 15 else 8  # of the opset's age: old readers refuse newer ones
+    onnx.save(exported, str(path))
 
 
 @torch.no_grad()
 def fold_normalization(model: InferenceModel, size: tuple[int, int]) -> InferenceModel:
-    """Return the same function with the normalization in the first convolution's weights, as far as that is exact.
+    """Fold the normalization of the images into the weights of the first convolution.
 
-    The scale always is; the mean is where the convolution pads nothing. Beside int8 layers those two operations, in
-    float on every pixel, take a third of SqueezeNet's time.
+    The standard deviation is always folded, the mean only if the convolution has no padding: the sum would be wrong
+    at the padded border. In int8, normalizing every pixel in float takes a third of SqueezeNet's time.
+
+    Args:
+        model: The model; it is not changed.
+        size: Height and width of the images, in pixels.
+
+    Returns:
+        A copy that computes the same, or `model` itself if folding would change its features. GoogLeNet's would
+        change, because it transforms its input once more.
     """
     folded = copy.deepcopy(model)
     first = next((layer for layer in folded.network.backbone.modules() if isinstance(layer, nn.Conv2d)), None)
@@ -58,29 +75,34 @@ def fold_normalization(model: InferenceModel, size: tuple[int, int]) -> Inferenc
         shift = -(first.weight * mean).sum((1, 2, 3))
         first.bias = nn.Parameter(shift if first.bias is None else first.bias + shift)
         mean = None
-    folded.normalize = _Centre(mean, size[1])
-    frames = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    features = model(frames)[1]
-    differ = (folded(frames)[1] - features).abs().max() / features.std()
-    return folded if differ < 1e-3 else model  # GoogLeNet transforms its input once more on the way
+    folded.normalize = _SubtractMean(mean, size[1])
+    images = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    features = model(images)[1]
+    difference = (folded(images)[1] - features).abs().max() / features.std()
+    return folded if difference < 1e-3 else model
 
 
-class _Centre(nn.Module):
+class _SubtractMean(nn.Module):
+    """Replaces `Normalize` after the scale has been folded; `mean` [1, 3, 1, 1] of 0-255 values, None if folded too."""
+
     def __init__(self, mean: torch.Tensor | None, width: int):
         super().__init__()
-        # A whole row of it: with three numbers ONNX Runtime's broadcast takes fifteen times as long.
+        # One mean per column of the image: ONNX Runtime broadcasts three numbers fifteen times more slowly.
         self.mean = None if mean is None else mean.view(1, 1, 1, 3).repeat(1, 1, width, 1)
 
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        frames = frames.float() if self.mean is None else frames.float() - self.mean
-        return frames.permute(0, 3, 1, 2)
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        images = images.float() if self.mean is None else images.float() - self.mean
+        return images.permute(0, 3, 1, 2)
 
 
 def _inline_shared_weights(graph: onnx.GraphProto) -> None:
-    """Let nodes read weights that are alike straight, not by an Identity: quantization takes those for activations."""
-    weights = {tensor.name for tensor in graph.initializer}
-    shared = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity"}
-    shared = {name: source for name, source in shared.items() if source in weights}
+    """Remove Identity nodes that share equal weights: the quantizer takes their outputs for activations."""
+    initializers = {tensor.name for tensor in graph.initializer}
+    shared = {
+        node.output[0]: node.input[0]
+        for node in graph.node
+        if node.op_type == "Identity" and node.input[0] in initializers
+    }
     nodes = [node for node in graph.node if not set(node.output) & shared.keys()]
     for node in nodes:
         for index, name in enumerate(node.input):

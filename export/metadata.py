@@ -1,4 +1,4 @@
-"""What an exported file says of itself: the contract, how it was made, and what was proved of it."""
+"""Read and write what an exported file says about itself: its contract, how it was made and what was measured."""
 
 from __future__ import annotations
 
@@ -17,70 +17,92 @@ from teachcam.self_check import SelfCheck
 EXPORT_KEY = "teachcam.export"
 
 
-def write_metadata(path: Path, contract: Contract, record: dict, check: SelfCheck | None = None) -> None:
-    """Write the contract, the record of an export, and images to check it by, into a file."""
-    graph = onnx.load(str(path))
-    entries = {METADATA_KEY: contract.to_json(), EXPORT_KEY: json.dumps(record)}
+def write_metadata(path: Path, contract: Contract, export_info: dict, check: SelfCheck | None = None) -> None:
+    """Add metadata to an ONNX file.
+
+    Args:
+        path: The file, which is rewritten.
+        contract: The model's input and output.
+        export_info: How the file was made: what `exporter.export` writes, or nothing ({}).
+        check: Images and their probabilities, for a check on the device that runs the model.
+    """
+    model = onnx.load(str(path))
+    entries = {METADATA_KEY: contract.to_json(), EXPORT_KEY: json.dumps(export_info)}
     if check is not None:
         entries[self_check.METADATA_KEY] = check.to_json()
-    onnx.helper.set_model_props(graph, entries)
-    onnx.checker.check_model(graph, full_check=True)
-    onnx.save(graph, str(path))
+    onnx.helper.set_model_props(model, entries)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, str(path))
 
 
 def read_metadata(path: Path) -> tuple[Contract, dict]:
-    """Read what `write_metadata` wrote. Raises ExportError or ContractError."""
+    """Return an ONNX file's contract and its `export_info` ({} if it has none).
+
+    Raises:
+        ExportError: There is no such file, or it is not a complete ONNX model.
+        ContractError: The model has no contract, or one that this version can't read.
+    """
     try:
-        graph = onnx.load(str(path), load_external_data=False)
+        model = onnx.load(str(path), load_external_data=False)
     except FileNotFoundError:
         raise ExportError(f"no model at {path}: export one with python export/to_onnx.py") from None
     except (DecodeError, OSError):
-        raise ExportError(f"{path} is not a whole ONNX model: export it again") from None
-    entries = {entry.key: entry.value for entry in graph.metadata_props}
+        raise ExportError(f"{path} is not a complete ONNX model: export it again") from None
+    entries = {entry.key: entry.value for entry in model.metadata_props}
     if METADATA_KEY not in entries:
-        raise ContractError(f"{path} carries no contract: export it with python export/to_onnx.py")
+        raise ContractError(f"{path} has no contract: export it with python export/to_onnx.py")
     return Contract.from_json(entries[METADATA_KEY]), json.loads(entries.get(EXPORT_KEY, "{}"))
 
 
-def description(path: Path) -> str:
-    """Return what a file says of itself, in lines."""
-    contract, record = read_metadata(path)
-    trained = contract.trained_on
-    accuracy = trained.validation_accuracy
-    lines = [
+def describe(path: Path) -> str:
+    """Return an ONNX file's metadata as lines of text, a name and a value each."""
+    contract, export_info = read_metadata(path)
+    lines = _describe_contract(contract) + (_describe_export(export_info) if export_info else [])
+    return "\n".join(f"{name:<12} {value}" for name, value in lines)
+
+
+def _describe_contract(contract: Contract) -> list[tuple[str, str]]:
+    trained_on, (height, width) = contract.trained_on, contract.input_size
+    accuracy = "not measured"
+    if trained_on.validation_accuracy is not None:
+        accuracy = f"{trained_on.validation_accuracy:.3f} on {trained_on.validation_images} validation images"
+        if trained_on.optimistic:
+            accuracy += "; optimistic, because training saw other images of the same sessions"
+    return [
         ("labels", ", ".join(contract.labels)),
-        ("frames", f"{contract.color_order}, {contract.input_size[1]}x{contract.input_size[0]}, the whole picture"),
-        ("backbone", trained.backbone or "?"),
-        (
-            "accuracy",
-            f"{accuracy:.3f} on {trained.validation_images} held-out frames"
-            + (", optimistic: of sessions it was trained on" if trained.optimistic else "")
-            if accuracy is not None
-            else "not measured",
-        ),
+        ("input", f"{contract.color_order}, {width}x{height}, the whole image"),
+        ("backbone", trained_on.backbone or "?"),
+        ("accuracy", accuracy),
         ("calibration", f"temperature {contract.temperature:.2f}, unknown below {contract.unknown_threshold:.2f}"),
-        ("dataset", trained.dataset or "?"),
+        ("dataset", trained_on.dataset or "?"),
         ("contract", f"version {contract.version}"),
     ]
-    if record:
-        smallest, usual, largest = record["profile"]
-        proof, parity = record["proof"], record["proof"]["parity"]
-        lines += [
-            ("target", f"{record['target']}: {TARGETS[record['target']].device}"),
-            ("precision", record["precision"]),
-            ("batch", str(usual) if smallest == largest else f"{smallest} to {largest}"),
-            (
-                "parity",
-                f"{parity['agreeing']} of {parity['frames']} labels, largest difference "
-                f"{parity['largest_difference']:.1e}",
-            ),
-            *([("in float", ", ".join(proof["kept_in_float"]))] if proof["kept_in_float"] else []),
-            ("exported", record["date"]),
-            ("checkpoint", f"sha256 {record['checkpoint_sha256']}"),
-            ("versions", ", ".join(f"{name} {version}" for name, version in record["versions"].items())),
-            ("proved on", record["processor"]),
-            ("check images", f"{self_check.NUM_IMAGES} of the dataset" if record["check_images"] else "none"),
-        ]
-        if record["precision"] != "fp32" and proof["accuracy"] is not None:
-            lines.append(("beside fp32", f"accuracy {proof['accuracy']:.3f}, in fp32 {proof['fp32_accuracy']:.3f}"))
-    return "\n".join(f"{name:<12} {value}" for name, value in lines)
+
+
+def _describe_export(export_info: dict) -> list[tuple[str, str]]:
+    smallest, usual, largest = export_info["profile"]
+    validation, parity = export_info["validation"], export_info["validation"]["parity"]
+    lines = [
+        ("target", f"{export_info['target']}: {TARGETS[export_info['target']].device}"),
+        ("precision", export_info["precision"]),
+        ("batch size", str(usual) if smallest == largest else f"{smallest} to {largest}"),
+        (
+            "parity",
+            f"{parity['same_label']} of {parity['num_images']} labels as in PyTorch, largest difference of a "
+            f"probability {parity['largest_difference']:.1e}",
+        ),
+        ("exported", export_info["date"]),
+        ("checkpoint", f"sha256 {export_info['checkpoint_sha256']}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in export_info["versions"].items())),
+        ("measured on", export_info["processor"]),
+        ("check images", str(self_check.NUM_IMAGES) if export_info["check_images"] else "none"),
+    ]
+    if validation["float_layers"]:
+        lines.append(("in float", ", ".join(validation["float_layers"])))
+    if export_info["precision"] != "fp32" and validation["accuracy"] is not None:
+        accuracy, fp32_accuracy = validation["accuracy"], validation["fp32_accuracy"]
+        count = validation["num_validation_images"]
+        lines.append(
+            ("beside fp32", f"accuracy {accuracy:.3f} (fp32: {fp32_accuracy:.3f}) on {count} validation images")
+        )
+    return lines

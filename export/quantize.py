@@ -1,9 +1,10 @@
-"""Smaller numbers: a float32 graph in float16, or in int8 by static quantization on the dataset's own frames."""
+"""Convert a float32 ONNX graph to float16, or to int8 by static quantization that is calibrated on real images."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,108 +21,129 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from teachcam.errors import ExportError
 from teachcam.export.targets import Target
 
-LEAST_FRAMES = 20  # fewer say too little of how large the numbers get
-LAYERS = ("Conv", "Gemm", "MatMul")
+MIN_CALIBRATION_IMAGES = 20  # with fewer, the measured range of the activations is too narrow
+LAYERS = ("Conv", "Gemm", "MatMul")  # the operators with weights
 
 
 def to_half(source: Path, out: Path) -> Path:
-    """Write a float32 graph in float16; its inputs and outputs, and the softmax, stay as they are. Returns `out`."""
-    # Float16 ends at 6e-8, where a softmax has not.
-    graph = convert_float_to_float16(onnx.load(str(source)), keep_io_types=True, op_block_list=["Softmax"])
-    ordered = ONNXModel(graph)
+    """Convert a float32 graph to float16, except its inputs and outputs and the softmax. Return `out`."""
+    # Small probabilities vanish in float16, whose smallest number is 6e-8.
+    converted = convert_float_to_float16(onnx.load(str(source)), keep_io_types=True, op_block_list=["Softmax"])
+    ordered = ONNXModel(converted)
     ordered.topological_sort()
     onnx.save(ordered.model, str(out))
     return out
 
 
-def to_int8(source: Path, out: Path, inputs: list[np.ndarray], target: Target, keep: list[str] | None = None) -> None:
-    """Write a float32 graph in int8: weights per channel, activations by their range on `inputs`; `keep` stays float.
+def to_int8(
+    source: Path, out: Path, batches: list[np.ndarray], target: Target, float_layers: list[str] | None = None
+) -> None:
+    """Convert a float32 graph to int8 by static quantization, with weights per channel.
 
-    `inputs` are what the graph takes, one batch each. Raises ExportError where they are too few.
+    Args:
+        source: The float32 graph.
+        out: The file to write.
+        batches: Calibration images: the graph's input, [batch, H, W, 3] each. The activations' range is measured on
+            them.
+        target: Decides how a graph is quantized: for ONNX Runtime on a CPU, or for TensorRT.
+        float_layers: Names of nodes to leave in float.
+
+    Raises:
+        ExportError: There are fewer than `MIN_CALIBRATION_IMAGES` batches.
     """
-    if len(inputs) < LEAST_FRAMES:
+    if len(batches) < MIN_CALIBRATION_IMAGES:
         raise ExportError(
-            f"int8 needs at least {LEAST_FRAMES} frames to learn the range of its numbers from, there are "
-            f"{len(inputs)}: say where the dataset is with --data DIR, or export fp32 or fp16"
+            f"int8 needs at least {MIN_CALIBRATION_IMAGES} training images to calibrate on, there are {len(batches)}: "
+            "give the dataset's folder with --data DIR, or export fp32 or fp16"
         )
-    if target.operators is None:
-        # ONNX Runtime on a CPU is quickest with unsigned activations. Weights of 7 bits keep the sums of processors
-        # without VNNI from overflowing (export/saturation.py). Unsigned weights of 8 bits do so too, but take twice
-        # the time where there is VNNI (SqueezeNet on an EPYC: 1.18 ms for 0.64).
-        activations, options = quantization.QuantType.QUInt8, {"WeightSymmetric": True}
-    else:  # TensorRT wants them around zero, biases in float, and to quantize the weights itself
-        activations = quantization.QuantType.QInt8
-        options = {
-            "ActivationSymmetric": True,
-            "WeightSymmetric": True,
-            "AddQDQPairToWeight": True,
-            "DedicatedQDQPair": True,
-            "QuantizeBias": False,
-            # Symmetric ranges waste half their steps behind a ReLU; the mean of each batch's largest value leaves more
-            # of them than the largest of all (rps, 200 images: 2 labels differ from fp32, where 4 did).
-            "CalibMovingAverage": True,
-        }
-    whole = onnx.load(str(source))
-    options["TensorQuantOverrides"] = _range_of_first_input(whole)
-    with _quiet():
+    for_tensorrt = target.operators is not None
+    model = onnx.load(str(source))
+    with _silence_quantizer():
         quantization.quantize_static(
             str(source),
             str(out),
-            _Reader(inputs),
+            _CalibrationReader(batches),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
-            reduce_range=target.operators is None,
-            activation_type=activations,
+            # Weights of 7 bits keep processors without VNNI from overflowing (export/saturation.py). Unsigned weights
+            # of 8 bits would too, but take twice the time on processors with VNNI (SqueezeNet on an EPYC: 1.18 ms
+            # against 0.64).
+            reduce_range=not for_tensorrt,
+            # ONNX Runtime on a CPU is fastest with unsigned activations.
+            activation_type=quantization.QuantType.QInt8 if for_tensorrt else quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
-            nodes_to_exclude=[*_outside(whole.graph), *(keep or [])],
-            extra_options=options,
+            nodes_to_exclude=[*_float_nodes(model.graph), *(float_layers or [])],
+            extra_options={
+                "WeightSymmetric": True,
+                **(_tensorrt_options() if for_tensorrt else {}),
+                "TensorQuantOverrides": _range_of_first_input(model),
+            },
         )
-    model = onnx.load(str(out))
-    _join_alike(model.graph)
-    if target.operators is None:
-        _take_pixels_as_they_are(model.graph)
-    _drop_unread_weights(model.graph)
-    onnx.save(model, str(out))
+    quantized = onnx.load(str(out))
+    _share_scale_in_concats(quantized.graph)
+    if not for_tensorrt:
+        _use_pixels_as_quantized(quantized.graph)
+    _remove_unused_initializers(quantized.graph)
+    onnx.save(quantized, str(out))
 
 
-def worst_layers(source: Path, quantized: Path, inputs: list[np.ndarray]) -> list[str]:
-    """Return the names of the layers with weights, the one that int8 distorts most first (by signal to noise)."""
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+def _tensorrt_options() -> dict[str, bool]:
+    return {
+        # TensorRT needs zero point 0, biases in float, and quantizes the weights itself.
+        "ActivationSymmetric": True,
+        "AddQDQPairToWeight": True,
+        "DedicatedQDQPair": True,
+        "QuantizeBias": False,
+        # Take the mean of each batch's largest activation, not the largest of all: a symmetric range wastes half its
+        # steps behind a ReLU, and a smaller one makes up for it (rps, 200 images: 2 labels differ from fp32, not 4).
+        "CalibMovingAverage": True,
+    }
+
+
+def rank_layers_by_error(source: Path, quantized: Path, batches: list[np.ndarray]) -> list[str]:
+    """Return the names of the layers with weights, the layer with the largest quantization error first.
+
+    Args:
+        source: The float32 graph.
+        quantized: The same graph in int8.
+        batches: Inputs of the graph. The error is the signal-to-noise ratio of a layer's output on them.
+    """
+    with tempfile.TemporaryDirectory() as folder, _silence_quantizer():
         activations = []
         for number, path in enumerate((source, quantized)):
-            opened = Path(folder) / f"{number}.onnx"
-            qdq_loss_debug.modify_model_output_intermediate_tensors(str(path), str(opened))
-            activations.append(qdq_loss_debug.collect_activations(str(opened), _Reader(inputs)))
+            with_outputs = Path(folder) / f"{number}.onnx"  # the same graph with all activations as outputs
+            qdq_loss_debug.modify_model_output_intermediate_tensors(str(path), str(with_outputs))
+            activations.append(qdq_loss_debug.collect_activations(str(with_outputs), _CalibrationReader(batches)))
         matched = qdq_loss_debug.create_activation_matching(activations[1], activations[0])
         errors = qdq_loss_debug.compute_activation_error(matched)
     nodes = onnx.load(str(source)).graph.node
-    reader = {name: node for node in nodes for name in node.input}
-    known = []
+    consumer = {name: node for node in nodes for name in node.input}
+    ranked = []
     for node in nodes:
         if node.op_type in LAYERS:
             output = node.output[0]
-            if output not in errors and output in reader:  # a ReLU that the layer has taken in
-                output = reader[output].output[0]
+            if output not in errors and output in consumer:  # the quantizer has fused the layer with its ReLU
+                output = consumer[output].output[0]
             if output in errors:
-                known.append((errors[output]["xmodel_err"], node.name))
-    return [name for _, name in sorted(known)]
+                ranked.append((errors[output]["xmodel_err"], node.name))
+    return [name for _, name in sorted(ranked)]
 
 
-class _Reader(quantization.CalibrationDataReader):
-    def __init__(self, inputs: list[np.ndarray]):
-        self._coming = iter(inputs)
+class _CalibrationReader(quantization.CalibrationDataReader):
+    def __init__(self, batches: list[np.ndarray]):
+        self._batches = iter(batches)
 
-    def get_next(self) -> dict | None:
-        """Return the next input by name, or None."""
-        frames = next(self._coming, None)
-        return None if frames is None else {"images": frames}
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """Return the graph's next input by its name, or None after the last one."""
+        batch = next(self._batches, None)
+        return None if batch is None else {"images": batch}
 
 
-def _outside(graph: onnx.GraphProto) -> Iterator[str]:
-    """Yield what stays in float: what comes before the first layer, and the head with what follows.
+def _float_nodes(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield the names of the nodes that always stay in float: all before the first layer, and from the head on.
 
-    The head is a thousandth of the work, and what few frames taught it has a wide range: in int8 it lost a third of
-    the labels.
+    The head is a thousandth of the computation, and training on few images leaves it with a wide range of weights:
+    in int8, a third of the labels changed.
     """
     layers = [index for index, node in enumerate(graph.node) if node.op_type in LAYERS]
     for index, node in enumerate(graph.node):
@@ -130,82 +152,88 @@ def _outside(graph: onnx.GraphProto) -> Iterator[str]:
 
 
 def _range_of_first_input(model: onnx.ModelProto) -> dict[str, list[dict[str, np.ndarray]]]:
-    """Return what the first layer's input can be, from black to white: a new room may be brighter than the frames."""
+    """Return the range of the first layer's input, from a black image to a white one, as `TensorQuantOverrides`.
+
+    Calibration would measure it on the images, and a new room may be brighter than all of them.
+    """
     first = next((node.input[0] for node in model.graph.node if node.op_type in LAYERS), None)
     if first is None:
         return {}
-    frames = model.graph.input[0]
-    before = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model)).extract_model([frames.name], [first])
-    session = onnxruntime.InferenceSession(before.SerializeToString(), providers=["CPUExecutionProvider"])
-    dtype = np.uint8 if session.get_inputs()[0].type == "tensor(uint8)" else np.float32
-    shape = [size if isinstance(size, int) else 1 for size in session.get_inputs()[0].shape]
-    black, white = (session.run(None, {frames.name: np.full(shape, value, dtype)})[0] for value in (0, 255))
+    images = model.graph.input[0].name
+    before = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model)).extract_model([images], [first])
+    ort_session = onnxruntime.InferenceSession(before.SerializeToString(), providers=["CPUExecutionProvider"])
+    value = ort_session.get_inputs()[0]
+    dtype = np.uint8 if value.type == "tensor(uint8)" else np.float32
+    shape = [size if isinstance(size, int) else 1 for size in value.shape]
+    black, white = (ort_session.run(None, {images: np.full(shape, pixel, dtype)})[0] for pixel in (0, 255))
     return {first: [{"rmin": black.min(), "rmax": white.max()}]}
 
 
-def _join_alike(graph: onnx.GraphProto) -> None:
-    """Quantize what is concatenated by the concatenation's own scale: it is copied then, not converted once more."""
-    made, readers = _wires(graph)
+def _share_scale_in_concats(graph: onnx.GraphProto) -> None:
+    """Quantize the inputs of each Concat with its output's scale, so that they are copied and not requantized."""
+    producer, consumers = _edges(graph)
     scalars = _scalars(graph)
-    for join in (node for node in graph.node if node.op_type == "Concat"):
-        after = next((node for node in readers[join.output[0]] if node.op_type == "QuantizeLinear"), None)
-        for name in join.input if after else ():
-            back = made.get(name)
-            there = made.get(back.input[0]) if back else None
-            if not there or [there.op_type, back.op_type] != ["QuantizeLinear", "DequantizeLinear"]:
+    for concat in (node for node in graph.node if node.op_type == "Concat"):
+        output = next((node for node in consumers[concat.output[0]] if node.op_type == "QuantizeLinear"), None)
+        for name in concat.input if output else ():
+            dequantize = producer.get(name)
+            quantize = producer.get(dequantize.input[0]) if dequantize else None
+            if not quantize or [quantize.op_type, dequantize.op_type] != ["QuantizeLinear", "DequantizeLinear"]:
                 continue
-            alone = len(readers[name]) == len(readers[there.output[0]]) == 1
-            if alone and scalars[there.input[2]] == scalars[after.input[2]]:  # a zero point may stand for a ReLU
-                there.input[1:] = back.input[1:] = after.input[1:]
+            only_consumer = len(consumers[name]) == len(consumers[quantize.output[0]]) == 1
+            # A zero point that differs may stand for a ReLU, which clips at it.
+            if only_consumer and scalars[quantize.input[2]] == scalars[output.input[2]]:
+                quantize.input[1:] = dequantize.input[1:] = output.input[1:]
 
 
-def _take_pixels_as_they_are(graph: onnx.GraphProto) -> None:
-    """Let the first layer read the frame's own bytes, where quantizing them is a cast and a step of 1 from 0."""
-    readers = _wires(graph)[1]
+def _use_pixels_as_quantized(graph: onnx.GraphProto) -> None:
+    """Feed uint8 pixels to the first layer directly, if they are quantized with scale 1 and zero point 0 anyway."""
+    _, consumers = _edges(graph)
     chain, name = [], graph.input[0].name
-    while len(chain) < 3 and len(readers[name]) == 1:
-        chain.append(readers[name][0])
+    while len(chain) < 3 and len(consumers[name]) == 1:
+        chain.append(consumers[name][0])
         name = chain[-1].output[0]
     if [node.op_type for node in chain] != ["Cast", "Transpose", "QuantizeLinear"]:
         return
-    cast, turn, there = chain
+    cast, transpose, quantize = chain
     scalars = _scalars(graph)
-    if (scalars[there.input[1]], scalars[there.input[2]]) != (1, 0):
+    if (scalars[quantize.input[1]], scalars[quantize.input[2]]) != (1, 0):
         return
-    turn.input[0] = cast.input[0]
-    for back in readers[there.output[0]]:
-        back.input[0] = turn.output[0]
+    transpose.input[0] = cast.input[0]
+    for dequantize in consumers[quantize.output[0]]:
+        dequantize.input[0] = transpose.output[0]
     graph.node.remove(cast)
-    graph.node.remove(there)
-    del graph.value_info[:]  # of other types now
+    graph.node.remove(quantize)
+    del graph.value_info[:]  # their types have changed
 
 
-def _drop_unread_weights(graph: onnx.GraphProto) -> None:
-    read = {name for node in graph.node for name in node.input}
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
+def _remove_unused_initializers(graph: onnx.GraphProto) -> None:
+    used = {name for node in graph.node for name in node.input}
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
         graph.initializer.remove(tensor)
 
 
 def _scalars(graph: onnx.GraphProto) -> dict[str, float]:
+    """Return the values of the scalar initializers, such as scales and zero points, by name."""
     return {tensor.name: numpy_helper.to_array(tensor).item() for tensor in graph.initializer if not tensor.dims}
 
 
-def _wires(graph: onnx.GraphProto) -> tuple[dict[str, onnx.NodeProto], dict[str, list[onnx.NodeProto]]]:
-    """Return which node makes a tensor, and which ones read it, by its name."""
-    made = {name: node for node in graph.node for name in node.output}
-    readers = {name: [] for name in [*made, *(tensor.name for tensor in graph.input)]}
+def _edges(graph: onnx.GraphProto) -> tuple[dict[str, onnx.NodeProto], dict[str, list[onnx.NodeProto]]]:
+    """Return the node that produces each tensor, and the nodes that consume it, by the tensor's name."""
+    producer = {name: node for node in graph.node for name in node.output}
+    consumers = defaultdict(list)
     for node in graph.node:
         for name in node.input:
-            readers.setdefault(name, []).append(node)
-    return made, readers
+            consumers[name].append(node)
+    return producer, consumers
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the quantizer's hints to itself: what it recommends is done in `write_onnx`."""
-    before = logging.root.manager.disable
+def _silence_quantizer() -> Iterator[None]:
+    """Hide the quantizer's warnings: they recommend steps that `write_onnx` has already done."""
+    previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        logging.disable(before)
+        logging.disable(previous)

@@ -1,8 +1,8 @@
-"""Whether an int8 file could overflow the 16-bit sums of processors without VNNI.
+"""Find int8 layers that could overflow the 16-bit sums of x86 processors without VNNI.
 
-x86 processors with AVX2 but no VNNI (most laptops) multiply unsigned 8-bit activations by signed 8-bit weights and
-add each two products in 16 bits (the instruction VPMADDUBSW). Two large products do not fit: they are clipped to
-32767 without a word, and the file answers otherwise than where it was exported.
+Processors with AVX2 but no VNNI (most laptops) multiply unsigned 8-bit activations by signed 8-bit weights, and add
+the products in pairs in 16 bits (the instruction VPMADDUBSW). A larger sum is silently clipped to 32767, so the model
+predicts something else than where it was exported.
 """
 
 from __future__ import annotations
@@ -11,38 +11,46 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-LIMIT = 32767  # the largest sum that 16 bits hold
-LARGEST_ACTIVATION = 255  # calibration spreads the activations over all of uint8; int8 ones are shifted to it
+INT16_MAX = 32767
+MAX_ACTIVATION = 255  # calibration spreads activations over all of uint8; int8 ones are shifted to uint8
 
 
 def worst_pair_sums(model: onnx.ModelProto) -> dict[str, int]:
-    """Return, for each layer with int8 weights, the largest sum of two products that its inputs could cause.
+    """Return the largest sum of two products that can occur in each layer with int8 weights.
 
-    It is a bound for any order in which a kernel pairs the weights: the two largest of the same sign in one output
-    channel, times the largest activation. Keys are the names of Conv, Gemm and MatMul nodes.
+    It is an upper bound for any order in which a kernel pairs the weights: the two largest weights of the same sign
+    in one output channel, times the largest activation.
+
+    Args:
+        model: A quantized graph with QuantizeLinear and DequantizeLinear nodes.
+
+    Returns:
+        The sums by the name of the Conv, Gemm or MatMul node.
     """
-    made_by = {name: node for node in model.graph.node for name in node.output}
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    producer = {name: node for node in model.graph.node for name in node.output}
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
     sums = {}
     for node in model.graph.node:
         if node.op_type not in ("Conv", "Gemm", "MatMul"):
             continue
-        source = made_by.get(node.input[1])
-        stored = weights.get(source.input[0]) if source is not None and source.op_type == "DequantizeLinear" else None
-        if stored is None or stored.data_type != onnx.TensorProto.INT8:
+        dequantize = producer.get(node.input[1])
+        if dequantize is None or dequantize.op_type != "DequantizeLinear":
             continue
-        axis = next((entry.i for entry in source.attribute if entry.name == "axis"), 1)
-        values = numpy_helper.to_array(stored).astype(int)
-        per_channel = len(numpy_helper.to_array(weights[source.input[1]]).shape) == 1
+        weights = initializers.get(dequantize.input[0])
+        if weights is None or weights.data_type != onnx.TensorProto.INT8:
+            continue
+        axis = next((entry.i for entry in dequantize.attribute if entry.name == "axis"), 1)
+        values = numpy_helper.to_array(weights).astype(int)
+        per_channel = numpy_helper.to_array(initializers[dequantize.input[1]]).ndim == 1
         channels = np.moveaxis(values, axis, 0) if per_channel else values[None]
         ordered = np.sort(channels.reshape(len(channels), -1), axis=1)
         highest = ordered[:, -2:].clip(min=0).sum(axis=1).max()
         lowest = ordered[:, :2].clip(max=0).sum(axis=1).min()
-        sums[node.name] = int(max(highest, -lowest)) * LARGEST_ACTIVATION
+        sums[node.name] = int(max(highest, -lowest)) * MAX_ACTIVATION
     return sums
 
 
-def can_saturate(model: onnx.ModelProto) -> list[str]:
-    """Return the names of the layers whose sums may not fit into 16 bits, the worst first."""
+def find_saturating_layers(model: onnx.ModelProto) -> list[str]:
+    """Return the names of the layers whose sums may exceed 16 bits, the largest sum first."""
     sums = worst_pair_sums(model)
-    return sorted((name for name, value in sums.items() if value > LIMIT), key=lambda name: -sums[name])
+    return sorted((name for name, value in sums.items() if value > INT16_MAX), key=lambda name: -sums[name])

@@ -1,4 +1,4 @@
-"""A model repository that NVIDIA Triton serves, for those who outgrow one machine."""
+"""Write a model repository for NVIDIA Triton, a server for many clients."""
 
 from __future__ import annotations
 
@@ -14,53 +14,64 @@ from teachcam.errors import ExportError
 from teachcam.export.metadata import read_metadata
 from teachcam.files import write_atomic
 
-NAME = "teachcam"
-WAIT = 2000  # microseconds that a frame may wait for others to be answered with
+MODEL_NAME = "teachcam"
+MAX_QUEUE_DELAY = 2000  # microseconds that Triton holds a request back, to answer it together with others
 DTYPES = {"tensor(uint8)": "TYPE_UINT8", "tensor(float)": "TYPE_FP32"}
-Made = TypeVar("Made")
+T = TypeVar("T")
 
 
-def export(repository: Path, most: int, make: Callable[[Path], Made]) -> Made:
-    """Add a version of the model to a repository; `make` writes the ONNX file, with an open batch of up to `most`.
+def add_version(repository: Path, max_batch_size: int, write_model: Callable[[Path], T]) -> T:
+    """Add a version of the model to a repository. The version appears only when it is complete.
 
-    The version is there whole or not at all. Raises ExportError.
+    Args:
+        repository: The repository's folder; it is made if it does not exist.
+        max_batch_size: The largest batch that the model takes.
+        write_model: Writes an ONNX file with a dynamic batch to the path that it is given.
+
+    Returns:
+        What `write_model` returned.
+
+    Raises:
+        ExportError: The repository can't be written.
     """
-    model = repository / NAME
-    beside = model / f".{secrets.token_hex(3)}.tmp"
+    model = repository / MODEL_NAME
+    temporary = model / f".{secrets.token_hex(3)}.tmp"
+    file = temporary / "model.onnx"
     try:
-        beside.mkdir(parents=True)
-        made = make(beside / "model.onnx")
-        contract, _ = read_metadata(beside / "model.onnx")
+        temporary.mkdir(parents=True)
+        result = write_model(file)
+        contract, _ = read_metadata(file)
         write_atomic(model / "labels.txt", "".join(f"{label}\n" for label in contract.labels).encode())
-        write_atomic(model / "config.pbtxt", _config(beside / "model.onnx", most).encode())
+        write_atomic(model / "config.pbtxt", _config(file, max_batch_size).encode())
         versions = [int(path.name) for path in model.iterdir() if path.name.isdigit()]
-        beside.replace(model / str(max(versions, default=0) + 1))
+        temporary.replace(model / str(max(versions, default=0) + 1))
     except OSError as error:
         raise ExportError(f"can't write {repository}: {error.strerror}") from None
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return made
+        shutil.rmtree(temporary, ignore_errors=True)
+    return result
 
 
-def _config(file: Path, most: int) -> str:
-    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    labels = ', label_filename: "labels.txt"'
-    return "\n".join(
-        [
-            f'name: "{NAME}"',
-            'platform: "onnxruntime_onnx"',
-            f"max_batch_size: {most}",
-            *(f"input [ {_tensor(value)} ]" for value in session.get_inputs()),
-            *(
-                f"output [ {_tensor(value, labels if value.name == 'probabilities' else '')} ]"
-                for value in session.get_outputs()
-            ),
-            f"dynamic_batching {{ max_queue_delay_microseconds: {WAIT} }}",
-            "",
-        ]
-    )
+def _config(file: Path, max_batch_size: int) -> str:
+    """Return the text of Triton's config.pbtxt for an ONNX file."""
+    ort_session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    label_file = ', label_filename: "labels.txt"'
+    lines = [
+        f'name: "{MODEL_NAME}"',
+        'platform: "onnxruntime_onnx"',
+        f"max_batch_size: {max_batch_size}",
+        *(f"input [ {_tensor(value)} ]" for value in ort_session.get_inputs()),
+        *(
+            f"output [ {_tensor(value, label_file if value.name == 'probabilities' else '')} ]"
+            for value in ort_session.get_outputs()
+        ),
+        f"dynamic_batching {{ max_queue_delay_microseconds: {MAX_QUEUE_DELAY} }}",
+        "",
+    ]
+    return "\n".join(lines)
 
 
-def _tensor(value, more: str = "") -> str:
+def _tensor(value: onnxruntime.NodeArg, extra: str = "") -> str:
+    """Return an input or output in the syntax of config.pbtxt, without its batch dimension."""
     dims = ", ".join(str(size) for size in value.shape[1:])
-    return f'{{ name: "{value.name}", data_type: {DTYPES[value.type]}, dims: [ {dims} ]{more} }}'
+    return f'{{ name: "{value.name}", data_type: {DTYPES[value.type]}, dims: [ {dims} ]{extra} }}'

@@ -1,4 +1,4 @@
-"""Corrections from the live loop: a frame and the label that it has in truth, straight into the dataset."""
+"""Save corrections from the live loop: an image and its true label go straight into the dataset."""
 
 from __future__ import annotations
 
@@ -12,21 +12,44 @@ from teachcam.collect.dataset import Session, check_label
 
 
 class CorrectionWriter:
-    """Saves frames under labels; those of one label and one run of the program are a session. For any thread."""
+    """Saves images under their true labels. All images of one label in one run of the program are one session.
 
-    def __init__(self, data: Path | str, **known: object):
-        """Save into the dataset `data`; `known` (camera, note) goes into each session's line."""
+    Any thread may call it.
+
+    Attributes:
+        data: The dataset's folder.
+        saved: How many images were saved for each label.
+    """
+
+    def __init__(self, data: Path | str, **metadata: object):
+        """Create a writer. It writes nothing before the first correction.
+
+        Args:
+            data: The dataset's folder.
+            metadata: Stored with each session, for example `camera` and `note`.
+        """
         self.data = Path(data)
         self.saved: Counter[str] = Counter()
-        self._known = known
+        self._metadata = metadata
         self._sessions: dict[str, Session] = {}
         self._lock = threading.Lock()
 
     def __call__(self, image: np.ndarray, label: str) -> int:
-        """Save an image, uint8 [H, W, 3] BGR, and return how many there are now. Raises DatasetError (a full disk)."""
+        """Save one image.
+
+        Args:
+            image: uint8 [H, W, 3], BGR.
+            label: What the image shows.
+
+        Returns:
+            How many images of this label were saved so far.
+
+        Raises:
+            DatasetError: The image could not be written (for example a full disk), or the label can't name a folder.
+        """
         with self._lock:
             if label not in self._sessions:
-                self._sessions[label] = Session(self.data, check_label(label), **self._known)
+                self._sessions[label] = Session(self.data, check_label(label), **self._metadata)
             self._sessions[label].save(image)
             self.saved[label] += 1
             return self.saved[label]

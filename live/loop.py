@@ -1,7 +1,8 @@
-"""The loop: the newest frame, its answer, steadied, to every sink."""
+"""The live loop: take the newest frame, predict, smooth, and hand the result to every sink."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -9,88 +10,93 @@ import time
 from teachcam.cli import first_line
 from teachcam.collect.camera import Camera
 from teachcam.errors import CameraTimeout, ModelError, UserError
+from teachcam.live.active_model import ActiveModel
 from teachcam.live.classifier import Classifier
-from teachcam.live.latency import Latency
+from teachcam.live.loop_stats import LoopStats
 from teachcam.live.model_watcher import ModelWatcher
-from teachcam.live.prediction import Smoother, usual_smoothing
-from teachcam.live.sinks.base import Result
+from teachcam.live.prediction import default_smoothing
+from teachcam.live.sinks.base import FrameResult, Sink
+
+CAMERA_WAIT = 0.25  # seconds to wait for a frame before looking at `stop` again
+
+logger = logging.getLogger(__name__)
 
 
 def loop(
     camera: Camera,
     classifier: Classifier,
-    sinks: list,
+    sinks: list[Sink],
     *,
     smoothing: float | None = None,
     min_hold: float = 0.0,
-    most: int | None = None,
+    max_frames: int | None = None,
     watcher: ModelWatcher | None = None,
     stop: threading.Event | None = None,
-    pace: bool = False,
+    real_time: bool = False,
 ) -> int:
-    """Answer frames until the camera, a sink or `stop` ends it, or `most` are answered; return how many were.
+    """Classify frames until the camera, a sink, `stop` or `max_frames` ends it.
 
-    A sink that fails is closed and said, and the others go on; the last one's error is raised. `watcher` may bring a
-    newer model between two frames; where that fails, the old one goes on. With `pace` a file is played as fast as it
-    was recorded. `smoothing` of None is the usual one.
+    A sink that fails is closed and logged, and the others continue. A newer model that fails is logged, and the model
+    before it continues.
+
+    Args:
+        camera: An open camera, video file or folder of images.
+        classifier: The model to start with. The calling thread runs it.
+        sinks: Called with each frame's result. A sink returns False to end the loop. All are closed at the end.
+        smoothing: Seconds over which predictions are averaged. 0 turns it off, None means `default_smoothing`.
+        min_hold: Seconds that a new label must stay the likeliest before it is reported.
+        max_frames: Stop after this many frames.
+        watcher: Brings a newer model, which the loop takes between two frames.
+        stop: Set it in another thread to end the loop.
+        real_time: Play a file as fast as it was recorded. Otherwise it is read as fast as the model runs.
+
+    Returns:
+        How many frames were classified.
+
+    Raises:
+        CameraError: The camera failed.
+        ModelError: The model failed, and there was none before it.
+        OSError, UserError: The last sink failed, or a sink could not be closed.
     """
     stop = stop or threading.Event()
-    smoothing = usual_smoothing(camera) if smoothing is None else smoothing
-    sinks = list(sinks)
-    latency, age, answered = Latency(), Latency(), 0
-    smooth = Smoother(classifier.contract.unknown_threshold, smoothing, min_hold)
-    old: Classifier | None = None  # to go back to where a newer one fails
-    period = last = None  # seconds from answer to answer, smoothed
-    began = time.monotonic()
+    model = ActiveModel(classifier, default_smoothing(camera) if smoothing is None else smoothing, min_hold)
+    stats, sinks = LoopStats(), list(sinks)
+    loop_start = time.monotonic()
     try:
         while not stop.is_set():
             try:
-                frame = camera.read_frame(wait=0.25)
+                frame = camera.read_frame(wait=CAMERA_WAIT)
             except CameraTimeout:
-                continue  # a lost camera says so itself
+                continue  # the camera itself logs that it is reconnecting
             if frame is None:
                 break
-            if pace and not camera.live:
-                stop.wait(max(0.0, began + frame.time - time.monotonic()))
+            if real_time and not camera.live:
+                stop.wait(max(0.0, loop_start + frame.time - time.monotonic()))
             newer = watcher.take() if watcher else None
             if newer is not None:
-                old, classifier = classifier, newer
-                smooth = Smoother(classifier.contract.unknown_threshold, smoothing, min_hold)
+                model.swap(newer)
 
             started = time.monotonic()
             try:
-                raw = classifier.classify(frame.image)
+                smoothed, raw = model.predict(frame)
             except ModelError as error:
-                if old is None:
-                    raise
-                print(f"went back to the old model: {first_line(error)}", file=sys.stderr, flush=True)
-                old, classifier = None, old
-                smooth = Smoother(classifier.contract.unknown_threshold, smoothing, min_hold)
+                model.roll_back(error)
                 continue
-            answer = smooth(raw, frame.time)
             now = time.monotonic()
+            latency, age = now - started, now - frame.captured
+            stats.add(latency, age, now)
 
-            latency.add(now - started)
-            age.add(now - frame.captured)
-            if last is not None:
-                period = now - last if period is None else 0.9 * period + 0.1 * (now - last)
-            last = now
-            answered += 1
-            result = Result(
-                frame, answer, raw,
-                latency=now - started, age=now - frame.captured, fps=1 / period if period else 0.0,
-                provider=classifier.provider, labels=classifier.contract.labels, classifier=classifier,
-            )  # fmt: skip
-            if not _hand_out(result, sinks) or answered == most:
+            result = FrameResult(frame, smoothed, raw, latency, age, stats.fps, model.classifier)
+            if not _send(result, sinks) or stats.num_frames == max_frames:
                 break
     finally:
-        _say_how_it_went(answered, camera.dropped, latency, age, classifier.provider)
+        stats.log(camera.dropped, model.classifier.provider)
         _close(sinks)
-    return answered
+    return stats.num_frames
 
 
-def _hand_out(result: Result, sinks: list) -> bool:
-    """Give every sink the result; drop one that fails, and raise its error if it was the last. False ends the loop."""
+def _send(result: FrameResult, sinks: list[Sink]) -> bool:
+    """Call every sink, and drop those that fail; return False if one ends the loop. Raises the last sink's error."""
     goes_on = True
     for sink in list(sinks):
         try:
@@ -100,14 +106,14 @@ def _hand_out(result: Result, sinks: list) -> bool:
             _close([sink])
             if not sinks:
                 raise
-            print(f"went on without: {first_line(error)}", file=sys.stderr, flush=True)
+            logger.warning(f"an output failed, the others continue: {first_line(error)}")
     return goes_on
 
 
-def _close(sinks: list) -> None:
-    """Close every sink, and then raise the first error that one had, unless another is on its way.
+def _close(sinks: list[Sink]) -> None:
+    """Close every sink, then raise the first error that one had, unless another error is being raised already.
 
-    An interrupt goes on with the next one, which may have a file to end.
+    Ctrl-C does not skip the remaining sinks, because one may have a file to finish.
     """
     errors = []
     for sink in sinks:
@@ -117,15 +123,3 @@ def _close(sinks: list) -> None:
             errors.append(error)
     if errors and sys.exc_info()[0] is None:
         raise errors[0]
-
-
-def _say_how_it_went(frames: int, dropped: int, latency: Latency, age: Latency, provider: str) -> None:
-    if not frames:
-        print("no frame was answered", file=sys.stderr)
-        return
-    print(
-        f"{frames} frames, {dropped} dropped, on {provider}; "
-        f"latency p50 {latency.percentile(50):.1f} ms, p99 {latency.percentile(99):.1f} ms; "
-        f"frame age p50 {age.percentile(50):.1f} ms, p99 {age.percentile(99):.1f} ms",
-        file=sys.stderr,
-    )

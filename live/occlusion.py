@@ -1,6 +1,7 @@
-"""Where the model looks: hide a part of the picture and see how much the answer suffers (occlusion sensitivity).
+"""Show where the model looks: hide a part of the image and measure how much its confidence drops.
 
-It needs nothing of the network but its answers, so it works for every model; it costs as many runs as it has places.
+This is occlusion sensitivity (Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014).
+It needs only the model's probabilities, so it works for every model. It runs the model 37 times for one image.
 """
 
 from __future__ import annotations
@@ -11,32 +12,39 @@ import numpy as np
 from teachcam.live.classifier import Classifier
 from teachcam.preprocessing import preprocess
 
-PLACES = 6  # across and down
-HIDDEN = 3  # a window of so many places is hidden at once
-NEGLIGIBLE = 0.5  # of the log odds: a map whose strongest place does less shows nothing
+GRID_SIZE = 6  # cells across and down
+WINDOW_SIZE = 3  # cells across and down that are hidden at once
+MIN_DROP = 0.5  # of the log odds; a map whose largest drop is smaller is only noise
 
 
 def heat_map(classifier: Classifier, image: np.ndarray) -> np.ndarray:
-    """Return how much each place speaks for the likeliest label, float32 [6, 6], 0 to 1; all 0 where none does.
+    """Compute how much each part of an image supports the likeliest label.
 
-    `image` is uint8 [H, W, 3], BGR. Uses the classifier, so the thread that calls this needs one of its own.
+    Args:
+        classifier: Used by this call, so it must belong to the calling thread.
+        image: uint8 [H, W, 3], BGR.
+
+    Returns:
+        float32 [6, 6], from 0 to 1. All 0 if no part matters.
     """
-    frame = preprocess(image, classifier.contract)
-    hidden = cv2.blur(frame, (frame.shape[1] // 3, frame.shape[0] // 3))  # as unlike anything as its surroundings allow
-    probabilities = classifier.probabilities(frame)
-    best = int(probabilities.argmax())
-    whole = _log_odds(probabilities[best])
-    lost = np.zeros((PLACES, PLACES), np.float32)
-    rows, columns = (np.linspace(0, side, PLACES + 1).round().astype(int) for side in frame.shape[:2])
-    for y in range(PLACES):
-        for x in range(PLACES):
-            top, left = rows[max(0, y - HIDDEN // 2)], columns[max(0, x - HIDDEN // 2)]
-            bottom, right = rows[min(PLACES, y + HIDDEN // 2 + 1)], columns[min(PLACES, x + HIDDEN // 2 + 1)]
-            covered = frame.copy()
-            covered[top:bottom, left:right] = hidden[top:bottom, left:right]
-            lost[y, x] = whole - _log_odds(classifier.probabilities(covered)[best])
-    lost = lost.clip(0)
-    return lost / lost.max() if lost.max() > NEGLIGIBLE else np.zeros_like(lost)
+    model_input = preprocess(image, classifier.contract)
+    height, width = model_input.shape[:2]
+    blurred = cv2.blur(model_input, (width // 3, height // 3))  # a blur adds no edges, as a flat color would
+    probabilities = classifier.predict_probabilities(model_input)
+    likeliest = int(probabilities.argmax())
+    visible = _log_odds(probabilities[likeliest])
+    drops = np.zeros((GRID_SIZE, GRID_SIZE), np.float32)
+    rows, columns = (np.linspace(0, side, GRID_SIZE + 1).round().astype(int) for side in (height, width))
+    for y in range(GRID_SIZE):
+        for x in range(GRID_SIZE):
+            top, left = rows[max(0, y - WINDOW_SIZE // 2)], columns[max(0, x - WINDOW_SIZE // 2)]
+            bottom = rows[min(GRID_SIZE, y + WINDOW_SIZE // 2 + 1)]
+            right = columns[min(GRID_SIZE, x + WINDOW_SIZE // 2 + 1)]
+            occluded = model_input.copy()
+            occluded[top:bottom, left:right] = blurred[top:bottom, left:right]
+            drops[y, x] = visible - _log_odds(classifier.predict_probabilities(occluded)[likeliest])
+    drops = drops.clip(0)
+    return drops / drops.max() if drops.max() > MIN_DROP else np.zeros_like(drops)
 
 
 def _log_odds(probability: float) -> float:

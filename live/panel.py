@@ -1,4 +1,4 @@
-"""The live loop in a notebook: picture, answer, a bar for each label, and buttons that say what it is in truth.
+"""The live loop in a notebook: the image, the prediction, a bar for each label, and buttons for corrections.
 
     from teachcam.collect.camera import Camera
     from teachcam.live.classifier import Classifier
@@ -15,47 +15,54 @@ import threading
 import time
 from pathlib import Path
 
-import cv2
 import ipywidgets as widgets
 
 from teachcam.collect.camera import Camera
 from teachcam.errors import UserError
+from teachcam.images import encode_jpeg
 from teachcam.live.classifier import Classifier
 from teachcam.live.feedback import CorrectionWriter
 from teachcam.live.loop import loop
 from teachcam.live.model_watcher import ModelWatcher
-from teachcam.live.sinks.base import Result
+from teachcam.live.sinks.base import FrameResult
 from teachcam.preprocessing import resize
 
-SHOWN_FPS = 10.0  # what a browser is sent; the loop goes at its own rate
+DISPLAY_FPS = 10.0  # images per second that the browser gets; the loop runs at its own rate
 WIDTH = 480  # pixels
 
 
 class LivePanel(widgets.VBox):
-    """Widgets that are a sink of the live loop. Call `close` to stop it, and then close the camera."""
+    """Widgets that show the live loop. Call `close` to stop it, and close the camera after that."""
 
     def __init__(
         self, camera: Camera, classifier: Classifier, data: Path | str = "data", smoothing: float | None = None
     ):
-        """Answer what `camera` sees; corrections go into the dataset `data`, and a newer model is taken at once."""
-        self._teach = CorrectionWriter(data, camera=camera.source, note="corrected live")
-        self._shown = 0.0
+        """Start the loop in a thread.
+
+        Args:
+            camera: An open camera.
+            classifier: The model to start with. A newer file at its path is loaded at once.
+            data: The dataset's folder, where corrections are saved.
+            smoothing: Seconds over which predictions are averaged. 0 turns it off, None means the default.
+        """
+        self._correct = CorrectionWriter(data, camera=camera.source, note="corrected live")
+        self._shown = 0.0  # seconds: when the last image was shown
         self._stop = threading.Event()
         self._picture = widgets.Image(format="jpeg", layout={"width": f"{WIDTH}px"})
-        self._answer = widgets.HTML("<h2>&nbsp;</h2>")
+        self._prediction = widgets.HTML("<h2>&nbsp;</h2>")
         self._bars = widgets.VBox()
         self._buttons = widgets.HBox(layout={"flex_flow": "row wrap"})
-        self._state, self._said = widgets.Label(), widgets.Label()
-        self._newest: Result | None = None
+        self._status, self._message = widgets.Label(), widgets.Label()
+        self._newest: FrameResult | None = None
         super().__init__(
             [
                 self._picture,
-                self._answer,
+                self._prediction,
                 self._bars,
-                widgets.Label("Is it wrong? Say what this is in truth, and the picture goes into the dataset:"),
+                widgets.Label("Wrong? Click the right label: this image is then saved to the dataset."),
                 self._buttons,
-                self._said,
-                self._state,
+                self._message,
+                self._status,
             ]
         )
         self._set_labels(classifier.contract.labels)
@@ -64,19 +71,20 @@ class LivePanel(widgets.VBox):
         self._thread.start()
 
     def close(self) -> None:
-        """Stop answering."""
-        if self._stop.is_set():  # ipywidgets closes again what is garbage
+        """Stop the loop and remove the widgets."""
+        if self._stop.is_set():  # ipywidgets calls close again on garbage collection
             return
         self._stop.set()
         self._thread.join(5.0)
         self._watcher.close()
         super().close()
 
-    def _run(self, camera: Camera, classifier: Classifier, smoothing: float) -> None:
+    def _run(self, camera: Camera, classifier: Classifier, smoothing: float | None) -> None:
+        sinks = [_PanelSink(self)]
         try:
-            loop(camera, classifier, [_Sink(self._show)], smoothing=smoothing, watcher=self._watcher, stop=self._stop)
+            loop(camera, classifier, sinks, smoothing=smoothing, watcher=self._watcher, stop=self._stop)
         except UserError as error:
-            self._state.value = str(error)
+            self._status.value = str(error)
 
     def _set_labels(self, labels: tuple[str, ...]) -> None:
         self._labels = labels
@@ -91,38 +99,38 @@ class LivePanel(widgets.VBox):
         if self._newest is None:
             return
         try:
-            count = self._teach(self._newest.frame.image, button.description)
-            self._said.value = f"saved as {button.description} ({count})"
+            count = self._correct(self._newest.frame.image, button.description)
+            self._message.value = f"saved as {button.description} ({count} so far)"
         except UserError as error:
-            self._said.value = str(error)
+            self._message.value = f"not saved: {error}"
 
-    def _show(self, result: Result) -> bool:
-        """Show a result now and then: called in the loop's thread."""
+    def _show(self, result: FrameResult) -> None:
+        """Show a result, at most DISPLAY_FPS times a second. The loop's thread calls this."""
         now = time.monotonic()
-        if now - self._shown < 1 / SHOWN_FPS:
-            return True
+        if now - self._shown < 1 / DISPLAY_FPS:
+            return
         self._shown = now
         if result.labels != self._labels:
             self._set_labels(result.labels)
-        image, answer = result.frame.image, result.answer
+        image, prediction = result.frame.image, result.prediction
         height = max(1, round(image.shape[0] * WIDTH / image.shape[1]))
         self._newest = result
-        self._picture.value = cv2.imencode(".jpg", resize(image, (height, WIDTH)))[1].tobytes()
-        self._answer.value = f"<h2>{html.escape(answer.label)} {100 * answer.confidence:.0f} %</h2>"
-        for bar, (label, probability) in zip(self._bars.children, answer.probabilities.items()):
-            bar.value, bar.bar_style = probability, "success" if label == answer.label else ""
-        self._state.value = f"{result.fps:.0f} FPS, {1000 * result.age:.0f} ms old, {result.provider}"
+        self._picture.value = encode_jpeg(resize(image, (height, WIDTH)))
+        self._prediction.value = f"<h2>{html.escape(prediction.label)} {100 * prediction.confidence:.0f} %</h2>"
+        for bar, (label, probability) in zip(self._bars.children, prediction.probabilities.items()):
+            bar.value, bar.bar_style = probability, "success" if label == prediction.label else ""
+        self._status.value = f"{result.fps:.0f} FPS, {1000 * result.age:.0f} ms old, {result.provider}"
+
+
+class _PanelSink:
+    """Passes results to a panel. It is separate because the loop closes its sinks, which would remove the panel."""
+
+    def __init__(self, panel: LivePanel):
+        self._panel = panel
+
+    def __call__(self, result: FrameResult) -> bool:
+        self._panel._show(result)
         return True
 
-
-class _Sink:
-    """The loop closes its sinks when it ends; closing a widget takes it off the page."""
-
-    def __init__(self, show):
-        self._show = show
-
-    def __call__(self, result: Result) -> bool:
-        return self._show(result)
-
     def close(self) -> None:
-        """Nothing to give back."""
+        pass

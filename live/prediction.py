@@ -1,8 +1,8 @@
-"""Answers, and how they are steadied: what flickers for a frame is no change, what changes is told at once.
+"""Predictions, and smoothing that removes flicker and still reports a real change quickly.
 
-Probabilities are averaged over time, the newest weighing most (an exponentially weighted moving average), by the
-frames' own clock: how long an answer takes to change does not depend on the camera's rate, and what was seen before a
-pause is forgotten.
+Probabilities are averaged over time, and newer frames weigh more: an exponentially weighted moving average. Time is
+measured by the frames' timestamps. So a change takes as long to show at any frame rate, and what the camera saw before
+a pause is forgotten.
 """
 
 from __future__ import annotations
@@ -14,56 +14,74 @@ if TYPE_CHECKING:
     from teachcam.collect.camera import Camera
 
 UNKNOWN = "unknown"
-SMOOTHING = 0.15  # seconds: the least that bridges a spoilt frame in five (benchmarks/steady.py), 3 to 4 frames late
+# Seconds. The smallest value that hides one spoiled frame in five; it delays a change by 3 to 4 frames at 30 FPS
+# (benchmarks/steady.py).
+SMOOTHING = 0.15
 
 
-def usual_smoothing(camera: Camera) -> float:
-    """Return how many seconds to average over; 0 for a folder's pictures, which have nothing to do with each other."""
+def default_smoothing(camera: Camera) -> float:
+    """Return the seconds to average over: 0 for a folder of images, which are unrelated, and SMOOTHING otherwise."""
     return SMOOTHING if camera.live or camera.fps else 0.0
 
 
 class Prediction(NamedTuple):
-    """What the model says of a frame, or of the last few."""
+    """What the model predicts for a frame, or for the last few frames if it is smoothed."""
 
-    label: str  # "unknown" where the confidence is below the contract's threshold
-    confidence: float  # the probability of the likeliest label
-    probabilities: dict[str, float]  # in the contract's order
+    label: str  # "unknown" if the confidence is below the contract's threshold
+    confidence: float  # the highest probability, 0 to 1
+    probabilities: dict[str, float]  # of each label, in the contract's order
 
 
 def to_prediction(probabilities: dict[str, float], unknown_threshold: float) -> Prediction:
-    """Return the answer that these probabilities stand for."""
-    best = max(probabilities, key=probabilities.__getitem__)
-    confidence = probabilities[best]
-    return Prediction(best if confidence >= unknown_threshold else UNKNOWN, confidence, probabilities)
+    """Turn probabilities into a prediction.
+
+    Args:
+        probabilities: The probability of each label, 0 to 1.
+        unknown_threshold: A lower confidence makes the label "unknown".
+    """
+    likeliest = max(probabilities, key=probabilities.__getitem__)
+    confidence = probabilities[likeliest]
+    return Prediction(likeliest if confidence >= unknown_threshold else UNKNOWN, confidence, probabilities)
 
 
 class Smoother:
-    """Turns the answers for single frames into steady ones."""
+    """Averages the predictions for single frames over time."""
 
     def __init__(self, unknown_threshold: float, smoothing: float = SMOOTHING, min_hold: float = 0.0):
-        """Average over `smoothing` seconds (0: not), and let a label count when it has held for `min_hold` seconds."""
+        """Create a smoother for one stream of frames.
+
+        Args:
+            unknown_threshold: A lower averaged confidence makes the label "unknown".
+            smoothing: The time constant of the average, in seconds. 0 turns averaging off.
+            min_hold: Seconds that a new label must stay the likeliest before it is reported.
+        """
         self._threshold, self._smoothing, self._min_hold = unknown_threshold, smoothing, min_hold
         self._average: dict[str, float] | None = None
         self._time = 0.0
-        self._label: str | None = None  # what is answered
-        self._candidate, self._since = "", 0.0  # what would be, and since when
+        self._label: str | None = None  # the label that is reported
+        self._candidate, self._candidate_since = "", 0.0  # the likeliest label, which may not have held long enough
 
-    def __call__(self, answer: Prediction, time: float) -> Prediction:
-        """Return the steady answer at `time` (seconds, of Frame.time), given the one for the frame alone."""
+    def __call__(self, prediction: Prediction, time: float) -> Prediction:
+        """Add a frame's prediction and return the smoothed one.
+
+        Args:
+            prediction: The prediction for this frame alone.
+            time: The frame's time in seconds (`Frame.time`).
+        """
         if self._average is None or self._smoothing == 0:
-            self._average = answer.probabilities
+            self._average = prediction.probabilities
         else:
             weight = 1 - math.exp(-(time - self._time) / self._smoothing)
             self._average = {
                 label: (1 - weight) * before + weight * now
-                for (label, before), now in zip(self._average.items(), answer.probabilities.values())
+                for (label, before), now in zip(self._average.items(), prediction.probabilities.values())
             }
         self._time = time
-        steady = to_prediction(self._average, self._threshold)
-        if steady.label != self._candidate:
-            self._candidate, self._since = steady.label, time
-        if self._label is None or time - self._since >= self._min_hold:
-            self._label = steady.label
-        if steady.label == self._label:
-            return steady
-        return Prediction(self._label, self._average.get(self._label, steady.confidence), self._average)
+        smoothed = to_prediction(self._average, self._threshold)
+        if smoothed.label != self._candidate:
+            self._candidate, self._candidate_since = smoothed.label, time
+        if self._label is None or time - self._candidate_since >= self._min_hold:
+            self._label = smoothed.label
+        if smoothed.label == self._label:
+            return smoothed
+        return Prediction(self._label, self._average.get(self._label, smoothed.confidence), self._average)

@@ -1,17 +1,17 @@
-"""Answer live: camera in, label out.
+"""Classify what a camera sees, live.
 
     python live/run.py --camera 0
     python live/run.py --camera clip.mp4 --headless --json
     python live/run.py --headless --http 8080 --watch
     python live/run.py --on thumbs_up="mpc play" --on thumbs_down="mpc stop"
 
-Takes the newest run unless --model names an ONNX file; a checkpoint is exported first. Needs no torch but for that.
+By default it runs the newest run's model. A checkpoint is exported first, and only that needs torch.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
+import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -19,6 +19,7 @@ from pathlib import Path
 
 from teachcam import cli
 from teachcam.collect.camera import Camera
+from teachcam.collect.camera_options import add_camera_arguments, open_camera
 from teachcam.errors import ModelError
 from teachcam.live.classifier import Classifier
 from teachcam.live.feedback import CorrectionWriter
@@ -26,59 +27,77 @@ from teachcam.live.loop import loop
 from teachcam.live.model_watcher import ModelWatcher, find_model
 from teachcam.live.prediction import SMOOTHING
 from teachcam.live.sinks.actions import COOL_DOWN, Actions
+from teachcam.live.sinks.base import Sink
 from teachcam.live.sinks.text import JsonLines, LabelChanges
-from teachcam.live.sinks.uncertain import Uncertain
+from teachcam.live.sinks.uncertain import UncertainFrames
 from teachcam.live.sinks.video import Video
-from teachcam.live.sinks.window import Screen
+from teachcam.live.sinks.window import LiveWindow
 from teachcam.onnx_session import PROVIDERS
+
+logger = logging.getLogger("teachcam.live.run")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Answer every frame until the source, `--frames` or the user ends it."""
+    """Classify every frame until the source, `--max-frames` or the user ends it."""
     options = _parse(argv)
     model = find_model(options.model)
-    watcher = ModelWatcher(options.model, options.provider) if options.watch else None  # first, or it misses one
+    # The watcher starts before the model is loaded. Otherwise it would miss a model that is written meanwhile.
+    watcher = ModelWatcher(options.model, options.provider) if options.watch else None
     classifier = Classifier(model, options.provider)
     labels = classifier.contract.labels
-    print(f"{classifier.path}: {', '.join(labels)}; {classifier.provider}", file=sys.stderr)
+    logger.info(f"{classifier.path}: {', '.join(labels)}; {classifier.provider}")
     try:
         classifier.self_check()
-    except ModelError as error:  # the user may want to see it all the same
-        print(f"warning: {error}", file=sys.stderr)
+    except ModelError as error:  # only a warning: the user may want to look at the model all the same
+        logger.warning(f"warning: {error}")
     with ExitStack() as stack:
-        sinks = [Actions(options.on, labels, options.cool_down, options.shell)] if options.on else []
-        camera = stack.enter_context(Camera(options.camera))
-        teach = CorrectionWriter(options.data, camera=options.camera, note="corrected live")
-        screen = None if options.headless else Screen(camera, teach)
-        sinks.append(JsonLines(camera.live) if options.json else LabelChanges(camera.live))
-        if options.http:
-            from teachcam.live.web.server import Web
-
-            sinks.append(Web(*options.http, list(labels), camera, teach))
-            print(f"the page: {sinks[-1].url}", file=sys.stderr)
-        if options.save_uncertain:
-            sinks.append(Uncertain(options.save_uncertain, camera.live))
-        if options.record:  # last: where another can't begin, no empty file is left
-            sinks.append(Video(options.record, camera.fps or 30.0, camera.live))
+        # Actions first: a wrong --on is reported before the camera opens.
+        actions = [Actions(options.on, labels, options.cool_down, options.shell)] if options.on else []
+        camera = stack.enter_context(open_camera(options))
+        correct = CorrectionWriter(options.data, note="corrected live", **camera.metadata)
+        window = None if options.headless else LiveWindow(camera, correct)
+        sinks = [*actions, *_open_sinks(options, camera, labels, correct)]
         if watcher:
             stack.callback(watcher.close)
         settings = {
-            "smoothing": options.smoothing, "min_hold": options.min_hold, "most": options.frames, "watcher": watcher,
-        }  # fmt: skip
-        if screen is None:
+            "smoothing": options.smoothing,
+            "min_hold": options.min_hold,
+            "max_frames": options.max_frames,
+            "watcher": watcher,
+        }
+        if window is None:
             loop(camera, classifier, sinks, **settings)
         else:
-            _with_window(screen, camera, classifier, [*sinks, screen], settings)
+            _run_with_window(window, camera, classifier, [*sinks, window], settings)
     return 0
 
 
-def _with_window(screen: Screen, camera: Camera, classifier: Classifier, sinks: list, settings: dict) -> None:
-    """Run the loop in a thread of its own, for a window belongs to the main one."""
+def _open_sinks(
+    options: argparse.Namespace, camera: Camera, labels: tuple[str, ...], correct: CorrectionWriter
+) -> list[Sink]:
+    """Open the sinks that the options ask for, except the actions and the window."""
+    sinks: list[Sink] = [JsonLines(camera.live) if options.json else LabelChanges(camera.live)]
+    if options.http:
+        from teachcam.live.web.server import Web  # takes as long to import as everything else together
+
+        sinks.append(Web(*options.http, list(labels), camera, correct))
+        logger.info(f"the page: {sinks[-1].url}")
+    if options.save_uncertain:
+        sinks.append(UncertainFrames(options.save_uncertain, camera.live))
+    if options.record:  # last: if another sink can't be opened, no empty video is left behind
+        sinks.append(Video(options.record, camera.fps or 30.0, camera.live))
+    return sinks
+
+
+def _run_with_window(
+    window: LiveWindow, camera: Camera, classifier: Classifier, sinks: list[Sink], settings: dict
+) -> None:
+    """Run the loop in another thread, because a window must be in the main one."""
     stop = threading.Event()
     with ThreadPoolExecutor(1, "loop") as pool:
-        running = pool.submit(loop, camera, classifier, sinks, stop=stop, pace=True, **settings)
+        running = pool.submit(loop, camera, classifier, sinks, stop=stop, real_time=True, **settings)
         try:
-            screen.run(lambda: not running.done())
+            window.run(lambda: not running.done())
         finally:
             stop.set()
     running.result()
@@ -86,39 +105,56 @@ def _with_window(screen: Screen, camera: Camera, classifier: Classifier, sinks: 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--camera", default="0", help="0, http://..., rtsp://..., a file, a folder, synthetic")
-    parser.add_argument("--model", type=Path, help="an ONNX file or a checkpoint (the newest run's)")
-    parser.add_argument("--watch", action="store_true", help="take a newer model as soon as there is one")
-    parser.add_argument("--provider", choices=list(PROVIDERS), help="insist on an execution provider")
-    parser.add_argument("--frames", type=int, help="stop after this many frames")
-    parser.add_argument("--smoothing", type=float, help=f"seconds to average over ({SMOOTHING}; for a folder 0)")
-    parser.add_argument("--min-hold", type=float, default=0.0, help="seconds until another label counts (0)")
-    parser.add_argument("--on", action="append", metavar="LABEL=COMMAND", help="run a command when it is that label")
-    parser.add_argument("--cool-down", type=float, default=COOL_DOWN, help=f"seconds between two of one ({COOL_DOWN})")
-    parser.add_argument("--shell", action="store_true", help="hand the commands of --on to a shell")
-    parser.add_argument("--headless", action="store_true", help="no window")
-    parser.add_argument("--json", action="store_true", help="a JSON object a frame on stdout")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write an annotated video, .mp4 or .mkv")
-    parser.add_argument("--http", type=_address, metavar="[ADDRESS:]PORT", help="serve a web page")
-    parser.add_argument("--save-uncertain", type=Path, metavar="DIR", help="keep the frames it was unsure of")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="where corrections are saved: the dataset")
+    add_camera_arguments(parser)
+    add = parser.add_argument
+    add("--model", type=Path, help="an ONNX file or a checkpoint (default: the newest run's)")
+    add("--watch", action="store_true", help="load a newer model as soon as it is written")
+    add("--provider", choices=list(PROVIDERS), help="the execution provider (default: the first that works)")
+    add("--max-frames", type=int, metavar="N", help="stop after N frames")
+    add(
+        "--smoothing",
+        type=float,
+        metavar="SECONDS",
+        help=f"average predictions over this time, 0: off (default: {SMOOTHING}, and 0 for a folder of images)",
+    )
+    add(
+        "--min-hold",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="how long a new label must last to be reported (default: 0)",
+    )
+    add("--on", action="append", metavar="LABEL=COMMAND", help="run a command when this label appears; repeatable")
+    add(
+        "--cool-down",
+        type=float,
+        default=COOL_DOWN,
+        metavar="SECONDS",
+        help="shortest time between two commands of one label (default: %(default)s)",
+    )
+    add("--shell", action="store_true", help="run the commands of --on in a shell, for pipes and variables")
+    add("--headless", action="store_true", help="open no window")
+    add("--json", action="store_true", help="print one JSON object per frame on stdout")
+    add("--record", type=Path, metavar="FILE", help="record a video with the predictions drawn in, .mp4 or .mkv")
+    add("--http", type=_address, metavar="[ADDRESS:]PORT", help="serve a web page with the live picture")
+    add("--save-uncertain", type=Path, metavar="DIR", help="save the frames that the model was unsure of")
+    add("--data", type=Path, default=Path("data"), metavar="DIR", help="dataset for corrections (default: %(default)s)")
     options = parser.parse_args(argv)
-    if options.frames is not None and options.frames < 1:
-        parser.error("--frames: at least 1")
+    if options.max_frames is not None and options.max_frames < 1:
+        parser.error("--max-frames must be at least 1")
     for name in ("smoothing", "min_hold", "cool_down"):
-        if getattr(options, name) is not None and not 0 <= getattr(options, name) < float("inf"):
-            parser.error(f"--{name.replace('_', '-')}: seconds, 0 or more")
+        seconds = getattr(options, name)
+        if seconds is not None and not 0 <= seconds < float("inf"):
+            parser.error(f"--{name.replace('_', '-')} must be a number of seconds, 0 or more")
     return options
 
 
 def _address(text: str) -> tuple[str, int]:
     try:
-        from teachcam.live.web.auth import (
-            address_and_port,  # only now: a web server takes as long to import as all of the rest
-        )
+        from teachcam.live.web.auth import parse_address
     except ImportError:
         raise cli.UserError("--http needs two more packages: pip install starlette uvicorn") from None
-    return address_and_port(text)
+    return parse_address(text)
 
 
 if __name__ == "__main__":

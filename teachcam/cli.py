@@ -1,20 +1,9 @@
-"""What every command shares: one-line errors, exit codes, and a parser that keeps to both.
-
-Exceptions a user can mend, each raised with one line that says what was wrong and what to do:
-
-    UserError
-    ├── CameraError      collect/camera.py    no such camera, or it stopped sending
-    ├── DatasetError     collect/dataset.py   nothing to read, a label that can't be a folder, a full disk
-    ├── ContractError    train/contract.py    a model without a contract, or with one of another version
-    ├── TrainingError    train/weights.py     too few labels, weights that can't be had
-    ├── CheckpointError  train/checkpoint.py  a file that is not a whole checkpoint
-    ├── ExportError      export/parity.py     a graph that is not what was trained
-    └── ModelError       export/providers.py  a model that can't be loaded or run
-"""
+"""The frame around every command: one-line errors, exit codes, messages on stderr, and a parser that keeps to them."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -22,25 +11,54 @@ from typing import Callable, NoReturn, TextIO
 
 from teachcam.errors import UserError
 
+__all__ = ["Parser", "UserError", "first_line", "log_to_stderr", "non_negative_float", "positive_int", "run"]
+
 
 class Parser(argparse.ArgumentParser):
-    """argparse, saying what is wrong in one line instead of the whole usage."""
+    """An argparse parser that reports a wrong option in one line, without the whole usage."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
 
 
-def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a command's `main` and leave the program.
+def positive_int(text: str) -> int:
+    """Convert the value of an option to a whole number of at least 1. For argparse's `type`."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
 
-    Exit codes: 0 done, 2 the user can mend it (one line on stderr), 130 interrupted, by Ctrl-C, SIGTERM or SIGHUP.
-    A reader of our output that went away (`| head`) is no error.
+
+def non_negative_float(text: str) -> float:
+    """Convert the value of an option to a number of 0 or more, not infinity. For argparse's `type`."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):  # False for NaN, too
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of 0 or more")
+    return value
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run a command's `main` function and exit the program with its exit code.
+
+    The exit codes are 0 for success, 2 for an error that the user can fix (one line on stderr), and 130 for an
+    interruption by Ctrl-C, SIGTERM or SIGHUP. A closed stdout (as with `| head`) is not an error.
+
+    Args:
+        main: Does the work. Returns an exit code, or None for 0.
     """
-    for name in ("SIGTERM", "SIGHUP"):  # the latter: its terminal was closed; Windows has none
+    for name in ("SIGTERM", "SIGHUP"):  # SIGHUP: the terminal was closed; Windows does not have it
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP: keep that
             signal.signal(number, signal.default_int_handler)
-    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # None where closed, as by `>&-`
+    # Python sets a stream to None if it was closed before the start, as by `>&-`.
+    sys.stdout, sys.stderr = sys.stdout or _open_devnull(), sys.stderr or _open_devnull()
+    log_to_stderr()
     try:
         code = main() or 0
         sys.stdout.flush()
@@ -52,7 +70,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except BrokenPipeError:
         _discard_stdout()
         code = 0
-    except OSError as error:  # a full disk, a folder that can't be written: never ours to mend
+    except OSError as error:  # for example a full disk, or a folder without write permission
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         _discard_stdout()
@@ -60,15 +78,41 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(code)
 
 
+def log_to_stderr() -> None:
+    """Print what the project logs (INFO and above) on stderr, the bare message only; other packages are left alone.
+
+    A file that may run as `__main__` must name its logger, as in `logging.getLogger("teachcam.collect.capture")`.
+    """
+    logger = logging.getLogger("teachcam")
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
+        logger.addHandler(_StderrHandler())
+
+
+class _StderrHandler(logging.StreamHandler):
+    """Writes to the `sys.stderr` of the moment, which tests and notebooks replace."""
+
+    def __init__(self):
+        logging.Handler.__init__(self)  # StreamHandler's own would keep one stream for good
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stderr
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not getattr(sys.stderr, "closed", True):  # else there is nowhere to report it
+            super().handleError(record)
+
+
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an exception says, or its kind if it says nothing."""
+    """Return the first line of an exception's text, or the name of its class if it has no text."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _discard_stdout() -> None:
-    """Let the interpreter's last flush go nowhere, instead of failing again."""
+    """Send the interpreter's last flush to the null device, so that it can't fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _nowhere() -> TextIO:
+def _open_devnull() -> TextIO:
     return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")

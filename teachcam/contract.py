@@ -1,9 +1,7 @@
-"""The contract: what a model promises about its input and output, and the one function that makes that input.
+"""The contract of a model: its labels, the image that it expects as input, and how it was trained.
 
-Training writes the contract into the checkpoint, export copies it into the ONNX file, live reads it from there.
-Evaluation, parity and the live loop all call `preprocess`; there is no second way from a frame to a model's input.
-
-Needs numpy and OpenCV only.
+Training writes the contract into the checkpoint. Export copies it into the ONNX file, where live reads it. The function
+that makes the input accordingly is `preprocess` in teachcam/preprocessing.py.
 """
 
 from __future__ import annotations
@@ -14,51 +12,52 @@ from dataclasses import asdict, dataclass, field
 from teachcam.errors import ContractError
 
 VERSION = 2
-METADATA_KEY = "teachcam.contract"  # where an ONNX file carries it
+METADATA_KEY = "teachcam.contract"  # of the entry in an ONNX file's metadata
 
 
 @dataclass(frozen=True)
 class TrainingInfo:
-    """What a model was trained on, and how good it was there."""
+    """How a model was trained, and its accuracy on validation images."""
 
     backbone: str = ""
-    head: str = "linear"  # or mlp
-    dataset: str = ""  # fingerprint: a hash of the images and their labels
-    validation_accuracy: float | None = None  # 0 to 1; None where nothing could be held out
+    head: str = "linear"  # or "mlp"
+    dataset: str = ""  # fingerprint of the images and their labels, see collect/dataset.py
+    validation_accuracy: float | None = None  # 0 to 1; None if there were too few sessions to set some aside
     validation_images: int = 0
-    optimistic: bool = False  # whether validation images come from sessions that training saw
+    optimistic: bool = False  # whether training saw other images of the validation images' sessions
     versions: dict[str, str] = field(default_factory=dict)  # of Python, torch and torchvision
-    processor: str = ""  # the CPU or GPU on which the accuracy was measured
+    processor: str = ""  # CPU or GPU that measured the accuracy
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What a model promises. `mean` and `std` are of 0-1 values in `color_order`, and are applied in the graph."""
+    """What a model expects as input, and what its outputs mean."""
 
     labels: tuple[str, ...]  # in the order of the model's outputs
-    input_size: tuple[int, int]  # height, width in pixels
-    color_order: str = "RGB"  # or BGR, or GRAY: three channels all the same
-    resize: str = "area-linear"
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    input_size: tuple[int, int]  # height and width in pixels
+    color_order: str = "RGB"  # or "BGR", or "GRAY": three equal channels
+    resize: str = "area-linear"  # the only way so far: `resize` in teachcam/preprocessing.py
+    # Of each channel in color_order, for values from 0 to 1. The graph itself normalizes with them.
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)  # of ImageNet
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    temperature: float = 1.0  # logits are divided by it before the softmax
-    unknown_threshold: float = 0.0  # an answer with less confidence than this is "unknown"
+    temperature: float = 1.0  # the graph divides logits by it before the softmax (calibration, Guo 2017)
+    unknown_threshold: float = 0.0  # a prediction with less confidence is "unknown"
     trained_on: TrainingInfo = field(default_factory=TrainingInfo)
     version: int = VERSION
 
     def to_json(self) -> str:
-        """Return it as one line of JSON."""
+        """Return the contract as one line of JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Contract:
-        """Read what `to_json` wrote. Raises ContractError for anything else, or another version."""
+        """Read what `to_json` returned. Raises ContractError for other text, or for another version."""
         try:
             fields = json.loads(text)
             version = fields["version"]
             if version != VERSION:
                 raise ContractError(
-                    f"the model's contract is version {version!r}, this teachcam knows version {VERSION}: "
+                    f"the model's contract is of version {version!r}, this teachcam reads version {VERSION}: "
                     "export the model again, or update teachcam"
                 )
             lists = {name: fields[name] for name in ("labels", "input_size", "mean", "std")}
@@ -71,15 +70,15 @@ class Contract:
             raise ContractError("the model's contract can't be read: export the model again") from None
         if contract.resize != "area-linear" or contract.color_order not in ("RGB", "BGR", "GRAY"):
             raise ContractError(
-                f"the model wants its frames as {contract.color_order}, resized by {contract.resize}: "
-                "this teachcam can't do that, update it"
+                f"the model expects {contract.color_order} images resized by {contract.resize}, "
+                "which this teachcam can't do: update teachcam"
             )
         return contract
 
     def _check(self) -> None:
-        """Raise ValueError or TypeError where a value is not what it says."""
+        """Raise ValueError or TypeError if a value is not possible."""
         height, width = self.input_size
-        sound = (
+        is_valid = (
             all(isinstance(label, str) for label in self.labels)
             and len(set(self.labels)) == len(self.labels) > 0
             and all(isinstance(size, int) and 8 <= size <= 4096 for size in (height, width))
@@ -90,5 +89,5 @@ class Contract:
             and 0 <= self.unknown_threshold <= 1
             and all(isinstance(name, str) for name in (self.trained_on.backbone, self.trained_on.head))
         )
-        if not sound:
+        if not is_valid:
             raise ValueError

@@ -1,55 +1,55 @@
-"""Every exception of ours, drawn once. Each is raised with one line that says what was wrong and what to do.
+"""All exceptions of teachcam. Each is raised with one line that says what is wrong and what to do about it.
 
-UserError                something the user can mend; commands print its text and exit with code 2
-├── CameraError          no such camera, or it stopped sending
-│   └── CameraTimeout    no frame within the time that was asked for
-├── DatasetError         nothing to read, a label that can't name a folder, a full disk
+UserError                an error that the user can fix; commands print its text and exit with code 2
+├── CameraError          there is no such camera, or it stopped sending images
+│   └── CameraTimeout    no image arrived in time
+├── DatasetError         no images, a label that can't name a folder, a full disk
 ├── ContractError        a model without a contract, or with one of another version
-├── TrainingError        too few labels, weights that can't be had
-├── CheckpointError      a file that is not a whole checkpoint
-├── ExportError          a graph that does not answer as the trained network does
+├── TrainingError        too few labels, pretrained weights that can't be downloaded
+├── CheckpointError      a file that is not a complete checkpoint
+├── ExportError          an exported model whose predictions differ from the trained network's
 └── ModelError           a model that can't be loaded or run
-UnreadableImage          a file that is not a whole image; whoever reads many leaves it out and counts it
+UnreadableImage          a file that is not a complete image; code that reads many files skips and counts these
 """
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Something the user can mend: its text is the one line they see."""
+    """An error that the user can fix. Its text is the one line that the user sees."""
 
 
 class CameraError(UserError):
-    """No such camera, or one that stopped sending."""
+    """The camera does not exist, does not open, or stopped sending images."""
 
 
 class CameraTimeout(CameraError):
-    """No new frame within the time that was given."""
+    """No new image arrived within the given time."""
 
 
 class DatasetError(UserError):
-    """A dataset that can't be read or written as asked."""
+    """The dataset can't be read or written."""
 
 
 class ContractError(UserError):
-    """A contract that is missing, broken, or of a version this code does not know."""
+    """The model's contract is missing, broken, or of a version that this code does not know."""
 
 
 class TrainingError(UserError):
-    """Training that can't start: weights that can't be had, or too little to learn from."""
+    """Training can't start: for example without pretrained weights, or with a single label."""
 
 
 class CheckpointError(UserError):
-    """A file that is not a checkpoint of ours, or not a whole one."""
+    """The file is not a checkpoint of teachcam, or is incomplete."""
 
 
 class ExportError(UserError):
-    """A model that can't be exported, or a file that does not answer as what was trained."""
+    """The model can't be exported, or the exported file does not predict what the trained network predicts."""
 
 
 class ModelError(UserError):
-    """A model that can't be loaded or run."""
+    """The model can't be loaded or run."""
 
 
 class UnreadableImage(Exception):
-    """A file that is not a whole picture; its text names the file and says why."""
+    """The file is not a complete image. The text names the file and the reason."""

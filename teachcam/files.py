@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, even if the power fails."""
+"""Write files atomically: after a crash or a power cut the old file or the new one is there, never half of one."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from typing import BinaryIO, Iterator
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, even if the power fails: beside it, fsync, rename."""
+    """Write a whole file atomically."""
     with open_atomic(path) as file:
         file.write(content)
 
 
 @contextmanager
 def open_atomic(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write as `write_atomic` does: it is there, whole, when the block ends without an error."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(3)}.tmp")
+    """Open a file for atomic writing: `path` is replaced when the block ends without an error, else left as it was.
+
+    The bytes go to a hidden file in the same folder, which is flushed to the disk and then renamed.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(3)}.tmp")
     try:
-        with beside.open("wb") as file:
+        with temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -1,6 +1,6 @@
-"""Execution providers: which of ONNX Runtime's ways to run a file really works on this machine.
+"""Open ONNX files with ONNX Runtime, on the fastest execution provider that works on this machine.
 
-session, provider = open_session("model.onnx")
+ort_session, provider = open_session(Path("model.onnx"))
 """
 
 from __future__ import annotations
@@ -20,110 +20,189 @@ from teachcam.contract import Contract
 from teachcam.errors import ModelError
 from teachcam.preprocessing import preprocess
 
-SOME = 3  # frames at once, where a file leaves the batch open
-
-# The fastest first; the first that really runs the model is taken.
+# Our names of the execution providers, and ONNX Runtime's. The fastest is first; the first that runs a model is used.
 PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
-# A CPU without VNNI adds products of int8 in 16 bits, and clips what does not fit. This session option avoids that.
-EXACT_INT8 = "session.x64quantprecision"
 DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16}
 
-
-def open_exactly(path: Path | str) -> onnxruntime.InferenceSession:
-    """Open an ONNX file on the CPU so that int8 is computed without clipping, at up to twice the time."""
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry(EXACT_INT8, "1")
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+# A CPU without VNNI adds int8 products in 16 bits, and clips sums that overflow. This session option prevents that.
+_EXACT_INT8 = "session.x64quantprecision"
+_AFFINITIES = "session.intra_op_thread_affinities"  # the CPUs of each worker thread
+_BATCH_SIZE = 3  # for a file that leaves the batch size open: any small number over 1 exercises it
 
 
 def open_session(path: Path, provider: str | None = None) -> tuple[onnxruntime.InferenceSession, str]:
-    """Open an ONNX file on one provider (tensorrt, cuda, cpu), or on the first that runs it; return its name too.
+    """Open an ONNX file, and run it once, so that the first image is not slower than the next.
 
-    It has run once, so the next time is no slower than those after. Raises ModelError where there is no such file or
-    provider, or it does not run here.
+    It runs on one thread for every physical core that this thread may use, see `tied_cores`.
+
+    Args:
+        path: The ONNX file.
+        provider: tensorrt, cuda or cpu. None takes the first of them that runs the model.
+
+    Returns:
+        The ONNX Runtime session, and the name of its provider (a key of PROVIDERS).
+
+    Raises:
+        ModelError: The file is missing or broken, or the provider does not run it on this machine.
     """
     if not path.is_file():
         raise ModelError(f"no model at {path}: export one with python export/to_onnx.py")
     if not os.access(path, os.R_OK):
-        raise ModelError(f"{path}: you may not read it, ask its owner or chmod a+r it")
+        raise ModelError(f"{path} is not readable for this user: change its owner, or run chmod a+r on it")
     if provider is not None and provider not in PROVIDERS:
-        raise ModelError(f"no provider {provider!r}: {', '.join(PROVIDERS)}")
-    onnxruntime.set_default_logger_severity(4)  # a provider that can't load is tried, not complained about
+        raise ModelError(f"there is no provider {provider!r}: choose one of {', '.join(PROVIDERS)}")
+    onnxruntime.set_default_logger_severity(4)  # a provider that does not load is no error: the next one is tried
     names = [provider] if provider else list(PROVIDERS)
-    here = onnxruntime.get_available_providers()
-    for name in (name for name in names if PROVIDERS[name] in here):
-        session = _open(path, name)
-        if session is not None and name == "cpu" and _is_int8_for_tensorrt(session):
-            session = _open(path, name, exact_int8=True)
-        if session is not None:
-            return session, name
-    raise ModelError(f"the provider {names[0]} does not work here: give another, or none")
+    available = onnxruntime.get_available_providers()
+    for name in (name for name in names if PROVIDERS[name] in available):
+        ort_session = _open(path, name)
+        if ort_session is not None and name == "cpu" and _is_int8_for_tensorrt(ort_session):
+            ort_session = _open(path, name, exact_int8=True)
+        if ort_session is not None:
+            return ort_session, name
+    raise ModelError(f"the provider {names[0]} does not work on this machine: choose another, or none")
 
 
-def _is_int8_for_tensorrt(session: onnxruntime.InferenceSession) -> bool:
-    """Return whether a file has int8 weights of 8 bits, as TensorRT takes them; those of `--target desktop` have 7."""
-    record = json.loads(session.get_modelmeta().custom_metadata_map.get("teachcam.export", "{}"))
-    return record.get("precision") == "int8" and record.get("target") != "desktop"
+def open_exact_int8(path: Path | str) -> onnxruntime.InferenceSession:
+    """Open an ONNX file on the CPU with int8 sums that are never clipped. It takes up to twice the time."""
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry(_EXACT_INT8, "1")
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def tied_cores(ort_session: onnxruntime.InferenceSession) -> set[int]:
+    """Return the CPUs to which the worker threads of a session of `open_session` are tied.
+
+    ONNX Runtime runs a model on the calling thread and on its workers. The caller should keep off their CPUs during a
+    run: on one of them the two threads would take turns of 4 ms, while another core is idle.
+    """
+    try:
+        affinities = ort_session.get_session_options().get_session_config_entry(_AFFINITIES)
+    except RuntimeError:  # not set: there are no workers, or the system chooses their CPUs
+        return set()
+    return {int(cpu) - 1 for core in affinities.split(";") for cpu in core.split(",")}
+
+
+def _is_int8_for_tensorrt(ort_session: onnxruntime.InferenceSession) -> bool:
+    """Return whether a file has 8-bit weights, which TensorRT takes. Those of `--target desktop` have 7 bits."""
+    export_info = json.loads(ort_session.get_modelmeta().custom_metadata_map.get("teachcam.export", "{}"))
+    return export_info.get("precision") == "int8" and export_info.get("target") != "desktop"
+
+
+def _session_options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # fatal errors only; others are raised
+    # By default the workers spin between two runs. At 30 FPS that costs a whole core, taken from the camera's thread,
+    # and saves 0.1 of 4 ms (SqueezeNet, two cores). Other thread counts, the arena and memory patterns did not matter.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere ONNX Runtime chooses the number of threads
+        workers = _worker_cores()
+        options.intra_op_num_threads = 1 + len(workers)
+        if workers:  # not tied to a core, a run takes 2.6 ms in place of 1.7 at 30 FPS (SqueezeNet, two cores)
+            cpus = (",".join(str(cpu + 1) for cpu in sorted(core)) for core in workers)  # this option counts from 1
+            options.add_session_config_entry(_AFFINITIES, ";".join(cpus))
+    return options
+
+
+def _worker_cores() -> list[set[int]]:
+    """Return the CPUs of each worker thread: one for every physical core that this thread may use, but the first.
+
+    A core has several CPUs if it runs several hardware threads.
+    """
+    allowed = os.sched_getaffinity(0)
+    cores: list[set[int]] = []
+    for cpu in sorted(allowed):
+        if not any(cpu in core for core in cores):
+            cores.append(_hardware_threads(cpu) & allowed | {cpu})
+    return cores[1:]
+
+
+def _hardware_threads(cpu: int) -> set[int]:
+    """Return the CPUs that share a physical core with this one, as Linux lists them: `0,4` or `0-1`."""
+    try:
+        text = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text()
+        cpus: set[int] = set()
+        for part in text.strip().split(","):
+            first, _, last = part.partition("-")
+            cpus.update(range(int(first), int(last or first) + 1))
+    except (OSError, ValueError):
+        return {cpu}
+    return cpus
 
 
 def _open(path: Path, name: str, exact_int8: bool = False) -> onnxruntime.InferenceSession | None:
-    """Open it on one provider; None where that provider does not work on this machine."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    # Its threads go on spinning for the next run otherwise: at 30 FPS that is a whole core, taken from the grabber,
-    # for 0.1 ms of 4 (SqueezeNet, two cores). More or fewer threads, the arena and memory patterns changed nothing.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    """Open a file on one provider. Returns None if that provider does not work on this machine."""
+    options = _session_options()
     if exact_int8:
-        options.add_session_config_entry(EXACT_INT8, "1")
+        options.add_session_config_entry(_EXACT_INT8, "1")
     settings = {}
-    if name == "tensorrt":  # building an engine takes minutes: it is kept beside the model
+    if name == "tensorrt":  # building an engine takes minutes, so it is cached beside the model
         settings = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(path.parent / "engines")}
     try:
-        # Older versions of ONNX Runtime know no enable_fallback, and print to stdout as they fall back.
+        # Older versions of ONNX Runtime do not know enable_fallback, and print to stdout when they fall back.
         with contextlib.redirect_stdout(sys.stderr if name == "cpu" else io.StringIO()):
-            session = onnxruntime.InferenceSession(
+            ort_session = onnxruntime.InferenceSession(
                 str(path), options, providers=[(PROVIDERS[name], settings)], enable_fallback=0
             )
-            # Where a provider can't load, ONNX Runtime takes the CPU and says nothing.
-            if session.get_providers()[0] != PROVIDERS[name]:
+            # If a provider does not load, ONNX Runtime silently uses the CPU.
+            if ort_session.get_providers()[0] != PROVIDERS[name]:
                 return None
-            _run_once(session)  # what is wrong with a GPU's libraries or its memory shows only now
+            _run_once(ort_session)  # missing GPU libraries or memory show only now
     except Exception as error:  # ONNX Runtime's errors share no base class
         if name != "cpu":
             return None
         raise ModelError(
-            f"{path} is not a whole ONNX model, or can't be run: export it again ({first_line(error)})"
+            f"{path} is not a complete ONNX model, or can't be run: export it again ({first_line(error)})"
         ) from None
-    return session
+    return ort_session
 
 
-def _run_once(session: onnxruntime.InferenceSession) -> None:
+def _run_once(ort_session: onnxruntime.InferenceSession) -> None:
     inputs = {}
-    for array in session.get_inputs():
+    for array in ort_session.get_inputs():
         shape = [size if isinstance(size, int) else 1 for size in array.shape]
         inputs[array.name] = np.zeros(shape, DTYPES.get(array.type, np.float32))
-    session.run(None, inputs)
+    ort_session.run(None, inputs)
 
 
-def answer(file: Path, frames: list[np.ndarray], contract: Contract) -> np.ndarray:
-    """Return the probabilities [N, labels] that an ONNX file gives frames (uint8 BGR, any size), on the CPU.
+def predict_probabilities(path: Path, images: list[np.ndarray], contract: Contract) -> np.ndarray:
+    """Return the probabilities that an ONNX file predicts on the CPU.
 
-    int8 is computed exactly, as TensorRT does: what a CPU without VNNI would clip is no fault of the file's.
+    int8 is computed exactly, as TensorRT computes it. So a file is not blamed for sums that a CPU without VNNI clips.
+
+    Args:
+        path: The ONNX file.
+        images: uint8 [H, W, 3], BGR, of any size.
+        contract: The file's contract.
+
+    Returns:
+        float32 [num_images, num_classes].
     """
-    session = open_exactly(file)
-    (value,) = session.get_inputs()
-    batch = value.shape[0] if isinstance(value.shape[0], int) else SOME
-    inputs = batches(frames, contract, np.uint8 if value.type == "tensor(uint8)" else np.float32, batch)
-    rows = [session.run(["probabilities"], {value.name: part})[0] for part in inputs]
-    return np.concatenate(rows)[: len(frames)]
+    ort_session = open_exact_int8(path)
+    (graph_input,) = ort_session.get_inputs()
+    batch_size = graph_input.shape[0] if isinstance(graph_input.shape[0], int) else _BATCH_SIZE
+    dtype = np.uint8 if graph_input.type == "tensor(uint8)" else np.float32
+    batches = make_batches(images, contract, dtype, batch_size)
+    rows = [ort_session.run(["probabilities"], {graph_input.name: batch})[0] for batch in batches]
+    return np.concatenate(rows)[: len(images)]
 
 
-def batches(frames: list[np.ndarray], contract: Contract, dtype: type, batch: int) -> list[np.ndarray]:
-    """Return a graph's inputs, [batch, H, W, 3] each, from frames (uint8 BGR, any size); the last is filled up."""
-    inputs = [preprocess(frame, contract) for frame in frames]
-    inputs += inputs[:1] * (-len(inputs) % batch)
-    return [np.stack(inputs[start : start + batch]).astype(dtype) for start in range(0, len(inputs), batch)]
+def make_batches(images: list[np.ndarray], contract: Contract, dtype: type, batch_size: int) -> list[np.ndarray]:
+    """Preprocess images into batches of a graph's input.
+
+    Args:
+        images: uint8 [H, W, 3], BGR, of any size.
+        contract: States the input size and the color order.
+        dtype: Of the graph's input: np.uint8 or np.float32, with values from 0 to 255 in both.
+        batch_size: Images in a batch. The last batch is filled up with copies of the first image.
+
+    Returns:
+        Arrays of shape [batch_size, height, width, 3].
+    """
+    inputs = [preprocess(image, contract) for image in images]
+    inputs += inputs[:1] * (-len(inputs) % batch_size)
+    return [np.stack(inputs[start : start + batch_size]).astype(dtype) for start in range(0, len(inputs), batch_size)]

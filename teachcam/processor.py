@@ -1,4 +1,4 @@
-"""What this machine's processor is called: figures and proofs are of one processor, and say of which."""
+"""The name of this machine's processor. Measured times and accuracies hold for one processor, and name it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def processor_name() -> str:
-    """Return the processor's model and, on x86, whether it has VNNI, the instructions that int8 is quick with."""
+    """Return the processor's model name. On x86 it says whether there is VNNI, the fast int8 instructions."""
     try:
         info = Path("/proc/cpuinfo").read_text(errors="replace")
-    except OSError:
+    except OSError:  # not Linux
         return platform.processor() or platform.machine()
     model = re.search(r"^model name\s*: *(.+)", info, re.MULTILINE)
     name = model[1] if model else platform.machine()

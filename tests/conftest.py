@@ -79,6 +79,12 @@ def record(data: Path, seeds, labels=LABELS, frames: int = 4) -> Path:
     return data
 
 
+@pytest.fixture(autouse=True, scope="session")
+def messages_on_stderr() -> None:
+    """Print what teachcam logs on stderr, as every command does."""
+    cli.log_to_stderr()
+
+
 @pytest.fixture(scope="session")
 def package_path(tmp_path_factory) -> str:
     """A folder for PYTHONPATH that holds `teachcam`, for Pythons that it is not installed in."""

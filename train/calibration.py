@@ -1,48 +1,92 @@
-"""What an answer is worth: probabilities that come true, and a threshold under which the answer is `unknown`.
+"""Calibrate a model: fit the temperature of its probabilities and the threshold below which it answers `unknown`.
 
-Both are fitted on held-out frames, whose accuracy is that of a new place.
+Both are fitted on validation images, which show how the model does in a new place.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-KEPT = 0.95  # the share of the known frames that the threshold lets pass
+ACCEPTED_FRACTION = 0.95  # of validation images whose confidence reaches the threshold
+MIN_IMAGES = 20  # fewer than this say nothing about a 5 % quantile
+# A prior for few validation images: the temperature is 1 within a factor of 1.6, exp(1/2), at one standard deviation.
+# Images of a session resemble each other, so ten of them count as one observation.
+IMAGES_PER_OBSERVATION = 10
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Return probabilities, float64 [N, labels]."""
+    """Return probabilities, float64 [N, num_classes], of logits, float [N, num_classes]."""
     return torch.softmax(torch.from_numpy(logits).double() / temperature, 1).numpy()
 
 
 def fit_temperature(logits: np.ndarray, class_ids: np.ndarray) -> float:
-    """Return what to divide logits [N, labels] by so that the true labels become most likely (Guo et al. 2017).
+    """Fit the temperature that makes the true labels most likely: temperature scaling (Guo 2017).
 
-    A few frames may say anything, and those of a session say all the same: ten count as one against the prior that the
-    temperature is 1, give or take a factor of 1.6. Without any it is 1.
+    A prior near 1 keeps a few images from deciding. Without any images the result is 1.
+
+    Args:
+        logits: float [N, num_classes].
+        class_ids: int [N], the true labels.
+
+    Returns:
+        The temperature, 0.1 to 10. Divide logits by it before the softmax.
     """
     temperatures = np.geomspace(0.1, 10, 201)
-    scores, targets = torch.from_numpy(logits).double(), torch.from_numpy(class_ids)
-    losses = [cross_entropy(scores / value, targets, reduction="sum").item() for value in temperatures]
-    return float(temperatures[np.argmin(np.array(losses) / 10 + 2 * np.log(temperatures) ** 2)])
+    logits, targets = torch.from_numpy(logits).double(), torch.from_numpy(class_ids)
+    losses = [cross_entropy(logits / temperature, targets, reduction="sum").item() for temperature in temperatures]
+    penalties = 2 * np.log(temperatures) ** 2
+    return float(temperatures[np.argmin(np.array(losses) / IMAGES_PER_OBSERVATION + penalties)])
 
 
 def fit_threshold(probabilities: np.ndarray) -> float:
-    """Return the confidence that KEPT of the answers have at least; 0 where there are too few to tell."""
-    if len(probabilities) < 20:
+    """Return the confidence that ACCEPTED_FRACTION of the images reach, or 0 for fewer than MIN_IMAGES images.
+
+    Args:
+        probabilities: float [N, num_classes].
+    """
+    if len(probabilities) < MIN_IMAGES:
         return 0.0
-    return float(np.quantile(probabilities.max(1), 1 - KEPT))
+    return float(np.quantile(probabilities.max(1), 1 - ACCEPTED_FRACTION))
 
 
-def expected_calibration_error(probabilities: np.ndarray, class_ids: np.ndarray, bins: int = 10) -> float:
-    """Return how far confidence and accuracy are apart, on the average over bins of equal width of confidence."""
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == class_ids
-    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [
-        abs(confidence[own].mean() - right[own].mean()) * own.mean()
-        for own in (bin_of == index for index in range(bins))
-        if own.any()
+@dataclass(frozen=True)
+class ConfidenceBin:
+    """Images whose confidence lies in one interval."""
+
+    index: int  # of the interval, from 0
+    confidence: float  # mean, 0 to 1
+    accuracy: float  # 0 to 1
+    num_images: int
+
+
+def confidence_bins(confidences: np.ndarray, correct: np.ndarray, num_bins: int = 10) -> list[ConfidenceBin]:
+    """Group images into intervals of equal width of their confidence. Empty intervals are left out.
+
+    Args:
+        confidences: float [N], 0 to 1.
+        correct: bool [N], whether each prediction is correct.
+        num_bins: number of intervals.
+    """
+    bin_of = np.minimum((confidences * num_bins).astype(int), num_bins - 1)
+    masks = {index: bin_of == index for index in range(num_bins)}
+    return [
+        ConfidenceBin(index, float(confidences[mask].mean()), float(correct[mask].mean()), int(mask.sum()))
+        for index, mask in masks.items()
+        if mask.any()
     ]
-    return float(sum(gaps))
+
+
+def expected_calibration_error(confidences: np.ndarray, correct: np.ndarray, num_bins: int = 10) -> float:
+    """Return the expected calibration error (Naeini 2015): the mean gap between confidence and accuracy, 0 to 1.
+
+    Args:
+        confidences: float [N], 0 to 1.
+        correct: bool [N], whether each prediction is correct.
+        num_bins: number of confidence intervals of equal width.
+    """
+    bins = confidence_bins(confidences, correct, num_bins)
+    return float(sum(abs(one.confidence - one.accuracy) * (one.num_images / len(correct)) for one in bins))

@@ -1,13 +1,13 @@
-"""One training run, from a dataset's folder to a folder of its own: checkpoint.pt, metrics.json and report.html.
+"""Run a training from a dataset folder to a run folder with checkpoint.pt, metrics.json and report.html.
 
-While it runs, its folder holds `.state/` too: what it was asked, and where it goes on after an interruption.
+While it runs, the folder also holds `.state/`: the options of the run, and the state from which it can continue after
+an interruption.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -17,228 +17,269 @@ from datetime import datetime
 from pathlib import Path
 
 import cv2
+import filelock
 import numpy as np
 import torch
 
-from teachcam.collect.dataset import Sample, fingerprint, read_items
+from teachcam.collect.dataset import Sample, fingerprint, list_samples
 from teachcam.contract import Contract
 from teachcam.errors import TrainingError
 from teachcam.files import write_atomic
 from teachcam.train.config import RunConfig
 from teachcam.train.data.dataset import Dataset
 from teachcam.train.data.file_lists import read_lists
-from teachcam.train.data.split import Split, folds_by_session, split_by_session, split_frames, take_sessions
+from teachcam.train.data.split import Split, folds_by_session, split_at_random, split_by_session, take_test_sessions
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.distributed import init_distributed
 from teachcam.train.engine.micro_batch import MicroBatcher
 from teachcam.train.engine.progress import Progress, ProgressBar
 from teachcam.train.engine.resume import TrainingState
-from teachcam.train.engine.strategies import Learner, augmentation_of, cross_validate
-from teachcam.train.model.backbones import build_network, check_backbone, check_size
-from teachcam.train.report import summary as claims
+from teachcam.train.engine.strategies import AutoSelector, StrategyTrainer, cross_validate
+from teachcam.train.engine.training_data import make_augmentation
+from teachcam.train.model.backbones import build_network, check_backbone, check_input_size
 from teachcam.train.report.result import TrainingResult
+from teachcam.train.report.summary import describe_split
 from teachcam.train.report.write import write_results
 
-STATE = ".state"  # hidden: no label's folder, whatever --out is
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+# Both names are hidden, so that they can't be taken for label folders, whatever --out is.
+STATE_FOLDER = ".state"
+LOCK_FILE = ".lock"
+CONFIG_FILE = "config.json"  # in STATE_FOLDER
 
 
-def train(options: RunConfig, resumed: bool = False) -> Path:
-    """Train, measure on held-out sessions, and leave a run behind; return its folder.
+def train(config: RunConfig, resume: bool = False) -> Path:
+    """Train, validate and write a run. Results are printed on stdout, progress on stderr.
 
-    A `resumed` run goes on from where its folder says that it was interrupted. Results go to stdout, progress to
-    stderr. Raises TrainingError or DatasetError.
+    Args:
+        config: what to train, on which images, and where to write the run.
+        resume: continue the interrupted run in `config.out`; see `load_interrupted_run`.
+
+    Returns:
+        The folder of the run.
+
+    Raises:
+        DatasetError: There is no dataset, or it can't be read.
+        TrainingError: Training is not possible with these images or options; the text says what to change.
     """
-    check_backbone(options.backbone)
-    with init_distributed(options.device) as (workers, device):
-        out = workers.broadcast(options.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3])
-        options = replace(options, out=out)
-        context = Context(device, workers, journal=TrainingState(out / STATE, workers))
-        dataset, given_test = _dataset(options)
-        splits, test = _splits(dataset.items, options)
-        if out.resolve() == options.data.resolve():
-            raise TrainingError(f"--out {out}: that is the dataset; give a folder of its own")
-        pictures = fingerprint(dataset.items + given_test)
-        promise = {"pictures": pictures, "split": _names(dataset, splits, test + given_test)}
-        with _alone_in(out) if workers.is_main_process else nullcontext():
-            if workers.is_main_process and resumed:
-                _check_unchanged(out, promise)
-            elif workers.is_main_process:
-                _begin(options, promise)
-            with ProgressBar(out) if workers.is_main_process else Progress() as context.progress:
-                context.memory = MicroBatcher(context.progress.say, splits=workers.count == 1)
-                for line in claims.before(splits, options.split):
+    check_backbone(config.backbone)
+    with init_distributed(config.device) as (processes, device):
+        out = processes.broadcast(config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3])
+        config = replace(config, out=out)
+        if out.resolve() == config.data.resolve():
+            raise TrainingError(f"--out {out} is the dataset folder: give another one")
+        context = Context(device, processes, state=TrainingState(out / STATE_FOLDER, processes))
+        dataset, listed_test = _read_dataset(config)
+        splits, test = _split(dataset.samples, config)
+        test += listed_test
+        identity = {
+            "images": fingerprint(dataset.samples + listed_test),
+            "split": _split_fingerprint(dataset, splits, test),
+        }
+        with _locked(out) if processes.is_main_process else nullcontext():
+            if processes.is_main_process and resume:
+                _check_unchanged(out, identity)
+            elif processes.is_main_process:
+                _begin(config, identity)
+            with ProgressBar(out) if processes.is_main_process else Progress() as context.progress:
+                context.micro_batcher = MicroBatcher(context.progress.say, can_split=processes.count == 1)
+                for line in describe_split(splits, config.split):
                     context.progress.say(line)
-                try:
-                    evidence = _learn(options, dataset, splits, test + given_test, pictures, context)
-                except KeyboardInterrupt:
-                    context.progress.say(f"interrupted: python train/finetune.py --resume {out} goes on")
-                    raise
-                except torch.OutOfMemoryError:
-                    raise TrainingError("out of memory: give a smaller --batch or --size, or --device cpu") from None
-            lines = write_results(options, evidence, context) if workers.is_main_process else []
-            context.journal.clear()  # before anything is said: whoever listens may be gone
+                with _explained_interruption(context, out):
+                    result = _train_splits(config, dataset, splits, test, identity["images"], context)
+            lines = write_results(config, result, context) if processes.is_main_process else []
+            context.state.clear()  # before printing, which fails if the reader of a pipe is gone
             for line in lines:
                 print(line)
     return out
 
 
-def unfinished(run: Path | None) -> RunConfig:
-    """Return the options of a run that was interrupted: the newest in runs/ unless one is named."""
+def interrupted_runs() -> list[Path]:
+    """Return the folders of the interrupted runs in runs/, the newest last."""
+    found = Path("runs").glob(f"*/{STATE_FOLDER}/{CONFIG_FILE}")
+    by_time = sorted(found, key=lambda path: path.stat().st_mtime)
+    return [path.parent.parent for path in by_time if not path.parent.parent.is_symlink()]
+
+
+def load_interrupted_run(run: Path | None = None) -> RunConfig:
+    """Return the options of an interrupted run, to continue with `train(config, resume=True)`.
+
+    Args:
+        run: folder of the run; None for the newest interrupted run in runs/.
+
+    Raises:
+        TrainingError: There is no such run, it is finished, or its options can't be read.
+    """
     if run is None:
-        found = sorted(Path("runs").glob(f"*/{STATE}/options.json"), key=lambda path: path.stat().st_mtime)
-        found = [path for path in found if not path.parent.parent.is_symlink()]
-        if not found:
+        runs = interrupted_runs()
+        if not runs:
             raise TrainingError("--resume: no run in runs/ was interrupted")
-        run = found[-1].parent.parent
+        run = runs[-1]
+    path = run / STATE_FOLDER / CONFIG_FILE
     try:
-        asked = json.loads((run / STATE / "options.json").read_text())["options"]
-        return replace(RunConfig.from_json(asked), out=run)
+        return replace(RunConfig.from_json(json.loads(path.read_text())["config"]), out=run)
     except FileNotFoundError:
-        finished = (run / "metrics.json").exists()
-        raise TrainingError(f"--resume {run}: {'it is finished' if finished else 'there is no run'}") from None
-    except (ValueError, KeyError, TypeError):
-        raise TrainingError(f"--resume {run}: its {STATE}/options.json is damaged; train it again") from None
+        reason = "the run is finished" if (run / "metrics.json").exists() else "there is no run"
+        raise TrainingError(f"--resume {run}: {reason}") from None
+    except (ValueError, KeyError, TypeError, TrainingError):
+        raise TrainingError(f"--resume {run}: {path} is damaged; start the training again") from None
 
 
-def _dataset(options: RunConfig) -> tuple[Dataset, list[Sample]]:
-    """Read the frames; of given lists, all, and return the test's items too."""
-    if options.train_list is None:
-        items = read_items(options.data)
-        if unknown := set(options.labels) - {item.label for item in items}:
-            raise TrainingError(f"--labels: there is no {min(unknown)} in {options.data}")
-        items = [item for item in items if not options.labels or item.label in options.labels]
-        return Dataset(options.data, items, size=options.input_size), []
-    learned, test, labels = read_lists(options.train_list, options.test_list, options.data)
-    dataset = Dataset(options.data, learned + test, labels, options.input_size)
-    if test and not (test := [item for item in test if item.path in dataset.frames]):
-        raise TrainingError(f"--test-list {options.test_list}: none of its pictures can be read")
-    of_test = {item.path for item in test}
-    dataset.items = [item for item in dataset.items if item.path not in of_test]
+def show_augmentation(config: RunConfig, path: Path) -> None:
+    """Write an image that shows the augmentation: each row has an original and augmented copies of it.
+
+    Args:
+        config: names the dataset and the augmentation.
+        path: a file name that ends in .png or .jpg.
+    """
+    if not cv2.haveImageWriter(str(path)):
+        raise TrainingError(f"--show-augment {path}: give a name that ends in .png or .jpg")
+    dataset, _ = _read_dataset(config)
+    augmentation = make_augmentation(dataset.examples(dataset.samples), config.augment)
+    image = augmentation.preview(np.random.default_rng(config.seed))
+    write_atomic(path, cv2.imencode(path.suffix, image)[1].tobytes())
+
+
+def _read_dataset(config: RunConfig) -> tuple[Dataset, list[Sample]]:
+    """Read the images. Returns the dataset without the samples of --test-list, and those."""
+    if config.train_list is None:
+        samples = list_samples(config.data)
+        if unknown := set(config.labels) - {sample.label for sample in samples}:
+            raise TrainingError(f"--labels: there is no label {min(unknown)} in {config.data}")
+        samples = [sample for sample in samples if not config.labels or sample.label in config.labels]
+        return Dataset(config.data, samples, input_size=config.input_size), []
+    train, test, labels = read_lists(config.train_list, config.test_list, config.data)
+    dataset = Dataset(config.data, train + test, labels, config.input_size)
+    if test and not (test := [sample for sample in test if sample.path in dataset.images]):
+        raise TrainingError(f"--test-list {config.test_list}: none of its images can be read")
+    test_paths = {sample.path for sample in test}
+    dataset.samples = [sample for sample in dataset.samples if sample.path not in test_paths]
     return dataset, test
 
 
-def _splits(items: list[Sample], options: RunConfig) -> tuple[list[Split], list[Sample]]:
-    """Return the split, or one for each fold, and what is kept for the test."""
+def _split(samples: list[Sample], config: RunConfig) -> tuple[list[Split], list[Sample]]:
+    """Return one split, or one for each fold, and the samples of the test sessions."""
     test: list[Sample] = []
-    if options.test:
+    if config.test:
         try:
-            items, test = take_sessions(items, list(options.test), options.seed)
+            samples, test = take_test_sessions(samples, list(config.test), config.seed)
         except ValueError as error:
             raise TrainingError(f"--test: {error}") from None
-    if options.split == "frames":
-        return [split_frames(items, options.validation, options.seed)], test
-    if not options.folds:
-        return [split_by_session(items, options.validation, options.seed)], test
-    splits = folds_by_session(items, options.folds, options.seed)
+    if config.split == "frames":
+        return [split_at_random(samples, config.validation_fraction, config.seed)], test
+    if not config.folds:
+        return [split_by_session(samples, config.validation_fraction, config.seed)], test
+    splits = folds_by_session(samples, config.folds, config.seed)
     if len(splits) < 2:
-        raise TrainingError(f"--folds {options.folds}: too few sessions of every label; record more, or leave it out")
+        raise TrainingError(
+            f"--folds {config.folds}: too few sessions for cross-validation; record more sessions of each label, "
+            "or leave --folds out"
+        )
     return splits, test
 
 
 @contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
-    """Make a run's folder, and keep other processes from training into it; TrainingError if one does."""
-    out.mkdir(parents=True, exist_ok=True)  # now: one that can't be made is no surprise after training
-    if fcntl is None:
-        yield
-        return
-    folder = os.open(out, os.O_RDONLY)
+def _locked(out: Path) -> Iterator[None]:
+    """Make the run's folder and lock it against other processes. Raises TrainingError if one has locked it."""
+    out.mkdir(parents=True, exist_ok=True)  # before training: a folder that can't be made is known at once
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
+        with filelock.FileLock(out / LOCK_FILE, timeout=0):
+            yield
+    except filelock.Timeout:
         raise TrainingError(f"{out}: another process is training into it; wait for it, or give another --out") from None
-    finally:
-        os.close(folder)
 
 
-def _names(dataset: Dataset, splits: list[Split], test: list[Sample]) -> str:
-    """Return a hash of which frames are learned from, held out and tested on."""
+def _split_fingerprint(dataset: Dataset, splits: list[Split], test: list[Sample]) -> str:
+    """Return a hash of which files are for training, validation and test."""
     parts = [part for split in splits for part in (split.train, split.validation)]
-    names = [[f"{item.label} {dataset.name(item)}" for item in part] for part in (*parts, test)]
+    names = [[f"{sample.label} {dataset.relative_path(sample)}" for sample in part] for part in (*parts, test)]
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
 
 
-def _begin(options: RunConfig, promise: dict) -> None:
-    """Note what was asked, in place of an earlier run of that name. Raises TrainingError if one was interrupted."""
-    state = options.out / STATE
-    if (state / "options.json").exists():
+def _begin(config: RunConfig, identity: dict[str, str]) -> None:
+    """Save the options of a new run, and delete the logs of an earlier run in the same folder."""
+    state = config.out / STATE_FOLDER
+    if (state / CONFIG_FILE).exists():
         raise TrainingError(
-            f"--out {options.out}: a run was interrupted there: go on with it by --resume {options.out}, "
+            f"--out {config.out}: a run was interrupted there: continue it with --resume {config.out}, "
             f"or delete {state}"
         )
     shutil.rmtree(state, ignore_errors=True)
-    for old in (options.out / "epochs.jsonl", *options.out.glob("events.out.tfevents.*")):
-        old.unlink(missing_ok=True)
+    for log in (config.out / "epochs.jsonl", *config.out.glob("events.out.tfevents.*")):
+        log.unlink(missing_ok=True)
     state.mkdir()
-    paths = {name: getattr(options, name) for name in ("data", "train_list", "test_list")}
+    # Absolute paths: the run may be resumed from another folder.
+    paths = {name: getattr(config, name) for name in ("data", "train_list", "test_list")}
     absolute = {name: path.resolve() for name, path in paths.items() if path}
-    if options.weights not in ("imagenet", "none"):
-        absolute["weights"] = str(Path(options.weights).resolve())
-    asked = {"options": replace(options, **absolute).to_json(), **promise}
-    write_atomic(state / "options.json", json.dumps(asked, indent=1).encode())
+    if config.weights not in ("imagenet", "none"):
+        absolute["weights"] = str(Path(config.weights).resolve())
+    saved = {"config": replace(config, **absolute).to_json(), **identity}
+    write_atomic(state / CONFIG_FILE, json.dumps(saved, indent=1).encode())
 
 
-def _check_unchanged(out: Path, promise: dict) -> None:
-    begun = json.loads((out / STATE / "options.json").read_text())
-    if any(begun.get(name) != value for name, value in promise.items()):
-        raise TrainingError(f"--resume {out}: the dataset has changed since; train a new run")
+def _check_unchanged(out: Path, identity: dict[str, str]) -> None:
+    """Raise TrainingError if the images or their split have changed since the run began."""
+    saved = json.loads((out / STATE_FOLDER / CONFIG_FILE).read_text())
+    if any(saved.get(name) != value for name, value in identity.items()):
+        raise TrainingError(f"--resume {out}: the dataset has changed since the run began; start a new run")
 
 
-def _learn(
-    options: RunConfig, dataset: Dataset, splits: list[Split], test: list[Sample], pictures: str, context: Context
+@contextmanager
+def _explained_interruption(context: Context, out: Path) -> Iterator[None]:
+    """Tell how to continue after Ctrl-C, and turn a GPU out of memory into a TrainingError."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        context.progress.say(f"interrupted; to continue: python train/finetune.py --resume {out}")
+        raise
+    except torch.OutOfMemoryError:
+        raise TrainingError("out of memory: give a smaller --batch-size or --image-size, or --device cpu") from None
+
+
+def _train_splits(
+    config: RunConfig, dataset: Dataset, splits: list[Split], test: list[Sample], images: str, context: Context
 ) -> TrainingResult:
-    """Train as the options say; return what came of it."""
+    """Train and validate on each split, then on all images. `images` is their fingerprint."""
     started = time.monotonic()
     labels = dataset.labels
-    network, source = build_network(options.backbone, len(labels), options.weights, options.seed, options.head)
-    check_size(network, options.backbone, options.input_size)
-    color = "GRAY" if options.grayscale else "RGB"
-    contract = Contract(labels=labels, input_size=options.input_size, color_order=color)
-    learners = [
-        Learner(
+    network, initial_weights = build_network(config.backbone, len(labels), config.weights, config.seed, config.head)
+    check_input_size(network, config.backbone, config.input_size)
+    color_order = "GRAY" if config.grayscale else "RGB"
+    contract = Contract(labels=labels, input_size=config.input_size, color_order=color_order)
+    trainers = [
+        StrategyTrainer(
             network,
             contract,
             dataset.examples(split.train),
             dataset.examples(split.validation),
             context,
-            options.seed,
-            options.augment,
-            f"fold{number}-" if len(splits) > 1 else "",
+            config.seed,
+            config.augment,
+            name=f"fold{number}-" if len(splits) > 1 else "",
         )
         for number, split in enumerate(splits, 1)
     ]
-    if len(learners) == 1:
-        outcome = learners[0].learn(options.strategy, options.changes, options.budget, options.refit)
+    selectors = [AutoSelector(trainer) for trainer in trainers]
+    if len(selectors) == 1:
+        outcome = selectors[0].select(config.strategy, config.overrides, config.budget, config.refit)
     else:
-        outcome = cross_validate(learners, options.strategy, options.changes, options.budget)
-    worth = None
-    by_session = split_by_session(splits[0].train + splits[0].validation, seed=options.seed)
-    if options.split == "frames" and by_session.validation_sessions:  # else there is nothing to compare with
-        worth = _head_both_ways(learners[0], splits[0], by_session)
-    return TrainingResult(dataset, pictures, splits, test, outcome, source, worth, time.monotonic() - started)
+        outcome = cross_validate(selectors, config.strategy, config.overrides, config.budget)
+    head_accuracies = _compare_splits(trainers[0], splits[0], config.seed) if config.split == "frames" else None
+    seconds = time.monotonic() - started
+    return TrainingResult(dataset, images, splits, test, outcome, initial_weights, head_accuracies, seconds)
 
 
-def _head_both_ways(learner: Learner, by_frames: Split, by_session: Split) -> list[float]:
-    """Return the accuracy of a head alone on this split's held-out frames, and on sessions held out whole."""
-    items = by_frames.train + by_frames.validation
-    parts = []
-    for way in (by_frames, by_session):
-        train, validation = set(way.train), set(way.validation)
-        parts.append(learner.head_accuracy([item in train for item in items], [item in validation for item in items]))
-    return parts
+def _compare_splits(trainer: StrategyTrainer, random_split: Split, seed: int) -> list[float] | None:
+    """Return the accuracy of a head alone on random validation images, and on whole validation sessions.
 
-
-def show_augmentation(options: RunConfig, path: Path) -> None:
-    """Write a picture of what training sees: a row for each of a few frames, itself first, then as it was changed."""
-    if not cv2.haveImageWriter(str(path)):
-        raise TrainingError(f"--show-augment {path}: give a name that ends in .png or .jpg")
-    dataset, _ = _dataset(options)
-    picture = augmentation_of(dataset.examples(dataset.items), options.augment)
-    picture = picture.picture(np.random.default_rng(options.seed))
-    write_atomic(path, cv2.imencode(path.suffix, picture)[1].tobytes())
+    None if no session can be spared for validation.
+    """
+    samples = random_split.train + random_split.validation
+    session_split = split_by_session(samples, seed=seed)
+    if not session_split.validation_sessions:
+        return None
+    accuracies = []
+    for split in (random_split, session_split):
+        train, validation = set(split.train), set(split.validation)
+        masks = [sample in train for sample in samples], [sample in validation for sample in samples]
+        accuracies.append(trainer.head_accuracy(*masks))
+    return accuracies

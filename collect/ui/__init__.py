@@ -1,0 +1,1 @@
+"""The windows and the notebook panel for recording and reviewing."""

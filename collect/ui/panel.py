@@ -1,10 +1,10 @@
-"""The recorder in a notebook: live picture, a button for each label, record, undo, the last frames.
+"""The recorder in a notebook: live image, a button for each label, record, undo, the last frames.
 
     from teachcam.collect.camera import Camera
     from teachcam.collect.ui.panel import CapturePanel
     CapturePanel(Camera(0), ["thumbs_up", "thumbs_down", "none"])
 
-It runs the same recorder as `python collect/capture.py`.
+It uses the same recorder as `python collect/capture.py`.
 """
 
 from __future__ import annotations
@@ -12,45 +12,61 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-import cv2
 import ipywidgets as widgets
 import numpy as np
 
 from teachcam.collect.camera import Camera
 from teachcam.collect.dataset import check_label
 from teachcam.collect.recorder import Recorder
-from teachcam.collect.ui.viewfinder import count_on_disk
+from teachcam.collect.ui.viewfinder import count_on_disk, describe_undo
 from teachcam.errors import UserError
+from teachcam.images import encode_jpeg
 from teachcam.preprocessing import resize
 
-SHOWN_FPS = 10.0  # what a browser is sent; recording goes at its own rate
-THUMBNAILS = 8
+DISPLAY_FPS = 10.0  # images per second that the browser gets; the recorder has its own rate
+WIDTH, THUMBNAIL_WIDTH = 480, 90  # pixels
+NUM_THUMBNAILS = 8
 
 
 class CapturePanel(widgets.VBox):
-    """Widgets around a Recorder. Call `close` to stop it, and then close the camera."""
+    """Widgets around a Recorder. Call `close` to stop recording, and close the camera after that.
+
+    Attributes:
+        camera: The camera that is shown and recorded.
+        recorder: The recorder.
+    """
 
     def __init__(self, camera: Camera, labels: list[str], data: Path | str = "data", fps: float = 5.0, note: str = ""):
-        """Record `camera` under `labels` into `data`, `fps` frames a second."""
+        """Show the camera, ready to record.
+
+        Args:
+            camera: An open camera.
+            labels: The labels to choose from. More can be added in the panel.
+            data: The dataset's folder.
+            fps: Frames per second to record. 0 records every frame.
+            note: Stored with each session.
+        """
         self.camera = camera
         self.recorder = Recorder(camera, data, labels[0], fps, note)
-        self._frames, _ = count_on_disk(self.recorder.data)
-        self._shown = 0.0
-        self._relabelling = self._closed = False
-        self._picture = widgets.Image(format="jpeg", layout={"width": "480px"})
+        self._frames_before, _ = count_on_disk(self.recorder.data)
+        self._shown = 0.0  # seconds: when the last image was shown
+        self._setting_labels = self._closed = False
+        self._picture = widgets.Image(format="jpeg", layout={"width": f"{WIDTH}px"})
         self._labels = widgets.ToggleButtons(options=[], description="Label")
         self._record = widgets.ToggleButton(description="Record", icon="circle", button_style="danger")
         self._undo = widgets.Button(description="Undo", icon="undo")
-        self._new_label = widgets.Text(placeholder="another label", continuous_update=False)
-        self._status = widgets.HTML()
-        self._last = widgets.HBox([widgets.Image(format="jpeg", layout={"width": "90px"}) for _ in range(THUMBNAILS)])
+        self._new_label = widgets.Text(placeholder="add a label", continuous_update=False)
+        self._message = widgets.Label()
+        self._thumbnails = widgets.HBox(
+            [widgets.Image(format="jpeg", layout={"width": f"{THUMBNAIL_WIDTH}px"}) for _ in range(NUM_THUMBNAILS)]
+        )
         super().__init__(
             [
                 self._picture,
                 self._labels,
                 widgets.HBox([self._record, self._undo, self._new_label]),
-                self._status,
-                self._last,
+                self._message,
+                self._thumbnails,
             ]
         )
         self._set_labels([check_label(label) for label in labels])
@@ -62,8 +78,8 @@ class CapturePanel(widgets.VBox):
         camera.running = True
 
     def close(self) -> None:
-        """Stop recording and showing."""
-        if self._closed:  # ipywidgets closes again what is garbage
+        """Stop recording and remove the widgets."""
+        if self._closed:  # ipywidgets calls close again on garbage collection
             return
         self._closed = True
         self.camera.unobserve(self._on_frame, "value")
@@ -72,22 +88,20 @@ class CapturePanel(widgets.VBox):
         super().close()
 
     def _set_labels(self, labels: list[str]) -> None:
+        """Show these labels, with the number of frames of each."""
         chosen = self._labels.value
-        options = [(f"{label} ({self._frames[label] + self.recorder.saved[label]})", label) for label in labels]
+        options = [(f"{label} ({self._frames_before[label] + self.recorder.saved[label]})", label) for label in labels]
         if tuple(options) != tuple(self._labels.options):
-            self._relabelling = True  # new options first choose their first one: nobody pressed that
+            self._setting_labels = True  # new options choose the first one by themselves: that is not a click
             self._labels.options = options
             self._labels.value = chosen if chosen in labels else labels[0]
-            self._relabelling = False
+            self._setting_labels = False
 
-    def _names(self) -> list[str]:
+    def _label_names(self) -> list[str]:
         return [label for _, label in self._labels.options]
 
-    def _say(self, text: str) -> None:
-        self._status.value = text
-
     def _on_label(self, change) -> None:
-        if not self._relabelling and change.new != self.recorder.label:
+        if not self._setting_labels and change.new != self.recorder.label:
             self._record.value = False
             self.recorder.switch(change.new)
 
@@ -95,19 +109,19 @@ class CapturePanel(widgets.VBox):
         try:
             if change.new:
                 self.recorder.start()
-                self._say(f"recording {self.recorder.label}")
+                self._message.value = f"recording {self.recorder.label}"
             else:
                 self.recorder.stop()
-                self._say("")
+                self._message.value = ""
         except UserError as error:
             self._record.value = False
-            self._say(str(error))
-        self._set_labels(self._names())
+            self._message.value = str(error)
+        self._set_labels(self._label_names())
 
     def _on_undo(self, _) -> None:
         self._record.value = False
-        self._say(f"took back {self.recorder.undo()} frames")
-        self._set_labels(self._names())
+        self._message.value = describe_undo(self.recorder.undo())
+        self._set_labels(self._label_names())
 
     def _on_new_label(self, change) -> None:
         if not change.new:
@@ -115,33 +129,35 @@ class CapturePanel(widgets.VBox):
         try:
             label = check_label(change.new)
         except UserError as error:
-            self._say(str(error))
+            self._message.value = str(error)
             return
-        self._set_labels([*dict.fromkeys([*self._names(), label])])
+        self._set_labels([*dict.fromkeys([*self._label_names(), label])])
         self._labels.value = label
         self._new_label.value = ""
 
     def _on_frame(self, change) -> None:
-        """Show a frame now and then: called in the camera's publishing thread."""
+        """Show a frame, at most DISPLAY_FPS times a second. A thread of the camera calls this."""
         now = time.monotonic()
-        if now - self._shown < 1 / SHOWN_FPS:
+        if now - self._shown < 1 / DISPLAY_FPS:
             return
         self._shown = now
-        self._picture.value = _jpeg(change.new, 480)
-        if self.recorder.recording:
-            try:
-                self.recorder.check()
-            except UserError as error:  # a full disk
-                self._record.value = False
-                self._say(str(error))
-                return
-            for left, right in zip(self._last.children, self._last.children[1:]):
-                left.value = right.value
-            self._last.children[-1].value = _jpeg(change.new, 90)
+        self._picture.value = _encode(change.new, WIDTH)
+        if not self.recorder.recording:
+            return
+        try:
+            self.recorder.check_writer()
+        except UserError as error:  # for example a full disk
+            self._record.value = False
+            self._message.value = str(error)
+            return
+        images = self._thumbnails.children
+        for left, right in zip(images, images[1:]):
+            left.value = right.value
+        images[-1].value = _encode(change.new, THUMBNAIL_WIDTH)
+        self._set_labels(self._label_names())
 
-            self._set_labels(self._names())
 
-
-def _jpeg(image: np.ndarray, width: int) -> bytes:
-    height = round(image.shape[0] * width / image.shape[1])
-    return cv2.imencode(".jpg", resize(image, (height, width)))[1].tobytes()
+def _encode(image: np.ndarray, width: int) -> bytes:
+    """Return a JPEG of this width."""
+    height = max(1, round(image.shape[0] * width / image.shape[1]))
+    return encode_jpeg(resize(image, (height, width)))

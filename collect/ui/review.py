@@ -1,100 +1,116 @@
-"""Sorting the frames that the live loop was unsure of into the dataset: one key each.
+"""Label the uncertain frames that the live loop saved: one key for each image moves it into the dataset.
 
-A file moves as it is, with its name: the frames of a session stay one session, whatever labels they get.
+A file keeps its content and its name. So the frames of a session stay one session, whatever labels they get.
 """
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from teachcam.collect.dataset import append_line, move_to_rejected
-from teachcam.collect.ui.window import Window, put_text
+from teachcam.collect.ui.window import Window
+from teachcam.drawing import GREEN, WHITE, YELLOW, put_text
 from teachcam.errors import DatasetError, UnreadableImage
 from teachcam.files import write_atomic
 from teachcam.images import is_image, read_image
 
 HELP = (
-    "1-9     it is that label",
-    "ENTER   it is what was guessed",
-    "x       it is of no use (moves to .rejected)",
-    "s       skip it, it stays where it is",
+    "1-9     give it that label",
+    "ENTER   the predicted label is right",
+    "x       useless image: move it to .rejected",
+    "s       skip it: it stays where it is",
     "u       undo",
-    "h       this help",
-    "q       quit, the rest stays",
+    "h       show or hide this help",
+    "q       quit: the rest stays where it is",
 )
-GREEN, WHITE, YELLOW = (90, 220, 90), (255, 255, 255), (60, 220, 255)
+NUM_KEYS = 9  # labels beyond the ninth have no key, and are not listed
+
+logger = logging.getLogger(__name__)
 
 
 class Review:
-    """What the keys do, and what the window shows. Raises DatasetError where there is nothing to review."""
+    """Moves images to the folders of their labels as keys are pressed, and draws the image that is next.
+
+    Attributes:
+        labels: In the order of their keys, from 1.
+        sorted: How many images were given each label.
+    """
 
     def __init__(self, folder: Path, data: Path, labels: list[str]):
-        """Sort `folder/<guess>/*.jpg` into `data`, under `labels` first, then those of the dataset and the guesses."""
-        found = _class_folders(folder)
-        self._waiting = [path for guess in found for path in sorted(guess.iterdir()) if is_image(path)]
-        if not self._waiting:
-            raise DatasetError(f"nothing to review in {folder}: live/run.py --save-uncertain {folder} fills it")
-        known = [path.name for path in [*_class_folders(data), *found]]
+        """Find the images.
+
+        Args:
+            folder: Holds `<predicted label>/*.jpg`, as `live/run.py --save-uncertain` writes them.
+            data: The dataset's folder, where the images go.
+            labels: These get the first keys. The labels of the dataset and the predicted ones follow.
+
+        Raises:
+            DatasetError: There is no image in the folder.
+        """
+        predicted = _class_folders(folder)
+        self._images = [path for label in predicted for path in sorted(label.iterdir()) if is_image(path)]
+        if not self._images:
+            raise DatasetError(f"nothing to review in {folder}: fill it with live/run.py --save-uncertain {folder}")
+        known = [path.name for path in [*_class_folders(data), *predicted]]
         self.labels = list(dict.fromkeys([*labels, *known]))
         self.sorted: Counter[str] = Counter()
         self._folder, self._data = folder, data
-        self._next = 0
-        self._done: list[tuple[Path, Path | None]] = []  # where each was, and where it is now
-        self._noted: set[tuple[str, str]] = set()
-        self._help, self._message = False, "h helps"
+        self._next = 0  # index of the image that is shown
+        self._done: list[tuple[Path, Path | None]] = []  # the path before, and the path now: None for a skipped image
+        self._described: set[tuple[str, str]] = set()  # (session, label) pairs that are in sessions.jsonl
+        self._show_help, self._message = False, "h shows help"
         self._image = self._read()
 
     @property
     def left(self) -> int:
-        """How many are still to be looked at."""
-        return len(self._waiting) - self._next
+        """How many images are still to be reviewed."""
+        return len(self._images) - self._next
 
     def press(self, key: str) -> None:
-        """Do what a key stands for."""
+        """Act on a key, as Window.show returns it."""
         if key == "h":
-            self._help = not self._help
+            self._show_help = not self._show_help
         elif key == "u":
             self._undo()
         elif key == "s":
-            self._go_on(None)
+            self._advance(None)
         elif key == "x":
-            self._go_on(move_to_rejected(self._folder, self._waiting[self._next]))
+            self._advance(move_to_rejected(self._folder, self._images[self._next]))
         elif key in ("\r", "\n"):
-            self._sort(self._waiting[self._next].parent.name)
+            self._give_label(self._images[self._next].parent.name)
         elif key.isdecimal() and 0 < int(key) <= len(self.labels):
-            self._sort(self.labels[int(key) - 1])
+            self._give_label(self.labels[int(key) - 1])
 
     def draw(self) -> np.ndarray:
-        """Return the picture that is asked about with all that is to know, uint8 [H, W, 3] BGR."""
-        picture = self._image.copy()
-        guess = self._waiting[self._next].parent.name
-        put_text(picture, f"{guess}?   {self.left} left")
-        put_text(picture, self._message, 1, YELLOW)
-        for index, text in enumerate(HELP if self._help else ()):
-            put_text(picture, text, index + 2)
-        for index, label in enumerate(self.labels[:9]):
+        """Return the image that is next, with the predicted label and the keys, uint8 [H, W, 3] BGR."""
+        drawn = self._image.copy()
+        predicted = self._images[self._next].parent.name
+        put_text(drawn, f"{predicted}?   {self.left} left")
+        put_text(drawn, self._message, 1, YELLOW)
+        for line, text in enumerate(HELP if self._show_help else (), 2):
+            put_text(drawn, text, line)
+        shown = self.labels[:NUM_KEYS]
+        for index, label in enumerate(shown):
             text = f"{index + 1} {label}" + (f": {self.sorted[label]}" if self.sorted[label] else "")
-            put_text(picture, text, index - min(9, len(self.labels)), GREEN if label == guess else WHITE)
-        return picture
+            put_text(drawn, text, index - len(shown), GREEN if label == predicted else WHITE)
+        return drawn
 
-    def _sort(self, label: str) -> None:
-        path = self._waiting[self._next]
-        target = _move(path, self._data / label)
+    def _give_label(self, label: str) -> None:
+        target = _move(self._images[self._next], self._data / label)
         session = target.stem.rpartition("_")[0]
-        if session and (session, label) not in self._noted:
-            self._noted.add((session, label))
+        if session and (session, label) not in self._described:
+            self._described.add((session, label))
             append_line(self._data, {"session": session, "label": label, "note": "reviewed"})
         self.sorted[label] += 1
-        self._go_on(target)
+        self._advance(target)
 
-    def _go_on(self, now: Path | None) -> None:
-        path = self._waiting[self._next]
-        self._message = f"{now.parent.name}" if now else "skipped"
-        self._done.append((path, now))
+    def _advance(self, new_path: Path | None) -> None:
+        self._message = new_path.parent.name if new_path else "skipped"
+        self._done.append((self._images[self._next], new_path))
         self._next += 1
         self._image = self._read()
 
@@ -102,35 +118,45 @@ class Review:
         if not self._done:
             self._message = "nothing to undo"
             return
-        path, now = self._done.pop()
-        if now is not None:
-            _move(now, path.parent)
-            self.sorted[now.parent.name] -= now.parent.parent == self._data
-        self._next = self._waiting.index(path)
+        path, new_path = self._done.pop()
+        if new_path is not None:
+            _move(new_path, path.parent)
+            self.sorted[new_path.parent.name] -= new_path.parent.parent == self._data
+        self._next = self._images.index(path)
         self._image, self._message = self._read(), "undone"
 
     def _read(self) -> np.ndarray | None:
-        """Read the next picture; those that can't be read are said, and stay."""
+        """Read the next image. Unreadable files are left where they are, with a warning."""
         while self.left:
             try:
-                return read_image(self._waiting[self._next])
+                return read_image(self._images[self._next])
             except UnreadableImage as error:
                 self._message = str(error)
-                print(f"skipped: {error}", file=sys.stderr)
-                del self._waiting[self._next]
+                logger.warning(f"skipped: {error}")
+                del self._images[self._next]
         return None
 
 
 def review(folder: Path, data: Path, labels: list[str]) -> None:
-    """Show one after the other until all are sorted or the window is closed; print how many went where."""
-    task = Review(folder, data, labels)
+    """Review a folder in a window until all images are done or the user closes it; print how many got each label.
+
+    Args:
+        folder: Holds `<predicted label>/*.jpg`.
+        data: The dataset's folder, where the images go.
+        labels: These get the first keys.
+
+    Raises:
+        DatasetError: There is no image in the folder.
+        UserError: No window can be opened here.
+    """
+    state = Review(folder, data, labels)
     try:
         with Window(f"teachcam: review {folder}") as window:
-            while task.left and not window.closed:
-                task.press(window.show(task.draw()))
+            while state.left and not window.closed:
+                state.press(window.show(state.draw()))
     finally:
-        for label, count in sorted(task.sorted.items()):
-            print(f"{count} frames of {label} in {data / label}")
+        for label, count in sorted(state.sorted.items()):
+            print(f"{count} frame{'s' * (count != 1)} of {label} in {data / label}")
 
 
 def _class_folders(folder: Path) -> list[Path]:
@@ -140,13 +166,13 @@ def _class_folders(folder: Path) -> list[Path]:
 
 
 def _move(path: Path, folder: Path) -> Path:
-    """Move a file into a folder, whole at every moment, and never over another one."""
+    """Move a file into a folder, atomically and without overwriting another file; return its new path."""
     session, underscore, number = path.stem.rpartition("_")
     target = folder / path.name
     while target.exists():
         number = f"{int(number) + 1:04d}" if number.isdecimal() else f"{number}0"
         target = folder / f"{session}{underscore}{number}{path.suffix}"
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(target, path.read_bytes())  # not a rename: it may be another disk
+    write_atomic(target, path.read_bytes())  # a rename would fail if the folder is on another disk
     path.unlink()
     return target

@@ -9,76 +9,92 @@ import cv2
 import numpy as np
 
 from teachcam.collect.camera import Camera, Frame
-from teachcam.collect.dataset import read_items
-from teachcam.collect.quality import BLURRED, exposure_fault, gray, sharpness
+from teachcam.collect.dataset import list_samples
+from teachcam.collect.quality import BLUR_RATIO, exposure_fault, sharpness, to_small_gray
 from teachcam.collect.recorder import Recorder
-from teachcam.collect.ui.window import put_text
+from teachcam.drawing import GREEN, RED, WHITE, YELLOW, put_text
 from teachcam.errors import DatasetError
 from teachcam.preprocessing import resize
 
 HELP = (
-    "SPACE   start and stop recording",
-    "r       record while it is held",
-    "s       one single shot",
-    "1-9     switch to that label",
-    "u       undo the last recording or shot",
+    "SPACE   start or stop recording",
+    "r       record while you hold it down",
+    "s       save one image",
+    "1-9     choose the label to record",
+    "u       undo the last recording or image",
     "m       show what the model will see",
-    "h       this help",
+    "h       show or hide this help",
     "q       quit",
 )
-RED, GREEN, YELLOW = (60, 60, 255), (90, 220, 90), (60, 220, 255)
-# Seconds that `r` counts as held: a keyboard waits half a second or more before a held key repeats, then little.
-HELD_FIRST, HELD_AGAIN = 0.9, 0.3
+# Seconds without a repeat of `r` after which it counts as released. A held key repeats after about half a second for
+# the first time, and then about every 30 ms.
+FIRST_REPEAT, NEXT_REPEAT = 0.9, 0.3
+SHARPNESS_DECAY = 0.99  # per frame: the sharpest image is forgotten within some seconds
+MODEL_VIEW_SIZE = (224, 224)  # pixels: the usual input size; the model itself is chosen later, in training
 
 
 class Viewfinder:
-    """Turns keys into recording, and draws the camera's picture with all that is to know while recording."""
+    """Turns keys into recordings, and draws the camera's image with the state of the recording."""
 
-    def __init__(self, camera: Camera, recorder: Recorder, labels: list[str], count: int | None = None):
-        """Show `labels`, in the order of their keys; `count` ends each recording after so many frames."""
-        self._camera, self._recorder, self._labels, self._count = camera, recorder, labels, count
-        self._before, self._sessions_before = count_on_disk(recorder.data)
-        self._held_until: float | None = None
-        self._sharpest = 0.0
-        self._help = self._model_view = False
+    def __init__(self, camera: Camera, recorder: Recorder, labels: list[str], max_frames: int | None = None):
+        """Create a viewfinder.
+
+        Args:
+            camera: Where the images come from.
+            recorder: Records them.
+            labels: In the order of their keys, from 1.
+            max_frames: End each recording after this many frames. None for no limit.
+        """
+        self._camera, self._recorder, self._labels, self._max_frames = camera, recorder, labels, max_frames
+        self._frames_before, self._sessions_before = count_on_disk(recorder.data)
+        self._held_until: float | None = None  # seconds: when a recording by `r` ends; None for other recordings
+        self._max_sharpness = 0.0  # of the last seconds
+        self._show_help = self._show_model_view = False
         self._message = ""
 
     def press(self, key: str, frame: Frame | None, now: float) -> None:
-        """Do what a key stands for; `now` in seconds. Called with '' too, whenever no key was pressed."""
+        """Act on a key, and end a recording that is complete. Call this after every image.
+
+        Args:
+            key: As Window.show returns it: "" if no key was pressed.
+            frame: The frame that is shown.
+            now: A monotonic time, in seconds.
+
+        Raises:
+            DatasetError: Writing failed, for example because the disk is full.
+        """
         recorder = self._recorder
-        recorder.check()
-        if self._held_until is not None and now > self._held_until and key != "r":
-            self._stop()
-        if recorder.recording and recorder.done:
+        recorder.check_writer()
+        released = self._held_until is not None and now > self._held_until and key != "r"
+        if released or (recorder.recording and recorder.done):
             self._stop()
         if key == " ":
             self._stop() if recorder.recording else self._start()
         elif key == "r":
             if not recorder.recording:
                 self._start()
-                self._held_until = now + HELD_FIRST
+                self._held_until = now + FIRST_REPEAT
             elif self._held_until is not None:
-                self._held_until = max(self._held_until, now + HELD_AGAIN)
+                self._held_until = max(self._held_until, now + NEXT_REPEAT)
         elif key == "s" and frame is not None:
             recorder.shoot(frame)
-            self._message = "one shot"
+            self._message = "saved one image"
         elif key in ("u", "\b"):
             if recorder.recording:
                 self._stop()
-            undone = recorder.undo()
-            self._message = f"took back {undone} frames" if undone else "nothing to take back"
+            self._message = describe_undo(recorder.undo())
         elif key.isdecimal() and 0 < int(key) <= len(self._labels):
             if recorder.recording:
                 self._stop()
             recorder.switch(self._labels[int(key) - 1])
             self._message = ""
         elif key == "h":
-            self._help = not self._help
+            self._show_help = not self._show_help
         elif key == "m":
-            self._model_view = not self._model_view
+            self._show_model_view = not self._show_model_view
 
     def _start(self) -> None:
-        self._recorder.start(self._count)
+        self._recorder.start(self._max_frames)
         self._message = ""
 
     def _stop(self) -> None:
@@ -89,60 +105,77 @@ class Viewfinder:
             self._message = f"recorded session {session.id}"
 
     def draw(self, image: np.ndarray) -> np.ndarray:
-        """Return a copy of an image, uint8 [H, W, 3] BGR, with everything on it."""
-        picture = image.copy()
+        """Return what the window shows.
+
+        Args:
+            image: The camera's image, uint8 [H, W, 3] BGR. It is not changed.
+
+        Returns:
+            uint8 [H, W, 3], BGR.
+        """
+        drawn = image.copy()
         recorder = self._recorder
-        put_text(
-            picture, f"REC {recorder.label}" if recorder.recording else f"{recorder.label}   SPACE records, h helps"
-        )
-        line = 1
-        for text in self._hints(image):
-            put_text(picture, text, line, YELLOW)
-            line += 1
-        if recorder.overrun:
-            put_text(picture, f"the disk is too slow: {recorder.overrun} frames lost", line, RED)
+        title = f"REC {recorder.label}" if recorder.recording else f"{recorder.label}   SPACE records, h shows help"
+        put_text(drawn, title)
+        lines = [(text, YELLOW) for text in self._warnings(image)]
+        if recorder.dropped:
+            lines.append((f"the disk is too slow: {recorder.dropped} frames lost", RED))
+        for line, (text, color) in enumerate(lines, 1):
+            put_text(drawn, text, line, color)
         if self._message:
-            put_text(picture, self._message, -len(self._labels) - 1)
+            put_text(drawn, self._message, -len(self._labels) - 1)
         for index, label in enumerate(self._labels):
-            count = self._before[label] + recorder.saved[label]
-            sessions = self._sessions_before[label] + recorder.sessions[label]
-            text = f"{index + 1} {label}: {count} frames, {sessions} session{'s' * (sessions != 1)}"
-            put_text(picture, text, index - len(self._labels), GREEN if label == recorder.label else (255, 255, 255))
-        if self._model_view:
-            _inset(picture, resize(image, (224, 224)))
-        if self._help:
-            for index, text in enumerate(HELP):
-                put_text(picture, text, index + 2)
+            num_frames = self._frames_before[label] + recorder.saved[label]
+            num_sessions = self._sessions_before[label] + recorder.sessions[label]
+            text = f"{index + 1} {label}: {num_frames} frames, {num_sessions} session{'s' * (num_sessions != 1)}"
+            put_text(drawn, text, index - len(self._labels), GREEN if label == recorder.label else WHITE)
+        if self._show_model_view:
+            _draw_inset(drawn, resize(image, MODEL_VIEW_SIZE))
+        if self._show_help:
+            for line, text in enumerate(HELP, 2):
+                put_text(drawn, text, line)
         if recorder.recording:
-            edge = max(3, picture.shape[0] // 90)
-            cv2.rectangle(picture, (0, 0), (picture.shape[1] - 1, picture.shape[0] - 1), RED, edge)
-            cv2.circle(picture, (picture.shape[1] - 5 * edge, 5 * edge), 3 * edge, RED, -1, cv2.LINE_AA)
-        return picture
+            _draw_recording_mark(drawn)
+        return drawn
 
-    def _hints(self, image: np.ndarray) -> list[str]:
-        """Say what is wrong with the picture now. Blur shows against the sharpest of the last seconds."""
-        if self._camera.lost:
-            return ["camera lost, opening it again"]
-        small = gray(image)
+    def _warnings(self, image: np.ndarray) -> list[str]:
+        """Return what is wrong now. An image is blurred if it is much less sharp than those of the last seconds."""
+        if self._camera.reconnecting:
+            return ["camera lost, reconnecting"]
+        small = to_small_gray(image)
         sharp = sharpness(small)
-        self._sharpest = max(sharp, 0.99 * self._sharpest)
-        blurred = "blurred: hold still" if sharp < BLURRED * self._sharpest else ""
-        return [hint for hint in (exposure_fault(small), blurred) if hint]
+        self._max_sharpness = max(sharp, SHARPNESS_DECAY * self._max_sharpness)
+        blurred = "blurred: hold still" if sharp < BLUR_RATIO * self._max_sharpness else ""
+        return [warning for warning in (exposure_fault(small), blurred) if warning]
 
 
-def count_on_disk(data: Path) -> tuple[Counter, Counter]:
-    """Count the frames and the sessions of each label that are there already."""
+def count_on_disk(data: Path) -> tuple[Counter[str], Counter[str]]:
+    """Count the frames and the sessions of each label in a dataset, which may be missing."""
     try:
-        items = read_items(data)
+        samples = list_samples(data)
     except DatasetError:
         return Counter(), Counter()
-    sessions = {(item.label, item.session) for item in items}
-    return Counter(item.label for item in items), Counter(label for label, _ in sessions)
+    sessions = {(sample.label, sample.session) for sample in samples}
+    return Counter(sample.label for sample in samples), Counter(label for label, _ in sessions)
 
 
-def _inset(picture: np.ndarray, small: np.ndarray) -> None:
-    """Put a small picture into the lower right corner, framed, if there is room for it."""
+def describe_undo(num_frames: int) -> str:
+    """Return a message about what Recorder.undo did: how many frames it moved."""
+    if not num_frames:
+        return "nothing to undo"
+    return f"undone: moved {num_frames} frame{'s' * (num_frames != 1)} to .rejected"
+
+
+def _draw_inset(image: np.ndarray, small: np.ndarray) -> None:
+    """Draw a small image with a frame into the lower right corner, if it fits."""
     height, width = small.shape[:2]
-    if picture.shape[0] > height + 8 and picture.shape[1] > width + 8:
-        picture[-height - 6 : -2, -width - 6 : -2] = 255
-        picture[-height - 4 : -4, -width - 4 : -4] = small
+    if image.shape[0] > height + 8 and image.shape[1] > width + 8:
+        image[-height - 6 : -2, -width - 6 : -2] = 255
+        image[-height - 4 : -4, -width - 4 : -4] = small
+
+
+def _draw_recording_mark(image: np.ndarray) -> None:
+    """Draw a red frame around an image, and a red dot into its upper right corner."""
+    edge = max(3, image.shape[0] // 90)
+    cv2.rectangle(image, (0, 0), (image.shape[1] - 1, image.shape[0] - 1), RED, edge)
+    cv2.circle(image, (image.shape[1] - 5 * edge, 5 * edge), 3 * edge, RED, -1, cv2.LINE_AA)

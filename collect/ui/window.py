@@ -1,4 +1,4 @@
-"""A window on this machine's screen, for the commands that show the camera."""
+"""A window on this machine's screen, for the commands that show images."""
 
 from __future__ import annotations
 
@@ -13,30 +13,48 @@ from teachcam.errors import UserError
 
 
 class Window:
-    """One OpenCV window; q, Esc or its close button end it. Raises UserError where there is no screen."""
+    """One OpenCV window. The user closes it with q, Esc or its close button. Use it in the main thread only.
+
+    Attributes:
+        closed: True when the user has closed the window.
+    """
 
     def __init__(self, title: str):
-        """Open it."""
-        # Asked first, because Qt ends the whole program where it finds no display.
+        """Open the window.
+
+        Args:
+            title: In its title bar.
+
+        Raises:
+            UserError: There is no display, it can't be used, or this OpenCV was built without windows.
+        """
+        # This is checked first, because Qt ends the whole program if it finds no display.
         display = os.environ.get("DISPLAY")
         if sys.platform == "linux" and not (display or os.environ.get("WAYLAND_DISPLAY")):
-            raise UserError("no display to open a window on: give --headless, or set DISPLAY")
-        if sys.platform == "linux" and display and not _answers():
-            raise UserError(f"the display {display} does not answer, or not this user: give --headless")
+            raise UserError("no display to open a window on: add --headless, or set DISPLAY")
+        if sys.platform == "linux" and display and not _can_open_display():
+            raise UserError(f"the display {display} does not answer, or is another user's: add --headless")
         self._title = title
         self.closed = False
         try:
             cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error:
-            raise UserError("this OpenCV has no windows (a headless build): give --headless") from None
+            raise UserError("this OpenCV has no windows: add --headless, or install opencv-python") from None
         self._sized = False
 
-    def show(self, picture: np.ndarray) -> str:
-        """Show a picture, uint8 [H, W, 3] BGR, and return the key pressed since the last one, or ''."""
-        if not self._sized:  # the first picture decides
-            cv2.resizeWindow(self._title, picture.shape[1], picture.shape[0])
+    def show(self, image: np.ndarray) -> str:
+        """Show an image, and return the key that was pressed since the last one.
+
+        Args:
+            image: uint8 [H, W, 3], BGR. The first image decides the size of the window.
+
+        Returns:
+            The key as one character, or "" if no key was pressed.
+        """
+        if not self._sized:
+            cv2.resizeWindow(self._title, image.shape[1], image.shape[0])
             self._sized = True
-        cv2.imshow(self._title, picture)
+        cv2.imshow(self._title, image)
         code = cv2.waitKey(1) & 0xFF
         key = "" if code == 0xFF else chr(code)
         self.closed = key in ("q", "\x1b") or cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1
@@ -49,12 +67,12 @@ class Window:
         self.close()
 
     def close(self) -> None:
-        """Close it."""
+        """Close the window."""
         cv2.destroyAllWindows()
 
 
-def _answers() -> bool:
-    """Say whether DISPLAY can be opened, or if that can't be asked."""
+def _can_open_display() -> bool:
+    """Return whether the X11 display can be opened. Also True if libX11, which tells it, is missing."""
     try:
         x11 = ctypes.CDLL("libX11.so.6")
     except OSError:
@@ -64,19 +82,3 @@ def _answers() -> bool:
     if display:
         x11.XCloseDisplay(ctypes.c_void_p(display))
     return bool(display)
-
-
-def put_text(picture: np.ndarray, text: str, line: int = 0, color: tuple[int, int, int] = (255, 255, 255)) -> None:
-    """Write one line of text (ASCII) into a picture, on a dark ground, sized to the picture.
-
-    Lines count from the top, from 0; negative ones from the bottom, from -1.
-    """
-    scale = picture.shape[0] / 480 * 0.7
-    thickness = max(1, round(1.6 * scale))
-    height, margin = round(34 * scale), round(8 * scale)
-    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
-    top = margin + line * height if line >= 0 else picture.shape[0] - margin + line * height
-    ground = picture[top : top + height, margin : width + 3 * margin]
-    ground //= 3
-    where = (2 * margin, top + round(24 * scale))
-    cv2.putText(picture, text, where, cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness, cv2.LINE_AA)

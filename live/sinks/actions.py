@@ -1,7 +1,8 @@
-"""What is to happen when a label is seen: `--on thumbs_up="mpc play"`."""
+"""Run a command when a label is predicted: `--on thumbs_up="mpc play"`."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import shutil
@@ -14,41 +15,50 @@ from teachcam.errors import UserError
 from teachcam.live.prediction import UNKNOWN
 
 if TYPE_CHECKING:
-    from teachcam.live.sinks.base import Result
+    from teachcam.live.sinks.base import FrameResult
 
 COOL_DOWN = 2.0  # seconds
 
+logger = logging.getLogger(__name__)
+
 
 class Actions:
-    """A sink that runs a label's command when the answer becomes that label.
+    """A sink that runs a label's command when the predicted label becomes that label.
 
-    A command is started in a thread of its own, with the label in TEACHCAM_LABEL and the confidence in
-    TEACHCAM_CONFIDENCE; what it prints goes to stderr. It is not started again while it runs, nor within
-    `cool_down` seconds of its last start.
+    The command finds the label in the environment variable TEACHCAM_LABEL and the confidence in TEACHCAM_CONFIDENCE.
+    What it prints goes to stderr. The loop does not wait for it. A command that still runs is not started again.
+
+    Args:
+        commands: `LABEL=COMMAND` each. LABEL may be "unknown".
+        labels: The model's labels.
+        cool_down: Least number of seconds between two starts of the same command.
+        shell: Run the commands in a shell, which allows pipes. Else no shell ever sees them.
+
+    Raises:
+        UserError: A command has an unknown label, is empty, is given twice, or its program is not installed.
     """
 
     def __init__(self, commands: list[str], labels: tuple[str, ...], cool_down: float = COOL_DOWN, shell: bool = False):
-        """Read `LABEL=COMMAND` for each; with `shell` the commands are handed to one. Raises UserError for bad ones."""
         self._commands: dict[str, str | list[str]] = {}
         for text in commands:
             known = [label for label in (*labels, UNKNOWN) if text.startswith(f"{label}=")]
             if not known:
                 raise UserError(f"--on {text}: give LABEL=COMMAND, LABEL one of {', '.join((*labels, UNKNOWN))}")
-            label = max(known, key=len)  # a label may hold a = itself
+            label = max(known, key=len)  # a label may itself contain "="
             command = text[len(label) + 1 :]
             if label in self._commands:
                 raise UserError(f"--on {label}: given twice; put both commands into a script")
-            self._commands[label] = command if shell else _split(command)
             if not command.strip():
                 raise UserError(f"--on {label}: there is no command after the =")
+            self._commands[label] = command if shell else _split(command)
         self._cool_down, self._shell = cool_down, shell
         self._last: str | None = None
-        self._started: dict[str, float] = {}
+        self._started: dict[str, float] = {}  # label -> when its command was last started, seconds
         self._running: dict[str, threading.Thread] = {}
 
-    def __call__(self, result: Result) -> bool:
-        """Start the command of a label that is newly there."""
-        label, before = result.answer.label, self._last
+    def __call__(self, result: FrameResult) -> bool:
+        """Start the command of the predicted label, if the label has changed."""
+        label, before = result.prediction.label, self._last
         self._last = label
         if label == before or label not in self._commands:
             return True
@@ -56,32 +66,33 @@ class Actions:
         cooling = now - self._started.get(label, float("-inf")) < self._cool_down
         if not cooling and not (label in self._running and self._running[label].is_alive()):
             self._started[label] = now
-            self._running[label] = threading.Thread(target=self._run, args=result.answer[:2], daemon=True)
+            self._running[label] = threading.Thread(target=self._run, args=result.prediction[:2], daemon=True)
             self._running[label].start()
         return True
 
     def _run(self, label: str, confidence: float) -> None:
         environment = {**os.environ, "TEACHCAM_LABEL": label, "TEACHCAM_CONFIDENCE": f"{confidence:.3f}"}
         try:
-            code = subprocess.run(
+            failure: int | str | None = subprocess.run(
                 self._commands[label], shell=self._shell, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr
             ).returncode
         except OSError as error:
-            code = error.strerror
-        if code:
-            print(f"--on {label}: the command failed ({code})", file=sys.stderr)
+            failure = error.strerror
+        if failure:
+            logger.warning(f"--on {label}: the command failed ({failure})")
 
     def close(self) -> None:
-        """Let commands that were just started get a moment to end; those that take longer go on without us."""
+        """Wait half a second for each command that still runs. Longer ones go on after the program has ended."""
         for thread in self._running.values():
             thread.join(0.5)
 
 
 def _split(command: str) -> list[str]:
+    """Split a command into its words, and check that its program exists."""
     try:
         words = shlex.split(command)
     except ValueError as error:
         raise UserError(f"--on: {command}: {error}") from None
     if words and shutil.which(words[0]) is None:
-        raise UserError(f"--on: no program {words[0]!r} here (for pipes and the like, give --shell)")
+        raise UserError(f"--on: the program {words[0]!r} is not installed (for pipes and shell syntax, add --shell)")
     return words

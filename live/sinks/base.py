@@ -1,7 +1,11 @@
-"""Where answers go: JSON lines, text, an annotated video. The window is in screen.py, the web page in web.py.
+"""What a sink is: it takes the result of every frame, and prints, shows, saves or serves it.
 
-A sink is called with each Result and says whether it can take more. Where it writes may be slow or gone: so it writes
-in a thread of its own, behind a queue that a live camera's loop never waits for.
+To add a sink:
+
+1. Write a class in a file of this folder. It needs `__call__(result) -> bool` and `close()`, as in `Sink`.
+2. If it writes to something that may be slow (a disk, a pipe, a network), derive it from `ThreadedSink` instead, and
+   write `_name`, `_prepare` and `_write`. `text.py` is the shortest example.
+3. Add it to the list in `_open_sinks` of live/run.py, with its option.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import threading
 import time
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -26,58 +30,90 @@ from teachcam.live.sinks.overlay import annotate
 if TYPE_CHECKING:
     from teachcam.live.classifier import Classifier
 
-LINES, PICTURES = 1000, 15  # what may wait to be written
-STALLED = 5.0  # seconds without a sign of life until a sink is left behind
+MAX_QUEUED_LINES = 1000  # lines of text: small, so half a minute of them may wait
+MAX_QUEUED_IMAGES = 15  # half a second of video; 640x480 images take 0.9 MB each
+STALL_TIMEOUT = 5.0  # seconds without a written entry until a sink that is closing is abandoned
+
+
+class Sink(Protocol):
+    """What the live loop asks of a sink. Any object with these two methods will do."""
+
+    def __call__(self, result: FrameResult) -> bool:
+        """Take a result, quickly: the loop waits for this call.
+
+        Returns:
+            False to end the loop, for example because the user closed a window. Else True.
+
+        Raises:
+            OSError, UserError: The loop prints the error, closes this sink, and goes on with the others.
+        """
+
+    def close(self) -> None:
+        """Finish and release what the sink holds. The loop calls this once, when it ends."""
 
 
 @dataclass
-class Result:
-    """One frame, its answer, and how long both took. Times in seconds."""
+class FrameResult:
+    """The result of one frame. Times are in seconds."""
 
     frame: Frame
-    answer: Prediction  # steadied
-    raw: Prediction  # of this frame alone
-    latency: float  # from the frame in hand to the answer
-    age: float  # from the frame's capture to the answer
-    fps: float  # answers a second, lately
-    provider: str  # which execution provider ran the model
-    labels: tuple[str, ...]  # the model's
-    classifier: Classifier | None = None  # the model; the loop's own thread runs it, any other its twin()
+    prediction: Prediction  # smoothed over the last frames: what the user sees
+    raw_prediction: Prediction  # of this frame alone
+    latency: float  # from the start of preprocessing to the prediction
+    age: float  # from the capture of the frame to the prediction
+    fps: float  # predictions per second, a moving average
+    classifier: Classifier  # the model. Only the loop's thread may run it; other threads use clone_for_thread()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The model's labels, in the order of its outputs."""
+        return self.classifier.contract.labels
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that runs the model: tensorrt, cuda or cpu."""
+        return self.classifier.provider
 
     @cached_property
-    def picture(self) -> np.ndarray:
-        """The annotated image, uint8 [H, W, 3] BGR: drawn once, however many sinks show it. Not to be changed."""
-        state = f"{self.fps:.0f} FPS, {1000 * self.age:.0f} ms old, {self.provider}"
-        return annotate(self.frame.image, self.answer, state)
+    def annotated_image(self) -> np.ndarray:
+        """The image with the prediction drawn on it, uint8 [H, W, 3] BGR. All sinks share it: copy it to change it."""
+        status = f"{self.fps:.0f} FPS, {1000 * self.age:.0f} ms old, {self.provider}"
+        return annotate(self.frame.image, self.prediction, status)
 
 
 def lower_thread_priority(nice: int) -> None:
-    """Let other threads go before this one, where threads have priorities of their own: 19 takes what they leave.
+    """Lower the scheduling priority of the calling thread. Does nothing except on Linux.
 
-    Without it a model that runs on all cores waits up to 10 ms for one on which a sink is at work.
+    Without this, a model that runs on all cores waits up to 10 ms for a core on which a sink works.
+
+    Args:
+        nice: The niceness, 0 to 19. A thread with 19 gets only the time that other threads leave.
     """
-    if sys.platform == "linux":
+    if sys.platform == "linux":  # only Linux has a niceness per thread
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
 
 
 class ThreadedSink:
-    """A sink that writes in a thread. Its kinds say what to write (`_prepare`, in the loop) and how (`_write`).
+    """A sink that writes in a thread of its own, behind a queue, so that slow writing does not slow the loop.
 
-    With a live camera what does not fit in the queue is dropped, and counted; a file's frames are waited for. An error
-    of writing is raised by the next call.
+    A subclass defines `_name`, `_prepare` and `_write`, and `_finish` if it has something to close. When the queue is
+    full, a live camera's results are dropped and counted in `dropped`; a file's or a folder's results wait.
+
+    Args:
+        live: True for a live camera, False for a file or a folder.
+        max_queued: Number of entries that may wait to be written.
     """
 
-    def __init__(self, live: bool, most: int):
-        """Let `most` entries wait; `live` says whether the frames come from a camera."""
+    def __init__(self, live: bool, max_queued: int):
         self.dropped, self.written = 0, 0
         self._live = live
-        self._queue: queue.Queue = queue.Queue(most)
+        self._queue: queue.Queue = queue.Queue(max_queued)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
         self._thread.start()
 
-    def __call__(self, result: Result) -> bool:
-        """Hand it on. Raises what went wrong with the ones before (OSError, UserError)."""
+    def __call__(self, result: FrameResult) -> bool:
+        """Queue a result. Raises OSError or UserError if an earlier result could not be written."""
         if self._error is not None:
             raise self._error
         entry = self._prepare(result)
@@ -92,17 +128,22 @@ class ThreadedSink:
             self.dropped += 1
         return True
 
-    def close(self, stalled: float = STALLED) -> None:
-        """Write what still waits and finish, however long it takes, but leave it behind when it stalls.
+    def close(self, stall_timeout: float = STALL_TIMEOUT) -> None:
+        """Write all that is queued and finish, however long it takes.
 
-        Raises what went wrong.
+        Args:
+            stall_timeout: Seconds without a written entry after which the sink is abandoned.
+
+        Raises:
+            OSError: Writing failed.
+            UserError: Writing failed or stalled.
         """
         written, waited, asked = self.written, 0.0, False
-        while self._thread.is_alive() and waited < stalled:
+        while self._thread.is_alive() and waited < stall_timeout:
             began = time.monotonic()
             try:
                 if not asked:
-                    self._queue.put(None, timeout=0.1)
+                    self._queue.put(None, timeout=0.1)  # None ends the thread
                     asked = True
                 self._thread.join(0.1)
             except queue.Full:
@@ -112,11 +153,11 @@ class ThreadedSink:
         error, self._error = self._error, None
         if error is not None:
             raise error
-        if waited >= stalled:
-            raise UserError(f"{self._name()}: it can't be written to any more, what was waiting is lost")
+        if waited >= stall_timeout:
+            raise UserError(f"{self._name()}: writing has stalled, so the last results are lost")
 
     def _run(self) -> None:
-        lower_thread_priority(5)  # it must get its share beside other programs, or a recording has no frames
+        lower_thread_priority(5)  # not 19: beside other busy programs a recording would get no frames
         entry: object = ()
         try:
             try:
@@ -130,17 +171,19 @@ class ThreadedSink:
         except Exception as error:
             self._error = UserError(f"{self._name()}: {type(error).__name__}: {first_line(error)}")
         while entry is not None:
-            entry = self._queue.get()  # what was queued before the error was seen: nobody shall wait for room
+            entry = self._queue.get()  # keep draining after a failure, so that a producer blocked in put() is released
 
     def _name(self) -> str:
-        """Return what it is called where it is complained about."""
+        """Return the name that error messages use, for example the option that the user gave."""
         raise NotImplementedError
 
-    def _prepare(self, result: Result) -> object:
+    def _prepare(self, result: FrameResult) -> object:
+        """Return the entry to queue, or None for nothing. Runs in the loop's thread, so it must be quick."""
         raise NotImplementedError
 
     def _write(self, entry: object) -> None:
+        """Write one entry. Runs in the sink's thread and may take its time."""
         raise NotImplementedError
 
     def _finish(self) -> None:
-        """Close what was opened."""
+        """Close what was opened. Runs in the sink's thread after the last entry, also after an error."""

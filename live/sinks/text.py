@@ -1,32 +1,35 @@
-"""Answers as lines of text on stdout: JSON for every frame, or the label whenever it changes."""
+"""Print results on stdout: a JSON object for every frame, or a line whenever the label changes."""
 
 from __future__ import annotations
 
 import json
 import sys
 
-from teachcam.live.sinks.base import LINES, Result, ThreadedSink
+from teachcam.live.sinks.base import MAX_QUEUED_LINES, FrameResult, ThreadedSink
 
 
 class JsonLines(ThreadedSink):
-    """One JSON object a line on stdout, for programs."""
+    """Prints one JSON object per line for every frame, for programs to read.
+
+    Args:
+        live: True for a live camera, whose results are dropped when the reader of stdout is too slow.
+    """
 
     def __init__(self, live: bool):
-        """See Written."""
-        self._stdout = sys.stdout  # the real one: while a model is loaded sys.stdout is another, for every thread
-        super().__init__(live, LINES)
+        self._stdout = sys.stdout  # kept now: while a model is loaded, sys.stdout is replaced for all threads
+        super().__init__(live, MAX_QUEUED_LINES)
 
     def _name(self) -> str:
         return "stdout"
 
-    def _prepare(self, result: Result) -> str:
-        answer = result.answer
+    def _prepare(self, result: FrameResult) -> str | None:
+        prediction = result.prediction
         return json.dumps(
             {
                 "frame": result.frame.number,
-                "label": answer.label,
-                "confidence": round(answer.confidence, 6),
-                "probabilities": {label: round(value, 6) for label, value in answer.probabilities.items()},
+                "label": prediction.label,
+                "confidence": round(prediction.confidence, 6),
+                "probabilities": {label: round(value, 6) for label, value in prediction.probabilities.items()},
                 "latency_ms": round(1000 * result.latency, 3),
                 "age_ms": round(1000 * result.age, 3),
             }
@@ -37,12 +40,13 @@ class JsonLines(ThreadedSink):
 
 
 class LabelChanges(JsonLines):
-    """One line on stdout whenever the answer changes, for people."""
+    """Prints one line whenever the predicted label changes, for people to read."""
 
     _last: str | None = None
 
-    def _prepare(self, result: Result) -> str | None:
-        if result.answer.label == self._last:
+    def _prepare(self, result: FrameResult) -> str | None:
+        prediction = result.prediction
+        if prediction.label == self._last:
             return None
-        self._last = result.answer.label
-        return f"{result.frame.time:8.2f} s  {self._last}  {result.answer.confidence:.2f}"
+        self._last = prediction.label
+        return f"{result.frame.time:8.2f} s  {prediction.label}  {prediction.confidence:.2f}"

@@ -1,13 +1,12 @@
-"""Keeps the frames that the model was unsure of: the ones it would learn most from."""
+"""Save the frames whose prediction is uncertain: labeling these improves the next model most."""
 
 from __future__ import annotations
 
+import logging
 import os
-import sys
 from collections import deque
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from teachcam.collect.dataset import JPEG_QUALITY, check_label, new_session_id
@@ -15,62 +14,73 @@ from teachcam.collect.inspection import NEAR_DUPLICATE
 from teachcam.collect.quality import signature
 from teachcam.errors import UserError
 from teachcam.files import write_atomic
+from teachcam.images import encode_jpeg
 from teachcam.live.prediction import UNKNOWN
-from teachcam.live.sinks.base import Result, ThreadedSink
+from teachcam.live.sinks.base import FrameResult, ThreadedSink
 
-SURE = 0.5  # a likeliest label that leads the next by so much is not uncertain
-INTERVAL = 1.0  # seconds from one to the next
-MOST = 500  # frames of one run: a device that nobody looks after must not fill its disk
-COMPARED = 50  # of those kept last, with which a new one is compared
+CERTAIN_MARGIN = 0.5  # a prediction is certain if its probability exceeds the second one by this much
+INTERVAL = 1.0  # seconds between two saved frames
+MAX_SAVED = 500  # frames per run, so that an unattended device does not fill its disk
+NUM_COMPARED = 50  # a frame is compared with this many that were saved before it, to leave out near duplicates
+
+logger = logging.getLogger(__name__)
 
 
-class Uncertain(ThreadedSink):
-    """A sink that writes them as `folder/<guess>/<session>_<n>.jpg`, for `collect/capture.py --review folder`."""
+class UncertainFrames(ThreadedSink):
+    """Saves frames as `folder/<predicted label>/<session>_<n>.jpg`; `collect/capture.py --review folder` sorts them.
+
+    A frame is uncertain if the model answers "unknown", or if the two highest probabilities lie close together
+    (margin sampling, Scheffer 2001).
+
+    Args:
+        folder: Where to save. It is created.
+        live: True for a live camera, whose frames are dropped when the disk is too slow.
+
+    Raises:
+        UserError: The folder can't be created or written.
+    """
 
     def __init__(self, folder: Path, live: bool):
-        """Keep them below `folder`. Raises UserError now if it can't be written."""
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--save-uncertain {folder}: {error.strerror}") from None
         if not os.access(folder, os.W_OK):
-            raise UserError(f"--save-uncertain {folder}: you may not write there, give another folder")
+            raise UserError(f"--save-uncertain {folder}: no permission to write there, give another folder")
         self.saved = 0
         self._folder, self._session = folder, new_session_id()
-        self._due = float("-inf")
-        self._signatures: deque[np.ndarray] = deque(maxlen=COMPARED)
+        self._next_time = float("-inf")  # seconds, of Frame.time
+        self._signatures: deque[np.ndarray] = deque(maxlen=NUM_COMPARED)
         super().__init__(live, 2)
 
     def _name(self) -> str:
         return f"--save-uncertain {self._folder}"
 
-    def _prepare(self, result: Result) -> tuple[np.ndarray, str] | None:
-        if result.frame.time < self._due:
+    def _prepare(self, result: FrameResult) -> tuple[np.ndarray, str] | None:
+        if result.frame.time < self._next_time:
             return None
-        likeliest = sorted(result.raw.probabilities.items(), key=lambda item: -item[1])
-        lead = likeliest[0][1] - (likeliest[1][1] if len(likeliest) > 1 else 0.0)
-        if result.raw.label != UNKNOWN and lead >= SURE:
+        likeliest = sorted(result.raw_prediction.probabilities.items(), key=lambda item: -item[1])
+        margin = likeliest[0][1] - (likeliest[1][1] if len(likeliest) > 1 else 0.0)
+        if result.raw_prediction.label != UNKNOWN and margin >= CERTAIN_MARGIN:
             return None
-        self._due = result.frame.time + INTERVAL
+        self._next_time = result.frame.time + INTERVAL
         return result.frame.image, likeliest[0][0]
 
     def _write(self, entry: tuple[np.ndarray, str]) -> None:
-        image, guess = entry
-        mine = signature(image).astype(int)
-        if self.saved >= MOST or any(np.abs(mine - other).max() <= NEAR_DUPLICATE for other in self._signatures):
+        image, predicted = entry
+        new = signature(image).astype(int)
+        if self.saved >= MAX_SAVED or any(np.abs(new - saved).max() <= NEAR_DUPLICATE for saved in self._signatures):
             return
-        path = self._folder / check_label(guess) / f"{self._session}_{self.saved:04d}.jpg"
+        path = self._folder / check_label(predicted) / f"{self._session}_{self.saved:04d}.jpg"
         path.parent.mkdir(exist_ok=True)
-        content = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
-        write_atomic(path, content.tobytes())
-        self._signatures.append(mine)
+        write_atomic(path, encode_jpeg(image, JPEG_QUALITY))
+        self._signatures.append(new)
         self.saved += 1
 
     def _finish(self) -> None:
         if self.saved:
-            full = ", which is as many as one run keeps" if self.saved >= MOST else ""
-            print(
-                f"kept {self.saved} uncertain frames{full}: sort them with "
-                f"python collect/capture.py --review {self._folder}",
-                file=sys.stderr,
+            full = " (the limit of one run)" if self.saved >= MAX_SAVED else ""
+            logger.info(
+                f"saved {self.saved} uncertain frames{full}; label them with "
+                f"python collect/capture.py --review {self._folder}"
             )

@@ -2,94 +2,111 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-import sys
 import time
 from pathlib import Path
 
 import cv2
 
-from teachcam.collect.sources import quiet
+from teachcam.collect.sources import silence_opencv
 from teachcam.errors import UserError
-from teachcam.live.sinks.base import PICTURES, Result, ThreadedSink
+from teachcam.live.sinks.base import MAX_QUEUED_IMAGES, FrameResult, ThreadedSink
 
-LONGEST_GAP = 2.0  # seconds for which a video shows the same picture: a camera that was away longer is cut out
-KEPT_FREE = 32 << 20  # bytes of the disk that a recording leaves: its index still has to be written
+MAX_GAP = 2.0  # seconds: after a longer gap (a lost camera) the video goes on at once, without a still image
+MIN_FREE_BYTES = 32 << 20  # free disk space at which a recording ends: its index still has to be written
+
+logger = logging.getLogger(__name__)
 
 
 class Video(ThreadedSink):
-    """An annotated video file (MPEG-4): .mkv, or .mp4, which can be played only if it was ended."""
+    """Writes an annotated video file (MPEG-4).
+
+    An .mkv file can be played even if the program is killed. An .mp4 file can be played only if it was finished.
+
+    Args:
+        path: Where to write, .mp4 or .mkv. Its folder is created.
+        fps: Frames per second at which the file plays. Frames are repeated or left out to keep the recorded speed.
+        live: True for a live camera, whose frames are dropped when writing is too slow.
+
+    Raises:
+        UserError: The suffix is another one, or the file exists.
+    """
 
     def __init__(self, path: Path, fps: float, live: bool):
-        """Write to `path`, to be played at `fps`. Raises UserError now if that can't be done."""
         if path.suffix.lower() not in (".mp4", ".mkv"):
-            raise UserError(f"--record {path}: give a name that ends in .mp4 or .mkv")
+            raise UserError(f"--record {path}: the name must end in .mp4 or .mkv")
         if path.exists():
-            raise UserError(f"--record {path}: there is one already, give another name")
+            raise UserError(f"--record {path}: this file exists, give another name")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        quiet()
+        silence_opencv()
         self._path, self._fps = path, fps
         self._writer: cv2.VideoWriter | None = None
-        self._began, self._frames = 0.0, 0  # when the first frame was taken, and how many there are in the file
-        self._checked = float("-inf")
-        super().__init__(live, PICTURES)
+        self._start_time = 0.0  # seconds, of Frame.time: when the file's first frame was taken, moved on by long gaps
+        self._num_written = 0  # frames in the file
+        self._disk_checked = float("-inf")
+        super().__init__(live, MAX_QUEUED_IMAGES)
 
     def _name(self) -> str:
         return f"--record {self._path}"
 
-    def _prepare(self, result: Result) -> Result:
+    def _prepare(self, result: FrameResult) -> FrameResult:
         return result
 
-    def _write(self, entry: Result) -> None:
-        """Write one frame, as often as it takes to play as fast as it was; the first decides the size."""
+    def _write(self, entry: FrameResult) -> None:
+        """Write one frame as often as its time needs. The first frame decides the size of the video."""
         self._check_disk()
-        copies = self._copies(entry.frame.time)
+        copies = self._count_copies(entry.frame.time)
         if not copies:
             return
-        picture = entry.picture
-        height, width = picture.shape[:2]
+        image = entry.annotated_image
+        size = (image.shape[1], image.shape[0])
         if self._writer is None:
-            code = cv2.VideoWriter_fourcc(*"mp4v")
-            # Absolute: FFmpeg takes the part before a colon for a protocol.
-            writer = cv2.VideoWriter(str(self._path.absolute()), code, self._fps, (width, height))
-            if not writer.isOpened():
-                raise UserError(f"this OpenCV can't write a video to {self._path}")
-            self._writer, self._size = writer, (width, height)
-        if (width, height) != self._size:
-            picture = cv2.resize(picture, self._size)
+            self._writer, self._size = self._open_writer(size), size
+        if size != self._size:
+            image = cv2.resize(image, self._size)
         for _ in range(copies):
-            self._writer.write(picture)
+            self._writer.write(image)
 
-    def _copies(self, time: float) -> int:
-        """Return how often the frame of this time is to be written; one place early or late is no matter."""
-        if not self._frames:
-            self._began = time
-        late = round((time - self._began) * self._fps) - self._frames
-        if late > LONGEST_GAP * self._fps:
-            self._began += late / self._fps
-            late = 0
-        copies = 0 if late < -1 else 1 if late <= 1 else 1 + late
-        self._frames += copies
+    def _open_writer(self, size: tuple[int, int]) -> cv2.VideoWriter:
+        # The path is made absolute because FFmpeg takes the part before a colon for a protocol.
+        writer = cv2.VideoWriter(str(self._path.absolute()), cv2.VideoWriter_fourcc(*"mp4v"), self._fps, size)
+        if not writer.isOpened():
+            raise UserError(f"--record {self._path}: this OpenCV can't write MPEG-4 videos; install opencv-python")
+        return writer
+
+    def _count_copies(self, time: float) -> int:
+        """Return how often the frame of this time must be written. One frame early or late is tolerated."""
+        if not self._num_written:
+            self._start_time = time
+        frames_behind = round((time - self._start_time) * self._fps) - self._num_written
+        if frames_behind > MAX_GAP * self._fps:
+            self._start_time += frames_behind / self._fps
+            frames_behind = 0
+        copies = 0 if frames_behind < -1 else 1 if frames_behind <= 1 else 1 + frames_behind
+        self._num_written += copies
         return copies
 
     def _check_disk(self) -> None:
-        """End in time: OpenCV says nothing of a full disk, and a file without its index can't be played."""
+        """End the recording before the disk is full: OpenCV reports no error, and without its index a file is lost."""
         now = time.monotonic()
-        if now - self._checked < 1.0:
+        if now - self._disk_checked < 1.0:
             return
-        self._checked = now
-        if shutil.disk_usage(self._path.parent).free < KEPT_FREE:
+        self._disk_checked = now
+        if shutil.disk_usage(self._path.parent).free < MIN_FREE_BYTES:
             raise UserError(
-                f"--record {self._path}: less than {KEPT_FREE >> 20} MB free, so the recording ended here; "
+                f"--record {self._path}: less than {MIN_FREE_BYTES >> 20} MB free, so the recording ended here; "
                 "free some space"
             )
 
     def _finish(self) -> None:
-        """Finish the file; none is left if there was no frame."""
+        """Finish the file, or delete it if no frame was written."""
         if self._writer is None:
             self._path.unlink()
-        else:
-            self._writer.release()
-            if self.dropped:
-                print(f"--record: {self.dropped} frames left out, it can't be written as fast", file=sys.stderr)
+            return
+        self._writer.release()
+        if self.dropped:
+            logger.warning(
+                f"--record: {self.dropped} frames are missing from the video, because writing it was too slow"
+            )

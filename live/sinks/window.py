@@ -1,4 +1,4 @@
-"""The window on this machine's screen: it shows the newest answer, and takes corrections."""
+"""The window on this machine's screen: it shows the newest result and takes corrections."""
 
 from __future__ import annotations
 
@@ -8,53 +8,59 @@ from typing import TYPE_CHECKING, Callable
 
 import numpy as np
 
-from teachcam.collect.ui.window import Window, put_text
-from teachcam.drawing import draw_heat_map
+from teachcam.collect.ui.window import Window
+from teachcam.drawing import RED, WHITE, YELLOW, draw_heat_map, put_text
 from teachcam.errors import UserError
 from teachcam.live.occlusion import heat_map
 
 if TYPE_CHECKING:
     from teachcam.collect.camera import Camera
-    from teachcam.live.sinks.base import Result
+    from teachcam.live.sinks.base import FrameResult
 
 HELP = (
-    "1-9     this is in truth that label: save it",
-    "h       where the model looks",
-    "?       this help",
+    "1-9     correct it: save this image with that label",
+    "h       heat map: show where the model looks",
+    "?       show or hide this help",
     "q       quit",
 )
-YELLOW, RED = (60, 220, 255), (60, 60, 255)
 
 
-class Screen:
-    """A sink for the loop's thread, and a window for the main one, which alone may have any.
+class LiveWindow:
+    """A sink for the loop's thread, with a window for the main thread: only the main thread may have windows.
 
-    The loop leaves its newest result here and goes on; the window shows as many as it can.
+    The loop leaves its newest result here and goes on. The window shows as many of them as it can.
+
+    Args:
+        camera: Where the frames come from; the window tells when it is lost.
+        save_correction: Called with an image, uint8 [H, W, 3] BGR, and its true label. Returns how many images it has
+            saved with that label. The window shows a UserError that it raises.
+
+    Raises:
+        UserError: No window can be opened here.
     """
 
-    def __init__(self, camera: Camera, teach: Callable[[np.ndarray, str], int]):
-        """Open it; `teach` saves an image under a label."""
+    def __init__(self, camera: Camera, save_correction: Callable[[np.ndarray, str], int]):
         self._window = Window("teachcam")
-        self._camera, self._teach = camera, teach
-        self._newest: Result | None = None
+        self._camera, self._save_correction = camera, save_correction
+        self._newest: FrameResult | None = None
         self._arrived = threading.Event()
-        self._help, self._heat = False, False
-        self._looker = ThreadPoolExecutor(1, "look")  # a heat map takes as long as 37 answers: keys must not wait
-        self._looking: Future | None = None
-        self._seen: np.ndarray | None = None  # the last heat map
-        self._message = "? helps"
+        self._show_help, self._show_heat_map = False, False
+        self._heat_map_thread = ThreadPoolExecutor(1, "heat map")  # it takes as long as 37 predictions, too long here
+        self._next_heat_map: Future | None = None
+        self._heat_map: np.ndarray | None = None
+        self._message = "? shows help"
 
-    def __call__(self, result: Result) -> bool:
-        """Take the newest result; False when the user closed the window."""
+    def __call__(self, result: FrameResult) -> bool:
+        """Take the newest result. Returns False when the user has closed the window."""
         self._newest = result
         self._arrived.set()
         return not self._window.closed
 
     def close(self) -> None:
-        """Nothing to give back in the loop's thread."""
+        """Do nothing: the window belongs to the main thread, and `run` closes it."""
 
     def run(self, is_running: Callable[[], bool]) -> None:
-        """Show results until the user closes the window or nothing runs any more: in the main thread."""
+        """Show results until the user closes the window or `is_running` returns False. Call this in the main thread."""
         with self._window:
             shown = None
             while is_running() and not self._window.closed:
@@ -67,42 +73,40 @@ class Screen:
             if shown is not self._newest and not self._window.closed:
                 self._window.show(self.draw(self._newest))
 
-    def press(self, key: str, result: Result) -> None:
-        """Do what a key stands for, with the picture that was shown when it was pressed."""
+    def press(self, key: str, result: FrameResult) -> None:
+        """Act on a key that was pressed while this result was shown."""
         if key == "h":
-            self._heat = not self._heat
+            self._show_heat_map = not self._show_heat_map
         elif key == "?":
-            self._help = not self._help
+            self._show_help = not self._show_help
         elif key.isdecimal() and 0 < int(key) <= len(result.labels):
             label = result.labels[int(key) - 1]
             try:
-                self._message = f"saved as {label} ({self._teach(result.frame.image, label)})"
+                self._message = f"saved as {label} ({self._save_correction(result.frame.image, label)})"
             except UserError as error:
                 self._message = str(error)
 
-    def draw(self, result: Result) -> np.ndarray:
+    def draw(self, result: FrameResult) -> np.ndarray:
         """Return what the window shows of a result, uint8 [H, W, 3] BGR."""
-        picture = result.picture
-        if self._heat or self._help or self._message or self._camera.lost:
-            picture = picture.copy()
-        if self._heat:
-            self._look(result)
-            if self._seen is not None:
-                draw_heat_map(picture, self._seen)
-        line = 2
-        if self._camera.lost:
-            put_text(picture, "camera lost, opening it again", line, RED)
-            line += 1
+        lines = [("camera lost, reconnecting", RED)] if self._camera.reconnecting else []
         if self._message:
-            put_text(picture, self._message, line, YELLOW)
-            line += 1
-        for text in HELP if self._help else ():
-            put_text(picture, text, line)
-            line += 1
-        return picture
+            lines.append((self._message, YELLOW))
+        if self._show_help:
+            lines += [(text, WHITE) for text in HELP]
+        image = result.annotated_image
+        if lines or self._show_heat_map:
+            image = image.copy()
+        if self._show_heat_map:
+            self._update_heat_map(result)
+            if self._heat_map is not None:
+                draw_heat_map(image, self._heat_map)
+        for line, (text, color) in enumerate(lines, 2):  # lines 0 and 1 hold the prediction and the status
+            put_text(image, text, line, color)
+        return image
 
-    def _look(self, result: Result) -> None:
-        """Take the heat map that is ready, and begin the next."""
-        if self._looking is None or self._looking.done():
-            self._seen = self._looking.result() if self._looking else None
-            self._looking = self._looker.submit(heat_map, result.classifier.twin(), result.frame.image)
+    def _update_heat_map(self, result: FrameResult) -> None:
+        """Take the heat map if it is ready, and start the next one."""
+        if self._next_heat_map is None or self._next_heat_map.done():
+            self._heat_map = self._next_heat_map.result() if self._next_heat_map else None
+            classifier = result.classifier.clone_for_thread()
+            self._next_heat_map = self._heat_map_thread.submit(heat_map, classifier, result.frame.image)

@@ -1,0 +1,1 @@
+"""The live page: a web server that is a sink of the live loop."""

@@ -1,4 +1,4 @@
-"""Who may see the live page (this machine alone, or whoever has the token), and what the page itself may do."""
+"""Access control of the live page: who may open it, and what the page itself may do in the browser."""
 
 from __future__ import annotations
 
@@ -10,57 +10,82 @@ import os
 import re
 import secrets
 import socket
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from teachcam.errors import UserError
 
-UNSENT = 128 << 10  # bytes that may wait in the system for a slow client: more would be old pictures
-STALLED = 20.0  # seconds until a client that takes nothing is hung up on (Linux)
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+SEND_BUFFER = 128 << 10  # bytes the system may hold for a slow client: more would be outdated images
+STALL_TIMEOUT = 20.0  # seconds after which the system closes a connection whose client reads nothing (Linux only)
 
 NO_TOKEN = "This page needs its token: open the whole address that live/run.py printed when it started (?token=...)\n"
-NOT_LOCAL = "This page is for this machine alone: open it as localhost, or start it with --http ADDRESS:PORT\n"
-FOREIGN = "This page takes no corrections from another site\n"
+NOT_LOCAL = "This page is for this machine only: open it as localhost, or start it with --http ADDRESS:PORT\n"
+OTHER_SITE = "This page takes no corrections from another site\n"
 
 
-def address_and_port(text: str) -> tuple[str, int]:
-    """Read what --http takes: `8080` (this machine alone), `0.0.0.0:8080`, `[::]:8080`, `name:8080`."""
+def parse_address(text: str) -> tuple[str, int]:
+    """Parse the value of --http, for argparse.
+
+    Args:
+        text: PORT (served to this machine only) or ADDRESS:PORT, for example `8080`, `0.0.0.0:8080` or `[::]:8080`.
+
+    Returns:
+        The address and the port.
+
+    Raises:
+        argparse.ArgumentTypeError: The text is neither.
+    """
     match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]:|([^\[\]:/\s]+):)?([0-9]{1,5})", text)
     if match is None or int(match[3]) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no PORT and no ADDRESS:PORT, as in 8080 or 0.0.0.0:8080")
+        raise argparse.ArgumentTypeError(f"{text!r} is not PORT or ADDRESS:PORT, for example 8080 or 0.0.0.0:8080")
     return match[1] or match[2] or "127.0.0.1", int(match[3])
 
 
-class Access:
-    """The page's address with its token, and the check of each request."""
+class AccessControl:
+    """Checks each request's token, Host and Origin.
+
+    A page on a loopback address needs no token, but must be asked for by a loopback name: else another site could
+    point its own name to this machine (DNS rebinding). A page on any other address needs its token.
+
+    Args:
+        bound: The address the server is bound to.
+        port: Its port.
+
+    Attributes:
+        token: The secret, or None on a loopback address.
+        url: The address to open in a browser, token included.
+    """
 
     def __init__(self, bound: str, port: int):
-        """Guard what is served on `bound` and `port`; the address to open, token included, is `url`."""
         self.token = None if is_loopback(bound) else secrets.token_urlsafe(24)
-        self.url = f"http://{_reachable(bound)}:{port}/" + (f"?token={self.token}" if self.token else "")
-        self._cookie = f"teachcam-{port}"  # a browser sends a host's cookies to all of its ports
+        self.url = f"http://{_reachable_address(bound)}:{port}/" + (f"?token={self.token}" if self.token else "")
+        self._cookie = f"teachcam-{port}"  # with the port, because a browser sends a host's cookies to all its ports
 
-    def refusal(self, request: Request) -> Response | None:
-        """Say why a request is not answered, if it is not."""
+    def check(self, request: Request) -> Response | None:
+        """Return the response that refuses a request, or None if it is allowed."""
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         if self.token is None:
-            if not is_loopback(_name_in(host)):  # another site's name that was made to point here
+            if not is_loopback(_host_name(host)):
                 return PlainTextResponse(NOT_LOCAL, 403)
-        elif not any(secrets.compare_digest(given.encode(), self.token.encode()) for given in self._given(request)):
+        elif not any(secrets.compare_digest(given.encode(), self.token.encode()) for given in self._tokens_in(request)):
             return PlainTextResponse(NO_TOKEN, 403)
         if request.method not in ("GET", "HEAD") and origin is not None and origin.partition("://")[2] != host:
-            return PlainTextResponse(FOREIGN, 403)
+            return PlainTextResponse(OTHER_SITE, 403)
         return None
 
-    def _given(self, request: Request) -> list[str]:
-        """List the tokens that came with a request."""
+    def _tokens_in(self, request: Request) -> list[str]:
+        """Return the tokens in a request's query, cookie and Authorization header."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        given = [request.query_params.get("token"), request.cookies.get(self._cookie)]
-        return [*filter(None, given), *([token.strip()] if scheme.lower() == "token" else [])]
+        tokens = [request.query_params.get("token"), request.cookies.get(self._cookie)]
+        return [*filter(None, tokens), *([token.strip()] if scheme.lower() == "token" else [])]
 
-    def welcome(self, request: Request) -> Response | None:
-        """Move a token from the address, where others see it, into a cookie."""
+    def move_token_to_cookie(self, request: Request) -> Response | None:
+        """Return a redirect that moves the token into a cookie, if it is in the address, where others could see it."""
         if not (self.token and request.query_params.get("token")):
             return None
         response = Response(status_code=303, headers={"Location": "./"})
@@ -68,57 +93,81 @@ class Access:
         return response
 
 
-def content_policy(page: str) -> str:
-    """Return a Content-Security-Policy under which nothing runs but what is written in `page` itself."""
+class AccessMiddleware:
+    """ASGI middleware that answers only the requests that an AccessControl allows.
+
+    It is plain ASGI, without Starlette's BaseHTTPMiddleware, which would copy each image through another queue.
+    """
+
+    def __init__(self, app: ASGIApp, access: AccessControl):
+        self._app, self._access = app, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a request or pass it on."""
+        refusal = self._access.check(Request(scope))
+        await (refusal or self._app)(scope, receive, send)
+
+
+def security_headers(page: str) -> dict[str, str]:
+    """Return the headers of every response: no script or style runs but what is written in `page` itself."""
 
     def hashes(tag: str) -> str:
-        inside = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-        digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in inside]
+        contents = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
+        digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in contents]
         return " ".join(f"'sha256-{digest}'" for digest in digests)
 
-    return (
-        f"default-src 'self'; script-src {hashes('script')}; style-src {hashes('style')}; img-src 'self' data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
-    )
+    return {
+        "Content-Security-Policy": (
+            f"default-src 'self'; script-src {hashes('script')}; style-src {hashes('style')}; img-src 'self' data:; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
+        ),
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Cache-Control": "no-store",
+    }
 
 
 def listen(address: str, port: int) -> socket.socket:
-    """Open the port; its connections inherit how much may wait for a client, and how long."""
+    """Open a listening socket whose connections inherit SEND_BUFFER and STALL_TIMEOUT.
+
+    Raises:
+        UserError: The address does not exist or the port is taken.
+    """
     try:
-        family, _, _, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server(where, family=family, dualstack_ipv6=address == "::" and _dual())
+        family, _, _, _, bound = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        both = address == "::" and socket.has_dualstack_ipv6()
+        listener = socket.create_server(bound, family=family, dualstack_ipv6=both)
     except (OSError, UnicodeError) as error:
         known = isinstance(error, OSError) and not isinstance(error, socket.gaierror)
         reason = os.strerror(error.errno) if known else "there is no such address"
         raise UserError(f"--http: can't serve on {address} port {port}: {reason}; give another one") from None
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     if hasattr(socket, "TCP_USER_TIMEOUT"):
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * STALLED))
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * STALL_TIMEOUT))
     return listener
 
 
-def _dual() -> bool:
-    return socket.has_dualstack_ipv6()
-
-
-def _name_in(host: str) -> str:
-    """Return what stands before the port in a Host header."""
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-
-
 def is_loopback(name: str) -> bool:
+    """Return whether a host name or an address means this machine itself, without asking a name server."""
     try:
         return name.lower() == "localhost" or ipaddress.ip_address(name.partition("%")[0]).is_loopback
     except ValueError:
         return False
 
 
-def _reachable(bound: str) -> str:
-    """Return the address to open: of a server on all addresses, the one this machine has in its network."""
+def _host_name(host: str) -> str:
+    """Return the part of a Host header before the port."""
+    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+
+
+def _reachable_address(bound: str) -> str:
+    """Return an address that a browser can open: this machine's own for a server that is bound to all addresses."""
     if ipaddress.ip_address(bound.partition("%")[0]).is_unspecified:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             try:
-                probe.connect(("192.0.2.1", 9))  # sends nothing: it only chooses the interface
+                probe.connect(("192.0.2.1", 9))  # UDP: this sends nothing, it only chooses the network interface
                 bound = probe.getsockname()[0]
             except OSError:
                 bound = socket.gethostname()

@@ -1,15 +1,15 @@
-"""The live loop as a web page, for a device without a screen: the picture, the answer, and corrections.
+"""The live loop as a web page, for a device without a screen: images, predictions and corrections.
 
-web = Web("127.0.0.1", 8080, labels, camera, teach)
+web = Web("127.0.0.1", 8080, labels, camera, save_correction)
 print(web.url)
-web(result)                  # for each answer: takes microseconds, whatever the browsers do
+web(result)                  # for each FrameResult: takes microseconds, however slow the browsers are
 
     GET  /         the page
-    GET  /stream   the camera's picture, MJPEG
-    GET  /events   the answers, server-sent events with one JSON object each
-    POST /labels   {"label": X}: what is shown is in truth X
+    GET  /stream   the camera's images, MJPEG
+    GET  /events   the predictions, server-sent events with one JSON object each
+    POST /labels   {"label": X}: save the image that is shown as X
 
-On a loopback address it is open to this machine alone; on any other, to whoever has the token that is in `url`.
+On a loopback address only this machine may open it. On any other address the token that is part of `url` is needed.
 """
 
 from __future__ import annotations
@@ -23,36 +23,44 @@ import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import AsyncIterator, Callable
+from typing import TYPE_CHECKING, AsyncIterator, Callable
 
 import cv2
 import numpy as np
 import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from teachcam.cli import first_line
 from teachcam.collect.camera import Camera
 from teachcam.errors import UserError
-from teachcam.live.sinks.base import Result, lower_thread_priority
-from teachcam.live.web.auth import Access, content_policy, listen
+from teachcam.images import encode_jpeg
+from teachcam.live.sinks.base import FrameResult, lower_thread_priority
+from teachcam.live.web.auth import AccessControl, AccessMiddleware, listen, security_headers
 
-RATE = 40  # times a second that clients are sent something, at most
-AT_ONCE = 4  # clients each time, in turn: many share it, and leave the loop its cores
-HEARTBEAT = 1.0  # seconds: how often a client hears of the camera when there is no answer
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+MAX_RATE = 40  # updates per second, at most
+CLIENTS_PER_UPDATE = 4  # the others have to wait for their turn, so that many clients leave the loop its cores
+HEARTBEAT = 1.0  # seconds after which a client gets an update even if there is no new result
 JPEG_QUALITY = 80
-LONGEST_SIDE = 1280  # pixels of the picture that is sent
-CONNECTIONS = 256
-SILENT = 10.0  # seconds that a connection may take to ask for something
-LONGEST_REQUEST = 4096  # bytes of a correction
+MAX_IMAGE_SIDE = 1280  # pixels: larger images are sent smaller
+MAX_CONNECTIONS = 256
+REQUEST_TIMEOUT = 10.0  # seconds that a new connection may take until its first request
+MAX_BODY_BYTES = 4096  # of a correction
 
 
 class Web:
-    """A sink of the live loop that serves the page, from a thread of its own.
+    """A sink of the live loop that serves the page.
 
-    It keeps the newest result and no more. After an answer it goes to a few clients, of those that have taken what they
-    were sent before. A picture is encoded once, while somebody watches, in a second thread.
+    It keeps only the newest result. The server runs in one thread, and a second thread encodes the images. Each image
+    is encoded once, and only while a browser shows it. A client gets the newest result when it has taken the one
+    before; a slow client skips results.
     """
 
     def __init__(
@@ -61,79 +69,83 @@ class Web:
         port: int,
         labels: list[str],
         camera: Camera,
-        teach: Callable[[np.ndarray, str], int] | None = None,
+        save_correction: Callable[[np.ndarray, str], int] | None = None,
     ):
-        """Serve on `address` and `port` (0: any that is free); the page to open is `url`.
+        """Start serving; `url` is the address to open.
 
-        `labels` are the model's, until a result says otherwise. `teach` is called with an image, uint8 [H, W, 3] BGR,
-        and its true label, in a thread, and returns how many it has saved; a UserError it raises is shown on the page.
-        Raises UserError where the port can't be had.
+        Args:
+            address: Where to listen, for example 127.0.0.1 or 0.0.0.0.
+            port: 0 for any free port.
+            labels: The model's labels, shown until the first result.
+            camera: Where the frames come from; the page tells when it is lost.
+            save_correction: Called in a thread with an image, uint8 [H, W, 3] BGR, and its true label. Returns how
+                many images it has saved with that label. The page shows a UserError that it raises. None: the page
+                takes no corrections.
+
+        Raises:
+            UserError: The address does not exist or the port is taken.
         """
         listener = listen(address, port)
-        self._access = Access(*listener.getsockname()[:2])
+        self._access = AccessControl(*listener.getsockname()[:2])
         self.url = self._access.url
         self._page = Path(__file__).with_name("page.html").read_bytes()
-        self._headers = {
-            "Content-Security-Policy": content_policy(self._page.decode()),
-            "Cross-Origin-Resource-Policy": "same-origin",
-            "Referrer-Policy": "no-referrer",
-            "X-Content-Type-Options": "nosniff",
-            "X-Frame-Options": "DENY",
-            "Cache-Control": "no-store",
-        }
-        self._labels, self._camera, self._teach = labels, camera, teach
-        self._newest: Result | None = None  # the live loop's last
-        self._answered = threading.Event()  # one came; the loop does not wake the server itself, which takes it 1 ms
-        self._shown: Result | None = None  # the one whose picture was encoded last
-        self._jpeg = b""  # that picture
-        self._watchers = 0  # connections that show pictures
-        self._turns: deque[asyncio.Future] = deque()  # of clients that wait for a result, the longest first
-        self._teacher = ThreadPoolExecutor(1, "teach")
+        self._labels, self._camera, self._save_correction = labels, camera, save_correction
+        self._newest: FrameResult | None = None
+        # Set by the loop for each result. The loop does not wake the server itself, because that takes it 1 ms.
+        self._new_result = threading.Event()
+        self._encoded: FrameResult | None = None  # the result whose image was encoded last
+        self._jpeg = b""  # that image
+        self._num_watchers = 0  # connections that show images
+        self._turns: deque[asyncio.Future] = deque()  # of the clients that wait for a result, the longest wait first
+        self._correction_thread = ThreadPoolExecutor(1, "correction")
         self._server = uvicorn.Server(
             uvicorn.Config(
-                self._app, interface="asgi3", loop="asyncio", http=_Connection, ws="none", lifespan="off",
+                self._build_app(), headers=list(security_headers(self._page.decode()).items()),
+                interface="asgi3", loop="asyncio", http=_Connection, ws="none", lifespan="off",
                 log_config=None, log_level="error", access_log=False, server_header=False, proxy_headers=False,
             )
         )  # fmt: skip
         self._closed = False
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(listener,), name="web", daemon=True)
-        self._thread.start()
+        self._server_thread = threading.Thread(target=self._run_server, args=(listener,), name="web", daemon=True)
+        self._server_thread.start()
         self._ready.wait()
-        self._passer = threading.Thread(target=self._pass_on, name="pass on", daemon=True)
-        self._passer.start()
+        self._encoder_thread = threading.Thread(target=self._encode_and_wake, name="web encoder", daemon=True)
+        self._encoder_thread.start()
 
-    def __call__(self, result: Result) -> bool:
+    def __call__(self, result: FrameResult) -> bool:
         """Take the newest result."""
         self._newest = result
-        self._answered.set()
+        self._new_result.set()
         return True
 
     def close(self) -> None:
-        """Hang up on everyone and give the port back; a correction being saved is saved."""
+        """Close all connections and free the port. A correction that is being saved is finished first."""
         if self._closed:
             return
         self._closed = True
-        self._answered.set()
-        self._passer.join(1.0)
+        self._new_result.set()
+        self._encoder_thread.join(1.0)
         self._loop.call_soon_threadsafe(self._closing.set)
-        self._thread.join(5.0)
-        self._teacher.shutdown()
+        self._server_thread.join(5.0)
+        self._correction_thread.shutdown()
 
-    def _pass_on(self) -> None:
-        """After an answer encode its picture, if somebody watches, and wake clients; at most `RATE` times a second."""
+    # The threads.
+
+    def _encode_and_wake(self) -> None:
+        """After a result, encode its image if a browser shows it, and wake clients; at most MAX_RATE times a second."""
         lower_thread_priority(19)
         while not self._closed:
-            self._answered.wait()
-            self._answered.clear()
+            self._new_result.wait()
+            self._new_result.clear()
             newest = self._newest
-            if self._watchers and newest is not None and newest is not self._shown:
-                self._jpeg, self._shown = _encode(newest.frame.image), newest
+            if self._num_watchers and newest is not None and newest is not self._encoded:
+                self._jpeg, self._encoded = _encode(newest.frame.image), newest
             if self._turns and not self._closed:
-                self._loop.call_soon_threadsafe(self._give_turns)
-            time.sleep(1 / RATE)
+                self._loop.call_soon_threadsafe(self._wake_clients)
+            time.sleep(1 / MAX_RATE)
 
-    def _run(self, listener: socket.socket) -> None:
+    def _run_server(self, listener: socket.socket) -> None:
         lower_thread_priority(19)
         asyncio.run(self._serve(listener))
 
@@ -142,49 +154,24 @@ class Web:
         self._ready.set()
         serving = asyncio.ensure_future(self._server.serve([listener]))
         await self._closing.wait()
-        self._give_turns(CONNECTIONS)
+        self._wake_clients(MAX_CONNECTIONS)
         self._server.should_exit = True
         await asyncio.wait([serving], timeout=0.5)
         for connection in list(self._server.server_state.connections):
-            connection.transport.abort()  # it does not read, and would be waited for
+            connection.transport.abort()  # this client does not read, so the server would wait for it
         await serving
 
-    def _give_turns(self, most: int = AT_ONCE) -> None:
+    # The turns of the clients, in the server's thread.
+
+    def _wake_clients(self, limit: int = CLIENTS_PER_UPDATE) -> None:
         """Wake the clients that have waited longest."""
-        for _ in range(min(most, len(self._turns))):
+        for _ in range(min(limit, len(self._turns))):
             turn = self._turns.popleft()
             if not turn.done():
                 turn.set_result(None)
 
-    async def _app(self, scope, receive, send) -> None:
-        """One request, as ASGI has it."""
-        request = Request(scope, receive)
-        response = self._access.refusal(request) or await self._respond(request)
-        response.headers.update(self._headers)
-        watches = isinstance(response, StreamingResponse) and scope["path"] == "/stream"
-        self._watchers += watches
-        try:
-            await response(scope, receive, send)
-        finally:
-            self._watchers -= watches
-
-    async def _respond(self, request: Request) -> Response:
-        method, path = request.method, request.scope["path"]
-        allowed = {"/": "GET", "/stream": "GET", "/events": "GET", "/labels": "POST"}.get(path)
-        if allowed is None:
-            return PlainTextResponse("There is nothing here\n", 404)
-        if method != allowed and not (path == "/" and method == "HEAD"):
-            return PlainTextResponse(f"{path} takes {allowed}\n", 405, headers={"Allow": allowed})
-        if path == "/stream":
-            return StreamingResponse(self._pictures(), media_type="multipart/x-mixed-replace; boundary=frame")
-        if path == "/events":
-            return StreamingResponse(self._answers(), media_type="text/event-stream")
-        if path == "/labels":
-            return await self._correct(request)
-        return self._access.welcome(request) or Response(self._page, media_type="text/html")
-
-    async def _turn(self) -> None:
-        """Return when it is a client's turn for the newest result, or a heartbeat has passed without one."""
+    async def _wait_for_turn(self) -> None:
+        """Wait until this client may have the newest result, but not longer than a heartbeat."""
         turn = self._loop.create_future()
         self._turns.append(turn)
         try:
@@ -195,95 +182,150 @@ class Web:
             with contextlib.suppress(ValueError):
                 self._turns.remove(turn)
 
-    async def _pictures(self) -> AsyncIterator[bytes]:
-        """Yield the newest picture, and the next one when that was taken; the same again each heartbeat."""
-        yield b"--frame\r\n"
-        self._answered.set()  # there is no new picture yet, if nobody watched before
-        while not self._closed:
-            await self._turn()
-            jpeg = self._jpeg
-            if jpeg:
-                # Without a newer one the same is sent again: browsers show a picture when the next one begins.
-                yield b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n--frame\r\n" % (len(jpeg), jpeg)
+    # The routes.
 
-    async def _answers(self) -> AsyncIterator[str]:
-        """Yield what the page shows, after each answer and at least every heartbeat."""
-        while not self._closed:
-            yield f"data: {json.dumps(self._state(self._newest))}\n\n"
-            await self._turn()
+    def _build_app(self) -> Starlette:
+        app = Starlette(
+            routes=[
+                Route("/", self._get_page),
+                _route_without_head("/stream", self._get_stream),
+                _route_without_head("/events", self._get_events),
+                Route("/labels", self._post_label, methods=["POST"]),
+            ],
+            middleware=[Middleware(AccessMiddleware, access=self._access)],
+        )
+        app.router.redirect_slashes = False
+        return app
 
-    def _state(self, result: Result | None) -> dict[str, object]:
-        state = {
-            "camera": "lost" if self._camera.lost else "ok",
-            "dropped": self._camera.dropped,
-            "labels": self._labels if result is None else list(result.labels),
-            "teach": self._teach is not None,
-        }
-        if result is None:
-            return state
-        answer, answered = result.answer, result.frame.captured + result.age
-        return {
-            **state,
-            "frame": result.frame.number,
-            "label": answer.label,
-            "confidence": round(answer.confidence, 4),
-            "probabilities": {label: round(value, 4) for label, value in answer.probabilities.items()},
-            "latency_ms": round(1000 * result.latency, 2),
-            "age_ms": round(1000 * result.age, 2),
-            "since_ms": round(1000 * (time.monotonic() - answered)),
-            "fps": round(result.fps, 1),
-            "provider": result.provider,
-        }
+    async def _get_page(self, request: Request) -> Response:
+        return self._access.move_token_to_cookie(request) or Response(self._page, media_type="text/html")
 
-    async def _correct(self, request: Request) -> Response:
-        """Save what is shown under the label that was sent."""
-        if self._teach is None:
-            return _error(404, "corrections are not being taken: start it with a folder to save them in")
+    async def _get_stream(self, request: Request) -> Response:
+        return _ImageStream(self)
+
+    async def _get_events(self, request: Request) -> Response:
+        return StreamingResponse(self._events(), media_type="text/event-stream")
+
+    async def _post_label(self, request: Request) -> Response:
+        """Save the image that is shown, with the label in the request."""
+        if self._save_correction is None:
+            return _json_error(404, "this page takes no corrections")
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            return _error(415, "send JSON, as application/json")
+            return _json_error(415, "send JSON, with Content-Type: application/json")
         body = b""
         try:
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > LONGEST_REQUEST:
-                    return _error(413, f"more than {LONGEST_REQUEST} bytes")
+                if len(body) > MAX_BODY_BYTES:
+                    return _json_error(413, f"more than {MAX_BODY_BYTES} bytes")
             label = json.loads(body)["label"]
         except (ValueError, TypeError, KeyError, RecursionError, ClientDisconnect):
-            return _error(400, 'send {"label": "..."}')
-        result = self._shown if self._watchers and self._shown else self._newest
+            return _json_error(400, 'send {"label": "..."}')
+        result = self._encoded if self._num_watchers and self._encoded else self._newest
         if label not in (self._labels if self._newest is None else self._newest.labels):
-            return _error(400, "the model has no such label")
+            return _json_error(400, "the model has no such label")
         if result is None:
-            return _error(409, "there is no frame yet")
+            return _json_error(409, "the camera has given no image yet")
         try:
-            count = await self._loop.run_in_executor(self._teacher, self._teach, result.frame.image, label)
+            saving = self._loop.run_in_executor(
+                self._correction_thread, self._save_correction, result.frame.image, label
+            )
+            count = await saving
         except UserError as error:
-            return _error(507 if isinstance(error.__context__, OSError) else 409, first_line(error))
+            return _json_error(507 if isinstance(error.__context__, OSError) else 409, first_line(error))
         return JSONResponse({"label": label, "count": count})
+
+    # What the endless responses send.
+
+    async def _images(self) -> AsyncIterator[bytes]:
+        """Yield the newest image at each turn, as parts of a multipart response."""
+        yield b"--frame\r\n"
+        self._new_result.set()  # if nobody has watched before, the newest image is not encoded yet
+        while not self._closed:
+            await self._wait_for_turn()
+            jpeg = self._jpeg
+            if jpeg:
+                # At a heartbeat the same image is sent again, because browsers show an image when the next one begins.
+                yield b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n--frame\r\n" % (len(jpeg), jpeg)
+
+    async def _events(self) -> AsyncIterator[str]:
+        """Yield the state of the page at each turn, as server-sent events."""
+        while not self._closed:
+            yield f"data: {json.dumps(self._state(self._newest))}\n\n"
+            await self._wait_for_turn()
+
+    def _state(self, result: FrameResult | None) -> dict[str, object]:
+        state = {
+            "camera": "lost" if self._camera.reconnecting else "ok",
+            "dropped": self._camera.dropped,
+            "labels": self._labels if result is None else list(result.labels),
+            "corrections": self._save_correction is not None,
+        }
+        if result is None:
+            return state
+        prediction, predicted_at = result.prediction, result.frame.captured + result.age
+        return {
+            **state,
+            "frame": result.frame.number,
+            "label": prediction.label,
+            "confidence": round(prediction.confidence, 4),
+            "probabilities": {label: round(value, 4) for label, value in prediction.probabilities.items()},
+            "latency_ms": round(1000 * result.latency, 2),
+            "age_ms": round(1000 * result.age, 2),
+            "since_ms": round(1000 * (time.monotonic() - predicted_at)),
+            "fps": round(result.fps, 1),
+            "provider": result.provider,
+        }
+
+
+class _ImageStream(StreamingResponse):
+    """An MJPEG response. While it runs, the page counts one more watcher and so encodes images."""
+
+    def __init__(self, web: Web):
+        super().__init__(web._images(), media_type="multipart/x-mixed-replace; boundary=frame")
+        self._web = web
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._web._num_watchers += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._web._num_watchers -= 1
 
 
 class _Connection(H11Protocol):
-    """A connection that is hung up on if it is one too many, or asks for nothing: each takes a file descriptor."""
+    """A connection that is closed at once if there are too many, and after a while if it sends no request.
+
+    Each connection takes a file descriptor, so idle ones could use up all that the process may have.
+    """
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
-        if len(self.connections) > CONNECTIONS:
+        if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
         else:
-            self.loop.call_later(SILENT, self._hang_up_on_silence)
+            self.loop.call_later(REQUEST_TIMEOUT, self._close_if_silent)
 
-    def _hang_up_on_silence(self) -> None:
+    def _close_if_silent(self) -> None:
         if self.cycle is None:
             self.transport.abort()
 
 
-def _error(status: int, line: str) -> Response:
-    return JSONResponse({"error": line}, status)
+def _route_without_head(path: str, endpoint: Callable) -> Route:
+    """Return a route for GET alone. Route itself adds HEAD, for which an endless response would run unseen."""
+    route = Route(path, endpoint)
+    route.methods = {"GET"}
+    return route
+
+
+def _json_error(status: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status)
 
 
 def _encode(image: np.ndarray) -> bytes:
-    scale = LONGEST_SIDE / max(image.shape[:2])
+    """Return a JPEG, with its longer side at most MAX_IMAGE_SIDE."""
+    scale = MAX_IMAGE_SIDE / max(image.shape[:2])
     if scale < 1:
         size = [max(1, round(scale * side)) for side in image.shape[1::-1]]
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+    return encode_jpeg(image, JPEG_QUALITY)

@@ -1,4 +1,4 @@
-"""The capture command: what it records, and what it says when it can't."""
+"""The capture command: what it records, and its error messages."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ from conftest import ROOT, assert_one_line_error, call
 
 from teachcam.collect import capture, dataset
 from teachcam.images import read_image
+from teachcam.live import doctor, run
 
 
-def test_records_a_session(tmp_path):
+def test_a_session_is_recorded(tmp_path):
     result = call(
         "collect/capture.py", "--label", "palm", "--camera", "synthetic:palm?seed=1", "--headless",
-        "--count", 6, "--fps", 15, cwd=tmp_path,
+        "--max-frames", 6, "--fps", 15, cwd=tmp_path,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert result.stdout == "6 frames of palm in data/palm\n"
-    items = dataset.read_items(tmp_path / "data")
-    assert len(items) == 6
-    assert len({item.session for item in items}) == 1
-    assert read_image(items[0].path).shape == (480, 640, 3)
+    samples = dataset.list_samples(tmp_path / "data")
+    assert len(samples) == 6
+    assert len({sample.session for sample in samples}) == 1
+    assert read_image(samples[0].path).shape == (480, 640, 3)
     line = json.loads((tmp_path / "data/sessions.jsonl").read_text())
     assert (line["camera"], line["fps"]) == ("synthetic:palm?seed=1", 15)
 
 
-def test_takes_frames_from_a_video_by_its_own_clock(tmp_path, monkeypatch):
+def test_a_video_is_recorded_by_its_own_clock(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     writer = cv2.VideoWriter("clip.avi", cv2.VideoWriter_fourcc(*"MJPG"), 30, (64, 48))
     for number in range(60):
         writer.write(np.full((48, 64, 3), 4 * number, np.uint8))
     writer.release()
     capture.main(["--label", "x", "--camera", "clip.avi", "--fps", "5", "--headless"])
-    brightness = [read_image(item.path).mean() / 4 for item in dataset.read_items("data")]
+    brightness = [read_image(sample.path).mean() / 4 for sample in dataset.list_samples("data")]
     assert [round(value) for value in brightness] == list(range(0, 60, 6))
 
 
@@ -52,37 +53,60 @@ def test_takes_frames_from_a_video_by_its_own_clock(tmp_path, monkeypatch):
         (["--label", "x", "--camera", "missing.mp4"], ["no camera, file or folder named 'missing.mp4'"]),
         (["--label", "x", "y", "--camera", str(ROOT / "docs")], ["a file is recorded under one label"]),
         (["--label", "x", "--camera", "synthetic", "--fps", "-1"], ["--fps", "0 or more"]),
-        (["--label", "x", "--camera", "synthetic", "--count", "0"], ["--count", "at least 1"]),
+        (["--label", "x", "--camera", "synthetic", "--width", "wide"], ["--width", "at least 1"]),
+        (["--label", "x", "--camera", "synthetic", "--max-frames", "0"], ["--max-frames", "at least 1"]),
         ([], ["--label"]),
     ],
 )
-def test_bad_input_is_one_line_and_exit_2(tmp_path, arguments, words):
+def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, arguments, words):
     result = call("collect/capture.py", *arguments, "--headless", cwd=tmp_path)
     assert_one_line_error(result, *words)
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "data").exists()
 
 
-def test_headless_records_every_label_in_turn_for_a_time(tmp_path):
+def test_headless_records_each_label_for_the_duration(tmp_path):
     arguments = ["--label", "a", "b", "--camera", "synthetic:palm", "--fps", "20", "--duration", "0.5", "--delay", "1"]
     result = call("collect/capture.py", *arguments, "--headless", "--note", "kitchen", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["a in 1 s", "a", "b in 1 s", "b"]
     assert "frames a second, none lost" in result.stderr
-    labels = [item.label for item in dataset.read_items(tmp_path / "data")]
+    labels = [sample.label for sample in dataset.list_samples(tmp_path / "data")]
     assert 8 <= labels.count("a") <= 12
     assert 8 <= labels.count("b") <= 12
     assert "kitchen" in (tmp_path / "data/sessions.jsonl").read_text()
 
 
-def test_cameras_that_answer_are_listed(tmp_path):
+def test_a_flipped_camera_is_recorded_flipped_and_noted(tmp_path):
+    arguments = ["--camera", "synthetic:palm?seed=1", "--headless", "--max-frames", "1", "--label"]
+    options = ["--flip", "180", "--width", "320", "--height", "200"]
+    for label, more in (("upright", options[2:]), ("flipped", options)):
+        capture.main([*arguments, label, *more, "--data", str(tmp_path)])
+    flipped, upright = (read_image(sample.path).astype(int) for sample in dataset.list_samples(tmp_path))
+    assert np.abs(flipped[::-1, ::-1] - upright).mean() < 5
+    assert np.abs(flipped - upright).mean() > 10
+    lines = [json.loads(line) for line in (tmp_path / "sessions.jsonl").read_text().splitlines()]
+    assert [line.get("flip") for line in lines] == [None, "180"]
+    assert [(line["width"], line["height"]) for line in lines] == [(320, 200)] * 2
+
+
+@pytest.mark.parametrize("command", [capture.main, run.main, doctor.main], ids=["capture", "live", "doctor"])
+def test_every_command_with_a_camera_takes_the_same_camera_options(command, capsys):
+    with pytest.raises(SystemExit):
+        command(["--help"])
+    text = capsys.readouterr().out
+    for option in ("--camera SOURCE", "--width", "--height", "--camera-fps", "--flip"):
+        assert option in text
+
+
+def test_cameras_are_listed(tmp_path):
     result = call("collect/capture.py", "--list-cameras", cwd=tmp_path)
     assert "synthetic  640x480  30 FPS" in result.stdout
     assert "GStreamer: " in result.stdout
     assert "Traceback" not in result.stderr
 
 
-def test_no_display_says_so(tmp_path):
+def test_without_a_display_it_points_to_headless(tmp_path):
     environment = {name: value for name, value in os.environ.items() if "DISPLAY" not in name}
     result = call("collect/capture.py", "--label", "x", "--camera", "synthetic", cwd=tmp_path, env=environment)
     assert_one_line_error(result, "no display", "--headless")
@@ -91,22 +115,22 @@ def test_no_display_says_so(tmp_path):
     assert_one_line_error(result, "the display :4711 does not answer", "--headless")
 
 
-def test_it_ends_in_order_while_the_camera_runs(tmp_path):
-    """A thread still inside OpenCV as the interpreter ends would abort the program."""
-    arguments = ["--label", "palm", "--camera", "synthetic:palm?seed=1", "--headless", "--count", "1"]
+def test_it_exits_cleanly_while_the_camera_runs(tmp_path):
+    """A thread that is inside OpenCV when the interpreter ends would abort the program."""
+    arguments = ["--label", "palm", "--camera", "synthetic:palm?seed=1", "--headless", "--max-frames", "1"]
     assert [call("collect/capture.py", *arguments, cwd=tmp_path).returncode for _ in range(8)] == [0] * 8
 
 
-def test_a_folder_of_pictures_is_taken_whole(tmp_path):
+def test_all_images_of_a_folder_are_recorded(tmp_path):
     for number in range(12):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((48, 64, 3), 20 * number, np.uint8))
     result = call("collect/capture.py", "--label", "x", "--camera", tmp_path, "--headless", "--data", "d", cwd=tmp_path)
     assert result.stdout == "12 frames of x in d/x\n"
 
 
-def test_interrupting_keeps_what_was_recorded(tmp_path):
+def test_an_interrupted_recording_keeps_its_images(tmp_path):
     command = [sys.executable, str(ROOT / "collect/capture.py"), "--label", "x", "--camera", "synthetic"]
-    process = subprocess.Popen([*command, "--headless", "--count", "1000"], cwd=tmp_path, stderr=subprocess.PIPE)
+    process = subprocess.Popen([*command, "--headless", "--max-frames", "1000"], cwd=tmp_path, stderr=subprocess.PIPE)
     folder = tmp_path / "data" / "x"
     end = time.monotonic() + 20
     while not (folder.is_dir() and any(folder.iterdir())):
@@ -115,12 +139,12 @@ def test_interrupting_keeps_what_was_recorded(tmp_path):
     process.send_signal(subprocess.signal.SIGINT)
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == 130, stderr
-    for item in dataset.read_items(tmp_path / "data"):
-        read_image(item.path)
+    for sample in dataset.list_samples(tmp_path / "data"):
+        read_image(sample.path)
 
 
 @pytest.mark.skipif(not (shutil.which("Xvfb") and shutil.which("xdotool")), reason="needs Xvfb and xdotool")
-def test_the_window_does_what_its_keys_say(tmp_path, display):
+def test_the_keys_of_the_window(tmp_path, display):
     command = [
         sys.executable,
         str(ROOT / "collect/capture.py"),
@@ -136,13 +160,13 @@ def test_the_window_does_what_its_keys_say(tmp_path, display):
     display.wait_for_window("teachcam: record palm none")
 
     def recorded(label: str) -> list[int]:
-        """Return how many frames each session of a label has, as they began."""
+        """Return the number of frames of each session of a label, in the order of recording."""
         try:
-            items = [item for item in dataset.read_items(tmp_path / "data") if item.label == label]
+            samples = [sample for sample in dataset.list_samples(tmp_path / "data") if sample.label == label]
         except dataset.DatasetError:
             return []
-        sessions = sorted({item.session for item in items})
-        return [sum(item.session == session for item in items) for session in sessions]
+        sessions = sorted({sample.session for sample in samples})
+        return [sum(sample.session == session for sample in samples) for session in sessions]
 
     display.press("space", seconds=1)  # start
     display.press("space")  # stop

@@ -1,7 +1,7 @@
-"""An int8 file answers the same on processors with other instructions: an emulator runs the live loop on them.
+"""Test that an int8 model predicts the same on processors with other instructions. An emulator runs the live loop.
 
-qemu-user emulates them: Intel's Haswell has AVX2 and no VNNI, as most laptops; the Cortex-A57 is the Jetson Nano's.
-`make arm64` makes the arm64 Python that the latter needs.
+qemu-user emulates Intel's Haswell, which has AVX2 and no VNNI like most laptops, and the Jetson Nano's Cortex-A57.
+The Cortex-A57 needs an arm64 Python, which `make arm64` builds.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from teachcam.collect.dataset import read_items
+from teachcam.collect.dataset import list_samples
 from teachcam.errors import ExportError
-from teachcam.export import quantize, to_onnx
+from teachcam.export import exporter, quantize
+from teachcam.export.exporter import ExportConfig, export
 from teachcam.export.metadata import read_metadata
-from teachcam.export.to_onnx import ExportConfig, export
 from teachcam.images import read_image
-from teachcam.onnx_session import answer
+from teachcam.onnx_session import predict_probabilities
 
 ARM64 = ROOT / "build" / "arm64"
 HASWELL = ["qemu-x86_64", "-cpu", "Haswell", sys.executable]
@@ -37,17 +37,19 @@ needs_arm64 = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def pictures(dataset, tmp_path_factory) -> Path:
-    """A folder of twelve frames."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for number, item in enumerate(read_items(dataset)[::5]):
-        shutil.copy(item.path, folder / f"{number:02}.jpg")
+def image_folder(dataset, tmp_path_factory) -> Path:
+    """A folder of twelve images of the dataset."""
+    folder = tmp_path_factory.mktemp("images")
+    for number, sample in enumerate(list_samples(dataset)[::5]):
+        shutil.copy(sample.path, folder / f"{number:02}.jpg")
     return folder
 
 
-def ask(python: list[str], model: Path, pictures: Path, **environment: str) -> tuple[list[dict[str, float]], str]:
-    """Return the probabilities that the live loop gives the pictures on a processor, and its stderr."""
-    command = [*python, str(ROOT / "live/run.py"), "--model", str(model), "--camera", str(pictures)]
+def run_live(
+    python: list[str], model: Path, image_folder: Path, **environment: str
+) -> tuple[list[dict[str, float]], str]:
+    """Run the live loop on a folder with some Python. Return the probabilities of each image, and stderr."""
+    command = [*python, str(ROOT / "live/run.py"), "--model", str(model), "--camera", str(image_folder)]
     result = subprocess.run(
         [*command, "--headless", "--json", "--smoothing", "0", "--provider", "cpu"],
         capture_output=True, text=True, check=True, timeout=300, env={**os.environ, **environment},
@@ -64,21 +66,21 @@ def largest_difference(one: list[dict[str, float]], other: list[dict[str, float]
 @pytest.mark.parametrize(
     "processor", [pytest.param("haswell", marks=needs_haswell), pytest.param("cortex-a57", marks=needs_arm64)]
 )
-def test_int8_answers_the_same_on_other_processors(processor, target, run_copy, pictures, package_path):
+def test_int8_predicts_the_same_on_other_processors(processor, target, run_copy, image_folder, package_path):
     model = run_copy / "small.onnx"
-    export(run_copy / "checkpoint.pt", model, request=ExportConfig(target, "int8"))
-    here, _ = ask([sys.executable], model, pictures)
+    export(run_copy / "checkpoint.pt", model, config=ExportConfig(target, "int8"))
+    here, _ = run_live([sys.executable], model, image_folder)
     if processor == "haswell":
-        there, said = ask(HASWELL, model, pictures)
+        there, stderr = run_live(HASWELL, model, image_folder)
     else:
-        there, said = ask(CORTEX_A57, model, pictures, PYTHONPATH=f"{package_path}:{ARM64 / 'site'}")
-    assert "answers otherwise here" not in said
-    # Integers are the same everywhere; what is left in float is not, nor is OpenCV's resizing on ARM.
+        there, stderr = run_live(CORTEX_A57, model, image_folder, PYTHONPATH=f"{package_path}:{ARM64 / 'site'}")
+    assert "predicts differently here" not in stderr
+    # Integer sums are equal everywhere. The layers in float differ a little, and so does OpenCV's resizing on ARM.
     assert largest_difference(here, there) < (1e-4 if (processor, target) == ("haswell", "desktop") else 0.02)
 
 
 @needs_haswell
-def test_8_bit_weights_answer_otherwise_without_vnni_and_are_refused(run_copy, pictures, monkeypatch):
+def test_8_bit_weights_predict_differently_without_vnni_and_are_refused(run_copy, image_folder, monkeypatch):
     quantize_static = quantize.quantization.quantize_static
 
     def with_8_bits(*arguments, reduce_range, **more):
@@ -87,14 +89,14 @@ def test_8_bit_weights_answer_otherwise_without_vnni_and_are_refused(run_copy, p
     monkeypatch.setattr(quantize.quantization, "quantize_static", with_8_bits)
     model = run_copy / "small.onnx"
     with pytest.raises(ExportError, match="can overflow on processors without VNNI"):
-        export(run_copy / "checkpoint.pt", model, request=ExportConfig(precision="int8"))
-    monkeypatch.setattr(to_onnx, "can_saturate", lambda _: [])
-    export(run_copy / "checkpoint.pt", model, request=ExportConfig(precision="int8", allow_loss=True))
-    there, _ = ask(HASWELL, model, pictures)
-    assert largest_difference(exact_answers(model, pictures), there) > 0.02
+        export(run_copy / "checkpoint.pt", model, config=ExportConfig(precision="int8"))
+    monkeypatch.setattr(exporter, "find_saturating_layers", lambda _: [])
+    export(run_copy / "checkpoint.pt", model, config=ExportConfig(precision="int8", allow_accuracy_drop=True))
+    there, _ = run_live(HASWELL, model, image_folder)
+    assert largest_difference(exact_probabilities(model, image_folder), there) > 0.02
 
 
-def exact_answers(model: Path, pictures: Path) -> list[dict[str, float]]:
+def exact_probabilities(model: Path, image_folder: Path) -> list[dict[str, float]]:
     contract, _ = read_metadata(model)
-    rows = answer(model, [read_image(path) for path in sorted(pictures.iterdir())], contract)
+    rows = predict_probabilities(model, [read_image(path) for path in sorted(image_folder.iterdir())], contract)
     return [dict(zip(contract.labels, map(float, row), strict=True)) for row in rows]

@@ -1,4 +1,4 @@
-"""The notebook's panels, driven through their widgets."""
+"""The notebook panels, used through their widgets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from conftest import wait_until
 
 from teachcam.collect.camera import Camera
-from teachcam.collect.dataset import read_items
+from teachcam.collect.dataset import list_samples
 from teachcam.collect.ui.panel import CapturePanel
 from teachcam.files import write_atomic
 from teachcam.live.classifier import Classifier
@@ -24,14 +24,14 @@ def panel(tmp_path):
 
 
 def labels_in(panel) -> list[str]:
-    return [item.label for item in read_items(panel.recorder.data)]
+    return [sample.label for sample in list_samples(panel.recorder.data)]
 
 
-def test_it_shows_the_camera_and_records_what_the_buttons_say(panel):
+def test_it_shows_the_camera_and_records_the_chosen_label(panel):
     wait_until(lambda: bytes(panel._picture.value[:2]) == b"\xff\xd8")
     panel._record.value = True
     wait_until(lambda: panel.recorder.saved["palm"] >= 3)
-    panel._labels.value = "none"  # ends the recording, and the next one is of the other label
+    panel._labels.value = "none"  # this ends the recording; the next one gets this label
     assert not panel._record.value
     palms = len(labels_in(panel))
     time.sleep(0.2)
@@ -42,23 +42,23 @@ def test_it_shows_the_camera_and_records_what_the_buttons_say(panel):
     assert set(labels_in(panel)) == {"palm", "none"}
     names = dict((label, text) for text, label in panel._labels.options)
     assert names["palm"] == f"palm ({palms})"
-    assert bytes(panel._last.children[-1].value[:2]) == b"\xff\xd8"
+    assert bytes(panel._thumbnails.children[-1].value[:2]) == b"\xff\xd8"
 
 
 def test_undo_and_new_labels(panel):
     panel._record.value = True
     wait_until(lambda: panel.recorder.saved["palm"] >= 2)
     panel._undo.click()
-    assert "took back" in panel._status.value
+    assert "undone" in panel._message.value
     assert not panel._record.value
     panel._new_label.value = "../x"
-    assert "can't name a folder" in panel._status.value
+    assert "can't name a folder" in panel._message.value
     panel._new_label.value = "fist"
     assert panel._labels.value == panel.recorder.label == "fist"
     assert panel._new_label.value == ""
 
 
-def test_it_answers_and_takes_corrections_and_a_newer_model(run_copy, tmp_path):
+def test_it_predicts_saves_corrections_and_loads_a_newer_model(run_copy, tmp_path):
     model = run_copy / "model.onnx"
     with Camera("synthetic:palm?seed=1&size=320x240") as camera:
         panel = LivePanel(camera, Classifier(model), tmp_path / "data")
@@ -66,9 +66,9 @@ def test_it_answers_and_takes_corrections_and_a_newer_model(run_copy, tmp_path):
         wait_until(lambda: sum(bar.value for bar in panel._bars.children) == pytest.approx(1, abs=1e-3))
         (palm,) = [button for button in panel._buttons.children if button.description == "palm"]
         palm.click()
-        assert panel._said.value == "saved as palm (1)"
-        assert [item.label for item in read_items(tmp_path / "data")] == ["palm"]
-        renamed = model.read_bytes().replace(b'"palm"', b'"hand"')  # as long: the file stays whole
+        assert panel._message.value == "saved as palm (1 so far)"
+        assert [sample.label for sample in list_samples(tmp_path / "data")] == ["palm"]
+        renamed = model.read_bytes().replace(b'"palm"', b'"hand"')  # same length, so the file stays valid
         write_atomic(model, renamed)
         wait_until(lambda: panel._buttons.children[0].description == "hand")
         panel.close()

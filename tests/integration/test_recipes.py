@@ -1,4 +1,4 @@
-"""The tutorials' recipes: each is one command, and ends."""
+"""The recipes of train/recipes: each is one command that trains as a known tutorial does."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from teachcam.train import finetune
 from teachcam.train.config import RunConfig
 
 RECIPES = sorted((ROOT / "train/recipes").glob("*.args"))
-QUICK = ["--epochs", "1", "--size", "32", "--weights", "none", "--device", "cpu"]
+QUICK = ["--epochs", "1", "--image-size", "32", "--weights", "none", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
-    """Four sessions and one called `test`, of pictures of 28x28 pixels, and lists of them."""
+    """A folder with a dataset of 28x28 images, in four sessions and one named `test`, and with file lists."""
     home = tmp_path_factory.mktemp("given")
     data = record(home / "data", range(4), ("a", "b"), frames=4)
     for number, path in enumerate(sorted(data.glob("*/*_000[0-3].jpg"))):
@@ -36,50 +36,50 @@ def given(tmp_path_factory):
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_ends_with_its_figures(recipe, given, tmp_path, monkeypatch, capsys):
+def test_a_recipe_runs_and_reports_its_accuracy(recipe, given, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    asked = [f"@{recipe}", "--data", str(given / "data"), *QUICK, "--out", "runs/x"]
+    options = [f"@{recipe}", "--data", str(given / "data"), *QUICK, "--out", "runs/x"]
     if recipe.stem == "food":
-        asked += ["--train-list", str(given / "train.txt"), "--test-list", str(given / "test.txt")]
-    if recipe.stem in ("oct", "thumbs"):  # half a gigabyte of weights, and no other way through the code
-        asked += ["--backbone", "squeezenet1_1"]
-    assert finetune.main(asked) == 0
-    said = capsys.readouterr().out
-    assert ("test: accuracy" in said) == (recipe.stem not in ("thumbs", "oct"))
+        options += ["--train-list", str(given / "train.txt"), "--test-list", str(given / "test.txt")]
+    if recipe.stem in ("oct", "thumbs"):  # their weights are half a gigabyte, and the code is the same
+        options += ["--backbone", "squeezenet1_1"]
+    assert finetune.main(options) == 0
+    stdout = capsys.readouterr().out
+    assert ("test: accuracy" in stdout) == (recipe.stem not in ("thumbs", "oct"))
     metrics = json.loads((tmp_path / "runs/x/metrics.json").read_text())
-    assert metrics["options"]["changes"]["epochs"] == 1
+    assert metrics["config"]["overrides"]["epochs"] == 1
 
 
-def test_what_a_recipe_asks_for(monkeypatch):
-    asked: list[RunConfig] = []
-    monkeypatch.setattr(finetune, "train", lambda options, resumed=False: asked.append(options))
+def test_options_of_the_recipes(monkeypatch):
+    configs: list[RunConfig] = []
+    monkeypatch.setattr(finetune, "train", configs.append)
     for recipe in RECIPES:
         finetune.main([f"@{recipe}"])
-    by_name = dict(zip((path.stem for path in RECIPES), asked, strict=True))
+    by_name = dict(zip((path.stem for path in RECIPES), configs, strict=True))
     assert set(by_name) == {"thumbs", "malaria", "oct", "food", "cifar10", "fashion_mnist"}
     assert by_name["malaria"].head == "mlp"
-    assert by_name["malaria"].changes["dropout"] == 0.4
+    assert by_name["malaria"].overrides["dropout"] == 0.4
     assert (by_name["fashion_mnist"].weights, by_name["fashion_mnist"].grayscale) == ("none", True)
-    assert by_name["thumbs"].changes["backbone_lr"] == by_name["thumbs"].changes["lr"] == 0.001
+    assert by_name["thumbs"].overrides["backbone_lr"] == by_name["thumbs"].overrides["lr"] == 0.001
 
 
-def test_a_gray_model_of_small_pictures_and_an_mlp_are_exported_and_answer_live(given, tmp_path, monkeypatch):
+def test_a_gray_model_of_small_images_with_an_mlp_head_is_exported_and_runs_live(given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = ["--data", str(given / "data")]
-    finetune.main([*data, "--backbone", "small_cnn", "--strategy", "scratch", "--epochs", "2", "--size", "28",
+    finetune.main([*data, "--backbone", "small_cnn", "--strategy", "scratch", "--epochs", "2", "--image-size", "28",
                    "--grayscale", "--augment", "none", "--head", "mlp", "--out", "runs/gray"])  # fmt: skip
     assert to_onnx.main(["--checkpoint", "runs/gray/checkpoint.pt"]) == 0
     classifier = Classifier("runs/gray/model.onnx", "cpu")
     assert (classifier.contract.color_order, classifier.contract.input_size) == ("GRAY", (28, 28))
     color = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     gray = cv2.cvtColor(cv2.cvtColor(color, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    shown = preprocess(color, classifier.contract)
-    assert (shown == shown[..., :1]).all()
+    model_input = preprocess(color, classifier.contract)
+    assert (model_input == model_input[..., :1]).all()
     assert classifier.classify(color).probabilities == pytest.approx(classifier.classify(gray).probabilities, abs=1e-3)
 
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="needs the real recordings")
-def test_fashion_mnist_is_learned(tmp_path, monkeypatch):
+def test_the_fashion_mnist_recipe_reaches_its_accuracy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = f"@{ROOT / 'train/recipes/fashion_mnist.args'}"
     finetune.main([recipe, "--data", str(REAL_DATA / "fashion_mnist"), "--epochs", "8", "--out", "runs/x"])

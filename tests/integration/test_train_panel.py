@@ -1,8 +1,9 @@
-"""The notebook's training panel, driven through its widgets; its trainings are real processes."""
+"""The notebook's training panel, operated through its widgets. Its trainings are real processes."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,57 +14,80 @@ from teachcam.train.panel import TrainPanel
 
 
 @pytest.fixture
-def panel(dataset, tmp_path, monkeypatch):
+def make_panel(tmp_path, monkeypatch):
+    """A function that makes a panel for a dataset. The panel and its process end with the test."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(panel_module, "INTERVAL", 0.05)
-    panel = TrainPanel(dataset)
-    yield panel
-    panel.close()
-    if panel._watcher:
-        panel._watcher.join(5)
-    if panel._process:
-        panel._process.kill()
-        panel._process.wait()
+    monkeypatch.setattr(panel_module, "POLL_INTERVAL", 0.05)
+    panels = []
+
+    def make(data: Path) -> TrainPanel:
+        panels.append(TrainPanel(data))
+        return panels[-1]
+
+    yield make
+    for panel in panels:
+        panel.close()
+        if panel._watcher:
+            panel._watcher.join(5)
+        if panel._process:
+            panel._process.kill()
+            panel._process.wait()
 
 
-def test_start_curve_stop_resume(panel, dataset):
-    assert panel._resume.disabled
+@pytest.fixture
+def panel(make_panel, dataset) -> TrainPanel:
+    return make_panel(dataset)
+
+
+def test_train_stop_and_resume(panel):
+    assert panel._resume_button.disabled
     assert panel._labels.value == LABELS
     panel._strategy.value, panel._epochs.value = "differential", 400
-    panel._train.click()
-    wait_until(lambda: "<svg" in panel._curves.value and "epoch" in panel._said.value, seconds=90)
-    assert panel._train.disabled
-    going_on = call_here("train/finetune.py", "--resume", panel.run, cwd=Path.cwd())
-    assert_one_line_error(going_on, "another process is training into it")
-    panel._stop.click()
-    wait_until(lambda: not panel._resume.disabled, seconds=30)
-    assert panel._said.value == "stopped: Resume goes on from its last epoch"
-    before = panel._bar.value
-    panel._resume.click()
-    wait_until(lambda: panel._bar.value > before, seconds=90)
+    panel._start_button.click()
+    wait_until(lambda: "<svg" in panel._curves.value and "epoch" in panel._status.value, seconds=90)
+    assert panel._start_button.disabled
+    resumed_twice = call_here("train/finetune.py", "--resume", panel.run, cwd=Path.cwd())
+    assert_one_line_error(resumed_twice, "another process is training into it")
+    panel._stop_button.click()
+    wait_until(lambda: not panel._resume_button.disabled, seconds=30)
+    assert panel._status.value == "stopped: Resume continues after the last finished epoch"
+    before = panel._progress.value
+    panel._resume_button.click()
+    wait_until(lambda: panel._progress.value > before, seconds=90)
     assert panel._process.poll() is None
 
 
-def test_the_result_with_its_mistakes(panel, dataset):
+def test_the_result_is_that_of_the_chosen_labels(panel):
     panel._labels.value = LABELS[:2]
     panel._strategy.value, panel._epochs.value = "head", 1
-    panel._train.click()
-    wait_until(lambda: "held-out frames are right" in panel._said.value, seconds=90)
-    wait_until(lambda: not panel._train.disabled)
+    panel._start_button.click()
+    wait_until(lambda: "validation images" in panel._status.value, seconds=90)
+    wait_until(lambda: not panel._start_button.disabled)
     assert (panel.run / "report.html").exists()
     assert "thumbs_up" not in (panel.run / "metrics.json").read_text().partition('"labels"')[2].partition("]")[0]
-    assert panel._mistakes.value.count("<img") == panel._mistakes.value.count("taken for")
 
 
-def test_what_is_wrong_is_said(panel):
+def test_mistakes_are_shown_with_their_images(dataset, make_panel, tmp_path):
+    """Two labels of the same images: one of each two predictions is wrong."""
+    for label in ("palm", "same"):
+        shutil.copytree(dataset / "palm", tmp_path / "data" / label)
+    panel = make_panel(tmp_path / "data")
+    panel._strategy.value, panel._epochs.value = "head", 1
+    panel._start_button.click()
+    wait_until(lambda: panel._mistakes.value, seconds=90)
+    assert panel._status.value.startswith("<b>50.0 %</b> accuracy on 8 validation images")
+    assert panel._mistakes.value.count("<img") == panel._mistakes.value.count("taken for") == 4
+
+
+def test_errors_are_shown(panel):
     panel._labels.value = LABELS[:1]
-    panel._train.click()
-    assert panel._said.value == "choose two labels at least"
-    panel._labels.value, panel._backbone.value = LABELS, "alexnet"  # whose weights can't be had without a network
+    panel._start_button.click()
+    assert panel._status.value == "choose at least two labels"
+    panel._labels.value, panel._backbone.value = LABELS, "alexnet"  # whose weights need a download
     os.environ["TORCH_HOME"] = str(Path.cwd())
     try:
-        panel._train.click()
-        wait_until(lambda: not panel._train.disabled, seconds=90)
+        panel._start_button.click()
+        wait_until(lambda: not panel._start_button.disabled, seconds=90)
     finally:
         del os.environ["TORCH_HOME"]
-    assert "error: ImageNet weights could not be downloaded" in panel._said.value
+    assert "error: ImageNet weights could not be downloaded" in panel._status.value

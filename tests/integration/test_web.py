@@ -19,14 +19,14 @@ import pytest
 from conftest import call, wait_until
 
 from teachcam.collect.camera import Frame
-from teachcam.collect.dataset import read_items
+from teachcam.collect.dataset import list_samples
 from teachcam.collect.synthetic import render
 from teachcam.errors import UserError
 from teachcam.live.feedback import CorrectionWriter
 from teachcam.live.prediction import Prediction
-from teachcam.live.sinks.base import Result
+from teachcam.live.sinks.base import FrameResult
 from teachcam.live.web import server as web_module
-from teachcam.live.web.auth import address_and_port
+from teachcam.live.web.auth import parse_address
 from teachcam.live.web.server import Web
 
 LABELS = ["none", "<b>bold</b>"]
@@ -34,21 +34,21 @@ IMAGE = render("palm", 3, 1, 320, 240)[0]
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-def result(number: int = 0, labels=LABELS, image: np.ndarray = IMAGE) -> Result:
+def result(number: int = 0, labels=LABELS, image: np.ndarray = IMAGE) -> FrameResult:
     probabilities = {label: 0.75 if index == 0 else 0.25 / (len(labels) - 1) for index, label in enumerate(labels)}
-    answer = Prediction(labels[0], 0.75, probabilities)
+    prediction = Prediction(labels[0], 0.75, probabilities)
     frame = Frame(image, number, number / 30, time.monotonic())
-    return Result(frame, answer, answer, 0.002, 0.004, 30.0, "cpu", tuple(labels))
+    classifier = SimpleNamespace(provider="cpu", contract=SimpleNamespace(labels=tuple(labels)))
+    return FrameResult(frame, prediction, prediction, 0.002, 0.004, 30.0, classifier)
 
 
-class Served:
-    """A page with its camera, and ways to ask it."""
+class Page:
+    """A page that is being served, and an HTTP client for it."""
 
-    def __init__(self, tmp_path, address="127.0.0.1", teach=True):
+    def __init__(self, tmp_path, address="127.0.0.1"):
         self._open = []
-        self.camera = SimpleNamespace(lost=False, dropped=0)
-        self.teacher = CorrectionWriter(tmp_path / "data")
-        self.web = Web(address, 0, LABELS, self.camera, self.teacher if teach else None)
+        self.camera = SimpleNamespace(reconnecting=False, dropped=0)
+        self.web = Web(address, 0, LABELS, self.camera, CorrectionWriter(tmp_path / "data"))
         self.port = int(self.web.url.split("/")[2].rpartition(":")[2])
         self.token = self.web.url.partition("token=")[2]
 
@@ -73,14 +73,14 @@ class Served:
 
 @pytest.fixture
 def served(tmp_path):
-    page = Served(tmp_path)
+    page = Page(tmp_path)
     yield page
     page.close()
 
 
 @pytest.fixture
 def guarded(tmp_path):
-    page = Served(tmp_path, "0.0.0.0")
+    page = Page(tmp_path, "0.0.0.0")
     yield page
     page.close()
 
@@ -95,7 +95,7 @@ def events(reply, count):
     return found
 
 
-def test_the_page_is_one_file_and_runs_nothing_else(served):
+def test_the_page_is_one_file_and_allows_no_other_script(served):
     reply = served.ask("GET", "/")
     assert reply.status == 200
     assert b"<title>teachcam" in reply.body
@@ -104,7 +104,7 @@ def test_the_page_is_one_file_and_runs_nothing_else(served):
     assert reply.headers["X-Frame-Options"] == "DENY"
 
 
-def test_the_stream_is_whole_pictures(served):
+def test_the_stream_consists_of_whole_images(served):
     served.web(result())
     reply = served.ask("GET", "/stream")
     assert reply.headers["Content-Type"] == "multipart/x-mixed-replace; boundary=frame"
@@ -122,7 +122,7 @@ def test_the_stream_is_whole_pictures(served):
         served.web(result(number + 1))
 
 
-def test_events_tell_the_answer_the_camera_and_a_newer_models_labels(served):
+def test_events_contain_the_prediction_the_cameras_state_and_a_newer_models_labels(served):
     reply = served.ask("GET", "/events")
     (empty,) = events(reply, 1)
     assert "label" not in empty
@@ -131,32 +131,32 @@ def test_events_tell_the_answer_the_camera_and_a_newer_models_labels(served):
     (first,) = events(reply, 1)
     assert (first["frame"], first["label"], first["confidence"], first["provider"]) == (7, "none", 0.75, "cpu")
     assert first["probabilities"] == {"none": 0.75, "<b>bold</b>": 0.25}
-    served.camera.lost = True
+    served.camera.reconnecting = True
     served.web(result(8, ["x", "y", "z"]))
     second = events(reply, 1)[0]
     assert (second["labels"], second["camera"]) == (["x", "y", "z"], "lost")
 
 
-def test_a_correction_saves_what_is_shown(served, tmp_path):
-    assert served.correct("none").status == 409  # there is no frame yet
+def test_a_correction_saves_the_image_that_is_shown(served, tmp_path):
+    assert served.correct("none").status == 409  # the camera has given no image yet
     served.web(result())
     for count in (1, 2):
         reply = served.correct("none")
         assert (reply.status, json.loads(reply.body)) == (200, {"label": "none", "count": count})
-    items = read_items(tmp_path / "data")
+    items = list_samples(tmp_path / "data")
     assert [item.label for item in items] == ["none", "none"]
     assert len({item.session for item in items}) == 1
     assert json.loads(served.correct("<b>bold</b>").body)["error"].startswith("label '<b>bold</b>' can't name a folder")
 
 
 @pytest.mark.parametrize("label", ["other", "../../etc", "none/../x", "", None, ["none"], {"a": 1}, 5, "none\x00"])
-def test_no_label_but_the_models_is_taken(served, tmp_path, label):
+def test_only_labels_of_the_model_are_accepted(served, tmp_path, label):
     served.web(result())
     assert served.correct(label).status == 400
     assert not (tmp_path / "data").exists()
 
 
-def test_bad_requests_get_their_status(served):
+def test_bad_requests_get_the_right_status(served):
     served.web(result())
     json_type = {"Content-Type": "application/json"}
     assert served.ask("POST", "/labels", b"{" * 100_000, json_type).status == 413
@@ -165,11 +165,14 @@ def test_bad_requests_get_their_status(served):
     assert served.ask("POST", "/labels", b'{"label": "none"}').status == 415
     assert served.ask("GET", "/labels").status == 405
     assert served.ask("POST", "/").status == 405
+    assert served.ask("HEAD", "/").status == 200
+    for path in ("/stream", "/events"):
+        assert served.ask("HEAD", path).status == 405  # else it would run without an end
     for path in ("/../../etc/passwd", "/live/web.py", "/page.html", "/%2e%2e/x", "//", "/stream/"):
         assert served.ask("GET", path).status == 404
 
 
-def test_a_loopback_page_answers_no_other_name_and_no_other_site(served):
+def test_a_loopback_page_refuses_other_host_names_and_other_origins(served):
     served.web(result())
     for path in ("/", "/stream", "/events"):
         assert served.ask("GET", path, headers={"Host": "evil.example"}).status == 403
@@ -181,7 +184,7 @@ def test_a_loopback_page_answers_no_other_name_and_no_other_site(served):
 
 
 @pytest.mark.parametrize("path", ["/", "/stream", "/events", "/labels", "/nothing"])
-def test_without_its_token_all_of_the_page_is_refused(guarded, path):
+def test_every_path_is_refused_without_the_token(guarded, path):
     guarded.web(result())
     method = "POST" if path == "/labels" else "GET"
     good = guarded.token
@@ -206,28 +209,28 @@ def test_the_token_moves_from_the_address_into_a_cookie(guarded):
     assert len(guarded.token) >= 32
 
 
-def test_many_clients_take_turns_in_threads_that_give_way(served, monkeypatch):
+def test_many_clients_take_turns_and_the_servers_threads_have_low_priority(served, monkeypatch):
     monkeypatch.setattr(web_module, "HEARTBEAT", 60)
-    waiting, order = [served.ask("GET", "/events") for _ in range(2 * web_module.AT_ONCE)], []
+    waiting, order = [served.ask("GET", "/events") for _ in range(2 * web_module.CLIENTS_PER_UPDATE)], []
     for reply in waiting:
         events(reply, 1)  # the state as it is
     for number in range(2):
         wait_until(lambda: len(served.web._turns) == len(waiting))
         served.web(result(number))
         wait_until(lambda: len(served.web._turns) == len(waiting))
-        time.sleep(1 / web_module.RATE)
+        time.sleep(1 / web_module.MAX_RATE)
     for reply in waiting:
         order += [event["frame"] for event in events(reply, 1)]
-    assert order == [0] * web_module.AT_ONCE + [1] * web_module.AT_ONCE
+    assert order == [0] * web_module.CLIENTS_PER_UPDATE + [1] * web_module.CLIENTS_PER_UPDATE
     if sys.platform == "linux":
-        for thread in (served.web._thread, served.web._passer):
+        for thread in (served.web._server_thread, served.web._encoder_thread):
             assert os.getpriority(os.PRIO_PROCESS, thread.native_id) == 19
         assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) < 19
 
 
-def test_connections_that_ask_for_nothing_are_hung_up_on(served, monkeypatch):
-    monkeypatch.setattr(web_module, "SILENT", 1.0)
-    monkeypatch.setattr(web_module, "CONNECTIONS", 20)
+def test_connections_without_a_request_are_closed(served, monkeypatch):
+    monkeypatch.setattr(web_module, "REQUEST_TIMEOUT", 1.0)
+    monkeypatch.setattr(web_module, "MAX_CONNECTIONS", 20)
     silent = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(30)]
     connections = served.web._server.server_state.connections
     wait_until(lambda: len(connections) == 20)
@@ -237,7 +240,7 @@ def test_connections_that_ask_for_nothing_are_hung_up_on(served, monkeypatch):
         connection.close()
 
 
-def test_clients_that_never_read_hold_nobody_up(served):
+def test_clients_that_never_read_delay_nobody(served):
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)  # as large as a JPEG can be
     stuck = []
     for _ in range(10):
@@ -262,26 +265,26 @@ def test_clients_that_never_read_hold_nobody_up(served):
         client.close()
 
 
-def test_closing_gives_the_port_back_and_a_port_in_use_is_an_error(served):
+def test_closing_frees_the_port_and_a_port_in_use_is_an_error(served):
     with pytest.raises(UserError, match=f"can't serve on 127.0.0.1 port {served.port}: Address already in use"):
         Web("127.0.0.1", served.port, LABELS, served.camera)
     served.web.close()
     Web("127.0.0.1", served.port, LABELS, served.camera).close()
 
 
-def test_addresses():
-    assert address_and_port("8080") == ("127.0.0.1", 8080)
-    assert address_and_port("0.0.0.0:80") == ("0.0.0.0", 80)
-    assert address_and_port("[::1]:8080") == ("::1", 8080)
+def test_addresses_of_http():
+    assert parse_address("8080") == ("127.0.0.1", 8080)
+    assert parse_address("0.0.0.0:80") == ("0.0.0.0", 80)
+    assert parse_address("[::1]:8080") == ("::1", 8080)
     for text in ("x", "70000", "http://a:80", "1.2.3.4", ":80", "a/b:80", "-1"):
         with pytest.raises(argparse.ArgumentTypeError):
-            address_and_port(text)
+            parse_address(text)
     with pytest.raises(UserError, match="no such address"):
-        Web("no.such.host.invalid", 0, LABELS, SimpleNamespace(lost=False, dropped=0))
+        Web("no.such.host.invalid", 0, LABELS, SimpleNamespace(reconnecting=False, dropped=0))
 
 
 def test_as_a_command(trained, tmp_path):
-    arguments = ["--model", trained / "model.onnx", "--camera", "synthetic", "--headless", "--frames", "5"]
+    arguments = ["--model", trained / "model.onnx", "--camera", "synthetic", "--headless", "--max-frames", "5"]
     answered = call("live/run.py", *arguments, "--http", "0", cwd=tmp_path)
     assert answered.returncode == 0, answered.stderr
     assert "the page: http://127.0.0.1:" in answered.stderr
@@ -305,7 +308,7 @@ def see(page, where: str, text: str) -> None:
 
 
 def test_in_a_browser(chromium, guarded, tmp_path):
-    """Picture, bars, a click that saves, labels that are only text, a camera that is lost, a server that goes."""
+    """The image, the bars, corrections by click and key, HTML in a label, a lost camera, a server that ends."""
     page = chromium.new_page(viewport={"width": 390, "height": 844})
     faults = []
     page.on("pageerror", lambda error: faults.append(str(error)))
@@ -320,15 +323,15 @@ def test_in_a_browser(chromium, guarded, tmp_path):
     assert page.locator("b").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.get_by_role("button", name="palm").click()
-    see(page, "#said", "saved as palm (1 so far)")
+    see(page, "#message", "saved as palm (1 so far)")
     page.keyboard.press("1")
-    see(page, "#said", "saved as palm (2 so far)")
+    see(page, "#message", "saved as palm (2 so far)")
     page.keyboard.press("2")
-    see(page, "#said.bad", "not saved: label '<b>bold</b>' can't name a folder")
-    assert len(read_items(tmp_path / "data")) == 2
-    guarded.camera.lost = True
+    see(page, "#message.bad", "not saved: label '<b>bold</b>' can't name a folder")
+    assert len(list_samples(tmp_path / "data")) == 2
+    guarded.camera.reconnecting = True
     see(page, "#state", "camera lost")
-    guarded.camera.lost = False
+    guarded.camera.reconnecting = False
     guarded.web(result(2, ["x", "y", "z"]))
     wait_until(lambda: page.locator(".bar").count() == 3)
     guarded.web.close()
@@ -337,7 +340,7 @@ def test_in_a_browser(chromium, guarded, tmp_path):
     page.close()
 
 
-def test_a_page_comes_back_with_its_device(chromium, served):
+def test_the_page_reconnects_when_its_server_restarts(chromium, served):
     page = chromium.new_page()
     served.web(result(1))
     page.goto(served.web.url)

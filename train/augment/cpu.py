@@ -1,7 +1,7 @@
-"""Augmentation, for training alone: what another room, another person and another camera would change.
+"""Augment training images with OpenCV, so that a model also works in another room, with another person and camera.
 
-The background; position, distance, tilt and shape of what is shown; light, color and contrast; focus and noise;
-something in the way. No flip: a label may be about a side, and nobody was asked.
+It changes the background, position, distance, rotation, light, color, focus and noise, and puts something in the way.
+It never flips an image: labels may differ by side, such as left and right hand.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from teachcam.train.augment.clutter import clutters
+from teachcam.train.augment.clutter import clutter_images
 from teachcam.train.augment.foreground import Foregrounds
 from teachcam.train.augment.params import (
     AugmentParams,
@@ -24,133 +24,154 @@ from teachcam.train.augment.params import (
 )
 
 KINDS = ("room", "light", "none")
-ELSEWHERE = 0.5  # how often a frame whose foreground is known gets another background
+BACKGROUND_PROBABILITY = 0.5  # of a new background for an image whose foreground is known
 
 
 class Augmentation:
-    """Frames (uint8 BGR, any size) as training shows them: another way each time.
+    """Samples augmentation parameters for a list of images and applies them.
 
-    `kind` is `room`, all that another room would change; `light`, a little of position and light, as the tutorials
-    have it; or `none`.
+    With segmented foregrounds it is copy-paste augmentation (Dwibedi 2017): a foreground is composited onto another
+    background.
     """
 
-    def __init__(self, frames: list[np.ndarray], foregrounds: Foregrounds, kind: str = "room"):
-        self.frames = frames
+    def __init__(self, images: list[np.ndarray], foregrounds: Foregrounds, kind: str = "room"):
+        """Store the images; nothing is copied.
+
+        Args:
+            images: uint8 [H, W, 3], BGR, any size.
+            foregrounds: their segmented foregrounds, in the same order.
+            kind: `room` (everything that another room changes), `light` (slight changes of position and light) or
+                `none`.
+        """
+        self.images = images
         self.foregrounds = foregrounds
         self.kind = kind
 
     def __add__(self, other: Augmentation) -> Augmentation:
-        return Augmentation(self.frames + other.frames, self.foregrounds + other.foregrounds, self.kind)
+        return Augmentation(self.images + other.images, self.foregrounds + other.foregrounds, self.kind)
 
     def __call__(self, index: int, rng: np.random.Generator) -> np.ndarray:
-        """Return a changed copy of frame `index`, of the same shape. 1 to 3 ms for 224x224."""
-        return self.show(self.plan(index, rng))
+        """Return an augmented copy of image `index`, of the same shape. Takes 1 to 3 ms for 224x224."""
+        return self.apply(self.sample(index, rng))
 
-    def plan(self, index: int, rng: np.random.Generator) -> AugmentParams:
-        """Draw how frame `index` is to be shown."""
+    def sample(self, index: int, rng: np.random.Generator) -> AugmentParams:
+        """Sample the parameters for image `index`."""
         if self.kind != "room":
             return AugmentParams(index, (sample_slight_transform(rng),) if self.kind == "light" else ())
-        backgrounds = len(self.foregrounds.backgrounds)
-        if backgrounds and rng.random() < ELSEWHERE:
+        num_backgrounds = len(self.foregrounds.backgrounds)
+        if num_backgrounds and rng.random() < BACKGROUND_PROBABILITY:
             if self.foregrounds.masks[index] is not None:
-                return AugmentParams(
-                    index, front=sample_foreground_transform(rng), backdrop=sample_background(rng, backgrounds)
-                )
-            if self.foregrounds.empty[index]:
-                return AugmentParams(index, backdrop=sample_background(rng, backgrounds))
-        change = sample_image_transform(rng)
-        return AugmentParams(index, (change, sample_image_transform(rng)) if rng.random() < 0.5 else (change,))
+                foreground = sample_foreground_transform(rng)
+                return AugmentParams(index, foreground=foreground, background=sample_background(rng, num_backgrounds))
+            if self.foregrounds.is_background_label[index]:
+                return AugmentParams(index, background=sample_background(rng, num_backgrounds))
+        transform = sample_image_transform(rng)
+        second = (sample_image_transform(rng),) if rng.random() < 0.5 else ()
+        return AugmentParams(index, (transform, *second))
 
     def sample_outlier(self, rng: np.random.Generator) -> AugmentParams:
-        """Draw a picture of no label, of the shape of one of the frames."""
-        return AugmentParams(
-            int(rng.integers(len(self.frames))), backdrop=sample_background(rng, len(self.foregrounds.backgrounds))
-        )
+        """Sample a bare background, which belongs to no label, for outlier exposure (Hendrycks 2019).
+
+        It takes the shape of a random image.
+        """
+        index = int(rng.integers(len(self.images)))
+        return AugmentParams(index, background=sample_background(rng, len(self.foregrounds.backgrounds)))
 
     @property
     def has_outliers(self) -> bool:
-        """Whether it can draw pictures of no label: where backgrounds are known, and are no label of their own."""
-        room = self.kind == "room" and bool(self.foregrounds.backgrounds)
-        return room and not self.foregrounds.empty.any()
+        """Whether `sample_outlier` applies: backgrounds are known, and no label stands for the bare background."""
+        has_backgrounds = self.kind == "room" and bool(self.foregrounds.backgrounds)
+        return has_backgrounds and not self.foregrounds.is_background_label.any()
 
-    def show(self, plan: AugmentParams) -> np.ndarray:
-        """Return the frame as it was planned, uint8 BGR."""
-        frame = self.frames[plan.index]
-        for change in plan.changes:
-            frame = apply_transform(frame, change)
-        if plan.backdrop is None:
-            return frame
-        picture = self._backdrop(plan.backdrop, frame.shape)
-        return picture if plan.front is None else self._before(frame, plan, picture)
+    def apply(self, params: AugmentParams) -> np.ndarray:
+        """Return the augmented image, uint8 [H, W, 3] BGR, of the shape of image `params.index`."""
+        image = self.images[params.index]
+        for transform in params.transforms:
+            image = apply_transform(image, transform)
+        if params.background is None:
+            return image
+        background = self._background(params.background, image.shape)
+        return background if params.foreground is None else self._composite(image, params, background)
 
-    def picture(self, rng: np.random.Generator, rows: int = 6, columns: int = 8, side: int = 224) -> np.ndarray:
-        """Return a picture, uint8 BGR: a row for each of a few frames, itself first, then as it was changed."""
+    def preview(self, rng: np.random.Generator, rows: int = 6, columns: int = 8, size: int = 224) -> np.ndarray:
+        """Return one image, uint8 BGR, that shows the augmentation.
+
+        Each row holds an original and then augmented copies of it, each `size` pixels wide and high.
+        """
         lines = []
-        for index in np.linspace(0, len(self.frames) - 1, rows).round().astype(int):
-            shown = [self.frames[index], *(self(index, rng) for _ in range(columns - 1))]
-            lines.append(np.hstack([cv2.resize(frame, (side, side)) for frame in shown]))
+        for index in np.linspace(0, len(self.images) - 1, rows).round().astype(int):
+            cells = [self.images[index], *(self(index, rng) for _ in range(columns - 1))]
+            lines.append(np.hstack([cv2.resize(image, (size, size)) for image in cells]))
         return np.vstack(lines)
 
-    def _backdrop(self, backdrop: Background, shape: tuple[int, ...]) -> np.ndarray:
-        picture = apply_transform(self._turned(backdrop.picture, shape), backdrop.change)
-        if backdrop.over is not None:
-            picture = cv2.addWeighted(picture, 0.5, self._turned(backdrop.over, shape), 0.5, 0)
-        return picture
+    def _background(self, background: Background, shape: tuple[int, ...]) -> np.ndarray:
+        image = apply_transform(self._oriented(background.base, shape), background.transform)
+        if background.overlay is not None:
+            image = cv2.addWeighted(image, 0.5, self._oriented(background.overlay, shape), 0.5, 0)
+        return image
 
-    def _turned(self, turned: OrientedBackground, shape: tuple[int, ...]) -> np.ndarray:
-        picture = np.rot90(
-            (clutters() if turned.clutter else self.foregrounds.backgrounds)[turned.index], turned.quarters
-        )
-        picture = np.ascontiguousarray(picture[:, ::-1] if turned.flipped else picture)
-        return cv2.resize(picture, (shape[1], shape[0]))
+    def _oriented(self, oriented: OrientedBackground, shape: tuple[int, ...]) -> np.ndarray:
+        images = clutter_images() if oriented.is_clutter else self.foregrounds.backgrounds
+        image = np.rot90(images[oriented.index], oriented.quarter_turns)
+        image = np.ascontiguousarray(image[:, ::-1] if oriented.flipped else image)
+        return cv2.resize(image, (shape[1], shape[0]))
 
-    def _before(self, frame: np.ndarray, plan: AugmentParams, backdrop: np.ndarray) -> np.ndarray:
-        """Show the front of a frame, moved and in another light, before a backdrop."""
-        height, width = frame.shape[:2]
-        mask = cv2.resize(self.foregrounds.masks[plan.index], (width, height))
-        layers = np.dstack([frame, (255 * mask).astype(np.uint8)])
-        layers = cv2.warpAffine(layers, plan.front.move.matrix(width, height), (width, height), borderValue=0)
-        front, mask = np.ascontiguousarray(layers[..., :3]), layers[..., 3:].astype(np.float32) / 255
-        if plan.front.gains is not None:
-            levels = np.arange(256)[:, None] * plan.front.gains
-            front = cv2.LUT(front, np.clip(levels, 0, 255).astype(np.uint8)[None])
-        frame = (front * mask + backdrop * (1 - mask)).astype(np.uint8)
-        return _blurred(frame, plan.front.blur)
+    def _composite(self, image: np.ndarray, params: AugmentParams, background: np.ndarray) -> np.ndarray:
+        """Composite the transformed foreground of an image onto a background."""
+        height, width = image.shape[:2]
+        mask = cv2.resize(self.foregrounds.masks[params.index], (width, height))
+        layers = np.dstack([image, (255 * mask).astype(np.uint8)])
+        layers = cv2.warpAffine(layers, params.foreground.affine.matrix(width, height), (width, height), borderValue=0)
+        foreground, mask = np.ascontiguousarray(layers[..., :3]), layers[..., 3:].astype(np.float32) / 255
+        if params.foreground.gains is not None:
+            levels = np.arange(256)[:, None] * params.foreground.gains
+            foreground = cv2.LUT(foreground, np.clip(levels, 0, 255).astype(np.uint8)[None])
+        composited = (foreground * mask + background * (1 - mask)).astype(np.uint8)
+        return _blur(composited, params.foreground.blur_sigma)
 
 
-def apply_transform(frame: np.ndarray, change: ImageTransform) -> np.ndarray:
-    """Return a changed copy of a frame, uint8 [H, W, 3] BGR, of the same shape."""
-    height, width = frame.shape[:2]
-    frame = cv2.warpAffine(
-        frame,
-        change.move.matrix(width, height),
+def apply_transform(image: np.ndarray, transform: ImageTransform) -> np.ndarray:
+    """Return a transformed copy of an image.
+
+    Args:
+        image: uint8 [H, W, 3], BGR.
+        transform: what to change.
+
+    Returns:
+        uint8 [H, W, 3], BGR, of the same shape.
+    """
+    height, width = image.shape[:2]
+    image = cv2.warpAffine(
+        image,
+        transform.affine.matrix(width, height),
         (width, height),
-        borderMode=change.border,
-        borderValue=change.color.tolist(),
+        borderMode=transform.border_mode,
+        borderValue=transform.border_color.tolist(),
     )
-    if change.light is not None:
-        frame = apply_color_jitter(frame, change.light)
-    frame = _blurred(frame, change.blur)
-    if change.noise:
-        cv2.setRNGSeed(change.seed)
-        noise = cv2.randn(np.empty(frame.shape, np.int16), (0, 0, 0), (change.noise, 0, 0))
-        frame = cv2.add(frame, noise, dtype=cv2.CV_8U)
-    if change.cover is not None:
-        top, left, high, wide = (np.array(change.cover) * (height, width, height, width)).astype(int)
-        frame[top : top + high, left : left + wide] = change.cover_color
-    return frame
+    if transform.color_jitter is not None:
+        image = apply_color_jitter(image, transform.color_jitter)
+    image = _blur(image, transform.blur_sigma)
+    if transform.noise_sigma:
+        cv2.setRNGSeed(transform.noise_seed)
+        noise = cv2.randn(np.empty(image.shape, np.int16), (0, 0, 0), (transform.noise_sigma, 0, 0))
+        image = cv2.add(image, noise, dtype=cv2.CV_8U)
+    if transform.occluder is not None:
+        top, left, tall, wide = (np.array(transform.occluder) * (height, width, height, width)).astype(int)
+        image[top : top + tall, left : left + wide] = transform.occluder_color
+    return image
 
 
-def apply_color_jitter(frame: np.ndarray, light: ColorJitter) -> np.ndarray:
-    """Return a frame, uint8 [H, W, 3] BGR, in another light."""
-    if light.gray:
-        frame = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-    mean = np.array(cv2.mean(frame)[:3])
-    levels = np.arange(256)[:, None] * light.gains  # [level, channel]
-    levels = np.clip((levels - mean) * light.contrast + mean * light.brightness, 0, 255)
-    levels = 255 * (levels / 255) ** light.gamma
-    return cv2.LUT(frame, levels.astype(np.uint8)[None])
+def apply_color_jitter(image: np.ndarray, jitter: ColorJitter) -> np.ndarray:
+    """Return an image, uint8 [H, W, 3] BGR, with changed colors, as a lookup table for each channel gives them."""
+    if jitter.gray:
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    mean = np.array(cv2.mean(image)[:3])
+    levels = np.arange(256)[:, None] * jitter.gains  # [level, channel]
+    levels = np.clip((levels - mean) * jitter.contrast + mean * jitter.brightness, 0, 255)
+    levels = 255 * (levels / 255) ** jitter.gamma
+    return cv2.LUT(image, levels.astype(np.uint8)[None])
 
 
-def _blurred(frame: np.ndarray, blur: float) -> np.ndarray:
-    return cv2.GaussianBlur(frame, (0, 0), blur * frame.shape[0] / 224) if blur else frame
+def _blur(image: np.ndarray, sigma: float) -> np.ndarray:
+    """Blur an image by `sigma`, given in pixels of an image 224 high."""
+    return cv2.GaussianBlur(image, (0, 0), sigma * image.shape[0] / 224) if sigma else image

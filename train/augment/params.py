@@ -1,7 +1,7 @@
-"""What another room, another person and another camera would change of a frame: drawn here, shown by others.
+"""Random parameters of the augmentation: sampled here, applied by `augment/cpu.py` and `augment/gpu.py`.
 
-`train/augment.py` shows it with OpenCV, `train/augment_device.py` many frames at once where the network runs. Lengths
-are shares of a picture's width or height.
+Both apply the same parameters: cpu.py to one image with OpenCV, gpu.py to a batch with PyTorch. Shifts and sizes are
+fractions of an image's width or height.
 """
 
 from __future__ import annotations
@@ -11,36 +11,37 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-REFLECT, REPLICATE, CONSTANT = BORDERS = (cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT)
-CLUTTERS = 64  # pictures of clutter to choose from
+REFLECT, REPLICATE, CONSTANT = BORDER_MODES = (cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT)
+NUM_CLUTTER_IMAGES = 64
 
 
 @dataclass(frozen=True)
 class Affine:
-    """Shift, scale, stretch and tilt (degrees), about the middle."""
+    """An affine transform about the center of an image."""
 
     scale: float
-    stretch: float
-    tilt: float
-    x: float
-    y: float
+    stretch: float  # widens by this factor and lowers by it; 1 keeps the aspect ratio
+    rotation: float  # degrees, counterclockwise
+    shift_x: float  # fraction of the width
+    shift_y: float  # fraction of the height
 
     def matrix(self, width: int, height: int) -> np.ndarray:
-        """Return where a pixel of a picture of that size goes, float64 [2, 3]."""
-        matrix = cv2.getRotationMatrix2D((width / 2, height / 2), self.tilt, self.scale)
+        """Return the matrix from source pixels to target pixels for an image of this size, float64 [2, 3]."""
+        matrix = cv2.getRotationMatrix2D((width / 2, height / 2), self.rotation, self.scale)
         matrix[0, :2] *= self.stretch
         matrix[1, :2] /= self.stretch
         size = np.array([width, height])
-        matrix[:, 2] = size / 2 + np.array([self.x, self.y]) * size - matrix[:, :2] @ (size / 2)
+        shift = np.array([self.shift_x, self.shift_y])
+        matrix[:, 2] = size / 2 + shift * size - matrix[:, :2] @ (size / 2)
         return matrix
 
 
 @dataclass(frozen=True)
 class ColorJitter:
-    """Tint, then contrast and brightness about the picture's mean, then gamma; at times there is no color at all."""
+    """A change of color: channel gains, then contrast and brightness about the image's mean, then gamma."""
 
     gains: np.ndarray  # float64 [3], BGR
-    gray: bool = False
+    gray: bool = False  # remove all color first
     contrast: float = 1.0
     brightness: float = 1.0
     gamma: float = 1.0
@@ -48,66 +49,76 @@ class ColorJitter:
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """All that is changed of a picture, in this order. What comes into view is mirrored, drawn out, or of a color."""
+    """A transform of a whole image. Its steps are applied in the order of the fields."""
 
-    move: Affine
-    border: int
-    color: np.ndarray  # uint8 [3], BGR
-    light: ColorJitter | None = None
-    blur: float = 0.0  # sigma in pixels of a picture 224 high
-    noise: float = 0.0  # sigma in gray levels, of blue, a camera's noisiest; of all three it cost points in new rooms
-    seed: int = 0  # of the noise
-    cover: tuple[float, float, float, float] | None = None  # top, left, height, width
-    cover_color: np.ndarray | None = None
+    affine: Affine
+    border_mode: int  # REFLECT, REPLICATE or CONSTANT: how pixels from outside the image are filled
+    border_color: np.ndarray  # uint8 [3], BGR, for CONSTANT
+    color_jitter: ColorJitter | None = None
+    blur_sigma: float = 0.0  # pixels of an image 224 high
+    # Gray levels, on the blue channel only, a camera's noisiest. Noise on all channels cost accuracy in new rooms.
+    noise_sigma: float = 0.0
+    noise_seed: int = 0
+    occluder: tuple[float, float, float, float] | None = None  # top, left, height, width (random erasing, Zhong 2017)
+    occluder_color: np.ndarray | None = None  # uint8 [3], BGR
 
 
 @dataclass(frozen=True)
 class OrientedBackground:
-    """A background, or a picture of clutter, any side up: turned by quarters, or flipped left to right."""
+    """A recorded background or a clutter image, turned or flipped."""
 
-    clutter: bool
+    is_clutter: bool  # whether `index` counts clutter images; otherwise recorded backgrounds
     index: int
-    quarters: int
-    flipped: bool
+    quarter_turns: int  # counterclockwise
+    flipped: bool  # left to right, after the turn
 
 
 @dataclass(frozen=True)
 class Background:
-    """A picture of no label, with another one over it at times."""
+    """A background image, sometimes blended half and half with a second one."""
 
-    picture: OrientedBackground
-    change: ImageTransform
-    over: OrientedBackground | None
+    base: OrientedBackground
+    transform: ImageTransform  # of the base
+    overlay: OrientedBackground | None
 
 
 @dataclass(frozen=True)
 class ForegroundTransform:
-    """How what a label is about is moved and lit before its backdrop."""
+    """Transform of a segmented foreground before it is composited onto a background."""
 
-    move: Affine
+    affine: Affine
     gains: np.ndarray | None  # float64 [3], BGR
-    blur: float  # as in Change, of the whole picture
+    blur_sigma: float  # pixels of an image 224 high; applied to the composited image
 
 
 @dataclass(frozen=True)
 class AugmentParams:
-    """A frame as it is to be shown: changed, or its front before a backdrop, or a backdrop alone."""
+    """All random parameters of one augmented image.
 
-    index: int
-    changes: tuple[ImageTransform, ...] = ()
-    front: ForegroundTransform | None = None
-    backdrop: Background | None = None
+    With a `background`, the result is the image's `foreground` on that background, or the bare background if
+    `foreground` is None. Without one, the result is the image after its `transforms`.
+    """
+
+    index: int  # of the image
+    transforms: tuple[ImageTransform, ...] = ()
+    foreground: ForegroundTransform | None = None
+    background: Background | None = None
 
 
-def sample_affine(rng: np.random.Generator, reach: float = 1.0) -> Affine:
-    """Draw a move; `reach` times as far as another person's would be."""
-    scale, stretch = 1 + reach * rng.uniform(-0.25, 0.25), np.exp(min(reach, 1.0) * rng.uniform(-0.1, 0.1))
-    tilt, (x, y) = reach * rng.uniform(-15, 15), min(reach, 1.0) * rng.uniform(-0.15, 0.15, 2)
-    return Affine(scale, stretch, tilt, x, y)
+def sample_affine(rng: np.random.Generator, strength: float = 1.0) -> Affine:
+    """Sample an affine transform.
+
+    Args:
+        rng: source of random numbers.
+        strength: multiplies the ranges; 1 covers what a new person or camera position changes.
+    """
+    scale, stretch = 1 + strength * rng.uniform(-0.25, 0.25), np.exp(min(strength, 1.0) * rng.uniform(-0.1, 0.1))
+    rotation, (x, y) = strength * rng.uniform(-15, 15), min(strength, 1.0) * rng.uniform(-0.15, 0.15, 2)
+    return Affine(scale, stretch, rotation, x, y)
 
 
 def sample_color_jitter(rng: np.random.Generator) -> ColorJitter:
-    """Draw another light, and another camera's colors."""
+    """Sample a change of color as another light or another camera causes it."""
     return ColorJitter(
         gray=rng.random() < 0.15,
         gains=rng.uniform(0.75, 1.25, 3),
@@ -118,43 +129,54 @@ def sample_color_jitter(rng: np.random.Generator) -> ColorJitter:
 
 
 def sample_image_transform(rng: np.random.Generator) -> ImageTransform:
-    """Draw all that another room, person and camera change of a picture but its background."""
-    move, border, color = sample_affine(rng), BORDERS[rng.integers(3)], _color(rng)
-    light = sample_color_jitter(rng) if rng.random() < 0.8 else None
-    blur = rng.uniform(0.5, 2) if rng.random() < 0.25 else 0.0
-    noise = rng.uniform(2, 10) if rng.random() < 0.3 else 0.0
-    cover = None
+    """Sample a strong transform: another position, light, focus, sensor noise and something in the way."""
+    affine, border_mode, border_color = sample_affine(rng), BORDER_MODES[rng.integers(3)], _sample_color(rng)
+    color_jitter = sample_color_jitter(rng) if rng.random() < 0.8 else None
+    blur_sigma = rng.uniform(0.5, 2) if rng.random() < 0.25 else 0.0
+    noise_sigma = rng.uniform(2, 10) if rng.random() < 0.3 else 0.0
+    occluder = None
     if rng.random() < 0.3:
         height, width = rng.uniform(0.12, 0.33, 2)
-        cover = (rng.uniform(0, 1 - height), rng.uniform(0, 1 - width), height, width)
-    return ImageTransform(move, border, color, light, blur, noise, int(rng.integers(2**31)), cover, _color(rng))
+        occluder = (rng.uniform(0, 1 - height), rng.uniform(0, 1 - width), height, width)
+    return ImageTransform(
+        affine,
+        border_mode,
+        border_color,
+        color_jitter,
+        blur_sigma,
+        noise_sigma,
+        noise_seed=int(rng.integers(2**31)),
+        occluder=occluder,
+        occluder_color=_sample_color(rng),
+    )
 
 
 def sample_slight_transform(rng: np.random.Generator) -> ImageTransform:
-    """Draw a little of position and light, as the tutorials have it."""
-    light = ColorJitter(rng.uniform(0.9, 1.1, 3), brightness=rng.uniform(0.9, 1.1))
-    return ImageTransform(sample_affine(rng, reach=0.3), REFLECT, _color(rng), light)
+    """Sample a slight change of position and light, as common tutorials use."""
+    color_jitter = ColorJitter(rng.uniform(0.9, 1.1, 3), brightness=rng.uniform(0.9, 1.1))
+    return ImageTransform(sample_affine(rng, strength=0.3), REFLECT, _sample_color(rng), color_jitter)
 
 
-def sample_background(rng: np.random.Generator, backgrounds: int) -> Background:
-    """Draw a backdrop: one of so many scenes' backgrounds, or clutter."""
-    clutter = rng.random() >= 0.4
-    picture = _draw_turned(rng, clutter, CLUTTERS if clutter else backgrounds)
-    change = sample_image_transform(rng)
-    return Background(picture, change, _draw_turned(rng, True, CLUTTERS) if rng.random() < 0.3 else None)
+def sample_background(rng: np.random.Generator, num_backgrounds: int) -> Background:
+    """Sample a background: one of `num_backgrounds` recorded ones, or a clutter image."""
+    is_clutter = rng.random() >= 0.4
+    base = _sample_oriented(rng, is_clutter, NUM_CLUTTER_IMAGES if is_clutter else num_backgrounds)
+    transform = sample_image_transform(rng)
+    overlay = _sample_oriented(rng, True, NUM_CLUTTER_IMAGES) if rng.random() < 0.3 else None
+    return Background(base, transform, overlay)
 
 
 def sample_foreground_transform(rng: np.random.Generator) -> ForegroundTransform:
-    """Draw how a front is moved and lit: further than a whole frame, for nothing has to come into view."""
-    move = sample_affine(rng, reach=1.3)
+    """Sample a transform of a foreground. It moves further than a whole image, because no border has to be filled."""
+    affine = sample_affine(rng, strength=1.3)
     gains = rng.uniform(0.8, 1.2, 3) * rng.uniform(0.6, 1.5) if rng.random() < 0.8 else None
-    return ForegroundTransform(move, gains, rng.uniform(0.5, 2) if rng.random() < 0.3 else 0.0)
+    return ForegroundTransform(affine, gains, rng.uniform(0.5, 2) if rng.random() < 0.3 else 0.0)
 
 
-def _draw_turned(rng: np.random.Generator, clutter: bool, count: int) -> OrientedBackground:
+def _sample_oriented(rng: np.random.Generator, is_clutter: bool, count: int) -> OrientedBackground:
     turned = rng.random() < 0.5
-    return OrientedBackground(clutter, int(rng.integers(count)), int(rng.integers(4)) if turned else 0, not turned)
+    return OrientedBackground(is_clutter, int(rng.integers(count)), int(rng.integers(4)) if turned else 0, not turned)
 
 
-def _color(rng: np.random.Generator) -> np.ndarray:
+def _sample_color(rng: np.random.Generator) -> np.ndarray:
     return rng.integers(0, 256, 3).astype(np.uint8)

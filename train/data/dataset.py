@@ -1,4 +1,4 @@
-"""A dataset in memory: frames, the class ids of their labels, and their sessions."""
+"""Read a dataset's images into memory, once, with the class ids of their labels and their sessions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from teachcam.collect.dataset import Sample, read_items
+from teachcam.collect.dataset import Sample, list_samples
 from teachcam.errors import TrainingError, UnreadableImage
 from teachcam.images import read_image
 from teachcam.preprocessing import shrink
@@ -19,66 +19,83 @@ from teachcam.train.model.backbones import INPUT_SIZE
 
 @dataclass(frozen=True)
 class Examples:
-    """Frames (uint8 BGR, any size), their class ids (int64 [N]) and their sessions."""
+    """Labeled images in memory."""
 
-    frames: list[np.ndarray]
-    class_ids: torch.Tensor
-    sessions: list[str]
+    images: list[np.ndarray]  # uint8 [H, W, 3], BGR, any size
+    class_ids: torch.Tensor  # int64 [N]
+    sessions: list[str]  # the recording session of each image
 
     def __len__(self) -> int:
-        return len(self.frames)
+        return len(self.images)
 
     def __add__(self, other: Examples) -> Examples:
         return Examples(
-            self.frames + other.frames, torch.cat([self.class_ids, other.class_ids]), self.sessions + other.sessions
+            self.images + other.images, torch.cat([self.class_ids, other.class_ids]), self.sessions + other.sessions
         )
 
     def __getitem__(self, part: slice) -> Examples:
-        return Examples(self.frames[part], self.class_ids[part], self.sessions[part])
+        return Examples(self.images[part], self.class_ids[part], self.sessions[part])
 
 
 class Dataset:
-    """A folder's frames, decoded once, as small as `preprocess` allows; what can't be read is named and left out.
+    """The images of a dataset folder in memory, each decoded once and averaged down close to the input size.
 
-    Raises DatasetError or TrainingError where there is nothing to learn.
+    Attributes:
+        folder: the dataset folder.
+        samples: the samples whose images could be read.
+        images: uint8 [H, W, 3], BGR, by path.
+        labels: label names in the order of their class ids.
+        skipped: one message for each file that could not be read.
     """
 
     def __init__(
         self,
         folder: Path,
-        items: list[Sample] | None = None,
+        samples: list[Sample] | None = None,
         labels: tuple[str, ...] | None = None,
-        size: tuple[int, int] = INPUT_SIZE,
+        input_size: tuple[int, int] = INPUT_SIZE,
     ):
-        """Read what is in the folder, or only these `items` of it; the `labels` are in their alphabet's order."""
+        """Read all images of the folder, or only `samples`.
+
+        Args:
+            folder: the dataset folder.
+            samples: what to read; None for the whole folder.
+            labels: in the order of their class ids; None for alphabetical order.
+            input_size: height and width of the network's input in pixels; images stay at least that large.
+
+        Raises:
+            DatasetError: if the folder holds no dataset.
+            TrainingError: if no image can be read, or there are fewer than two labels.
+        """
         self.folder = folder
-        self.frames: dict[Path, np.ndarray] = {}
+        self.images: dict[Path, np.ndarray] = {}
         self.skipped: list[str] = []
-        items = read_items(folder) if items is None else items
-        for item in tqdm(items, desc="reading", unit="frame", leave=False, disable=None):
+        samples = list_samples(folder) if samples is None else samples
+        for sample in tqdm(samples, desc="reading", unit="image", leave=False, disable=None):
             try:
-                self.frames[item.path] = shrink(read_image(item.path), size)
+                self.images[sample.path] = shrink(read_image(sample.path), input_size)
             except UnreadableImage as error:
                 self.skipped.append(str(error))
                 tqdm.write(f"skipped: {error}", file=sys.stderr)
-        if not self.frames:
-            raise TrainingError(f"none of the {len(items)} images in {folder} can be read")
-        self.items = [item for item in items if item.path in self.frames]
-        self.labels = labels or tuple(sorted({item.label for item in self.items}))
+        if not self.images:
+            raise TrainingError(f"none of the {len(samples)} images in {folder} can be read")
+        self.samples = [sample for sample in samples if sample.path in self.images]
+        self.labels = labels or tuple(sorted({sample.label for sample in self.samples}))
         if len(self.labels) < 2:
             raise TrainingError(
-                f"only one label to learn, {self.labels[0]}, from {folder}: choose another too, or record it with "
-                "python collect/capture.py --label NAME"
+                f"only one label, {self.labels[0]}, in {folder}: training needs two or more; choose another label "
+                "too, or record one with python collect/capture.py --label NAME"
             )
 
-    def examples(self, items: list[Sample]) -> Examples:
-        """Return the frames of items, with their class ids and sessions."""
-        ids = torch.tensor([self.labels.index(item.label) for item in items], dtype=torch.int64)
-        return Examples([self.frames[item.path] for item in items], ids, [item.session for item in items])
+    def examples(self, samples: list[Sample]) -> Examples:
+        """Return the images of these samples with their class ids and sessions."""
+        class_ids = torch.tensor([self.labels.index(sample.label) for sample in samples], dtype=torch.int64)
+        images = [self.images[sample.path] for sample in samples]
+        return Examples(images, class_ids, [sample.session for sample in samples])
 
-    def name(self, item: Sample) -> str:
-        """Return an item's path as one goes there from the dataset's folder."""
+    def relative_path(self, sample: Sample) -> str:
+        """Return a sample's path relative to the dataset folder, or its absolute path if it lies elsewhere."""
         try:
-            return item.path.relative_to(self.folder).as_posix()
-        except ValueError:  # a list may name files elsewhere
-            return str(item.path.absolute())
+            return sample.path.relative_to(self.folder).as_posix()
+        except ValueError:  # a file list may name files outside the folder
+            return str(sample.path.absolute())

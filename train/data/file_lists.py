@@ -1,66 +1,82 @@
-"""Given lists: which files to learn from and which to test on, as many datasets come with them.
+"""Read file lists that say which images to train on and which to test on. Many public datasets come with such lists.
 
-A line is `path class_id`, a space or a tab between them, the path from the dataset's folder or from the list's own.
+A line is `path class_id`, separated by a space or a tab. Paths are relative to the dataset folder or to the list.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from teachcam.collect.dataset import Sample, items_of
+from teachcam.collect.dataset import Sample, samples_of_label
 from teachcam.errors import DatasetError
 
 
 def read_lists(train: Path, test: Path | None, data: Path) -> tuple[list[Sample], list[Sample], tuple[str, ...]]:
-    """Return the items of both lists, and the labels in the order of their class ids.
+    """Read the samples of a training list and a test list.
 
-    A label is the name of the folder that all of its files are in, where no other label's are; else its class id.
-    Raises DatasetError, with the line, for what can't be read.
+    A label is named after the folder that holds its files, if each label has one folder for itself. Otherwise it is
+    named after its class id.
+
+    Args:
+        train: the training list.
+        test: the test list, if there is one.
+        data: the dataset folder.
+
+    Returns:
+        The training samples, the test samples, and the labels in the order of their class ids.
+
+    Raises:
+        DatasetError: for an unreadable list or line, a missing file, or a file with two classes or in both lists.
     """
-    parts = [_read(path, data) for path in (train, test) if path is not None]
-    class_ids = sorted({class_id for part in parts for _, class_id in part})
+    lists = [_read_list(path, data) for path in (train, test) if path is not None]
+    class_ids = sorted({class_id for entries in lists for _, class_id in entries})
+    if unknown := sorted(set(class_ids) - {class_id for _, class_id in lists[0]}):
+        raise DatasetError(f"{test}: class {unknown[0]} does not occur in {train}; add training images of it")
+    names = _label_names(lists, class_ids)
+    train_samples, *test_samples = [
+        [
+            sample
+            for class_id in class_ids
+            for sample in samples_of_label(names[class_id], [path for path, other in entries if other == class_id])
+        ]
+        for entries in lists
+    ]
+    test_samples = test_samples[0] if test_samples else []
+    if both := {sample.path.resolve() for sample in train_samples} & {sample.path.resolve() for sample in test_samples}:
+        raise DatasetError(f"{min(both)} is in both lists: remove it from one, a test needs images not trained on")
+    return train_samples, test_samples, tuple(names.values())
+
+
+def _label_names(lists: list[list[tuple[Path, int]]], class_ids: list[int]) -> dict[int, str]:
+    """Return a name for each class id: its folder's, if every class has one folder for itself, else its number."""
     folders = {
-        class_id: {path.parent.name for part in parts for path, own in part if own == class_id}
+        class_id: {path.parent.name for entries in lists for path, other in entries if other == class_id}
         for class_id in class_ids
     }
-    names = [folder for own in folders.values() for folder in own]
-    named = len(names) == len(set(names)) == len(class_ids)
-    labels = {class_id: min(folders[class_id]) if named else str(class_id) for class_id in class_ids}
-    known = {class_id for _, class_id in parts[0]}
-    if strange := sorted(set(class_ids) - known):
-        raise DatasetError(f"{test}: nothing in {train} is of class {strange[0]}")
-    sides = [
-        [
-            item
-            for class_id in class_ids
-            for item in items_of(labels[class_id], [p for p, own in part if own == class_id])
-        ]
-        for part in parts
-    ]
-    if both := {i.path.resolve() for i in sides[0]} & {i.path.resolve() for side in sides[1:] for i in side}:
-        raise DatasetError(f"{min(both)} is in both lists: what is trained on is no test")
-    return sides[0], sides[1] if test else [], tuple(labels.values())
+    names = [name for own in folders.values() for name in own]
+    one_folder_each = len(names) == len(set(names)) == len(class_ids)
+    return {class_id: min(folders[class_id]) if one_folder_each else str(class_id) for class_id in class_ids}
 
 
-def _read(path: Path, data: Path) -> list[tuple[Path, int]]:
+def _read_list(path: Path, data: Path) -> list[tuple[Path, int]]:
+    """Return the files of a list with their class ids. A file that is listed twice is returned once."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path}: {getattr(error, 'strerror', None) or 'not a text file'}") from None
-    files: dict[Path, tuple[Path, int]] = {}  # by what they are, however they are spelt
+    entries: dict[Path, tuple[Path, int]] = {}  # by resolved path: one file may be spelled in several ways
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         name, class_id = (["", *line.rsplit(None, 1)])[-2:]
-        if not class_id.isdecimal() or not name.strip():
+        name = name.strip()
+        if not class_id.isdecimal() or not name:
             raise DatasetError(f"{path}, line {number}: {line.strip()[:60]!r} is not a path and a class id")
-        found = next(
-            (folder / name.strip() for folder in (data, path.parent) if (folder / name.strip()).is_file()), None
-        )
-        if found is None:
-            raise DatasetError(f"{path}, line {number}: no file {name.strip()} in {data}")
-        if files.setdefault(found.resolve(), (found, int(class_id)))[1] != int(class_id):
-            raise DatasetError(f"{path}, line {number}: {name.strip()} is of two classes")
-    if not files:
-        raise DatasetError(f"{path}: no file in it")
-    return list(files.values())
+        file = next((folder / name for folder in (data, path.parent) if (folder / name).is_file()), None)
+        if file is None:
+            raise DatasetError(f"{path}, line {number}: no file {name} in {data} or beside the list")
+        if entries.setdefault(file.resolve(), (file, int(class_id)))[1] != int(class_id):
+            raise DatasetError(f"{path}, line {number}: {name} has two class ids; keep one")
+    if not entries:
+        raise DatasetError(f"{path}: the list names no file")
+    return list(entries.values())

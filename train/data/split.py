@@ -1,7 +1,7 @@
-"""Which frames are held out. A session is never cut: its frames are near-duplicates of each other.
+"""Choose the images for validation and for the test. A session's images are near-duplicates, so a session stays whole.
 
-An accuracy on frames of a session that was trained on tells how well the model remembers, not how well it
-will do in a new room; it comes out many points too high.
+On images of a session that was trained on, accuracy tells how well the model remembers. It is many points higher than
+the accuracy in a new room.
 """
 
 from __future__ import annotations
@@ -15,101 +15,122 @@ from teachcam.collect.dataset import Sample
 
 @dataclass(frozen=True)
 class Split:
-    """Two lists of items; `cut_labels` are the labels that could not spare a session, and were cut by time."""
+    """Samples to train on and samples for validation."""
 
     train: list[Sample]
     validation: list[Sample]
-    cut_labels: tuple[str, ...] = ()
+    labels_split_by_time: tuple[str, ...] = ()  # labels with too few sessions: their last images are for validation
 
     @property
     def validation_sessions(self) -> list[str]:
-        """The sessions that were held out whole, sorted."""
-        trained_on = {item.session for item in self.train}
-        return sorted({item.session for item in self.validation} - trained_on)
+        """The sessions that are for validation as a whole, sorted."""
+        trained_on = {sample.session for sample in self.train}
+        return sorted({sample.session for sample in self.validation} - trained_on)
 
 
-def split_by_session(items: list[Sample], fraction: float = 0.2, seed: int = 0) -> Split:
-    """Hold out whole sessions until at least `fraction` of each label's frames are held out, if that can be.
+def split_by_session(samples: list[Sample], fraction: float = 0.2, seed: int = 0) -> Split:
+    """Take whole sessions for validation, until they hold at least `fraction` of each label's images.
 
-    A session of that name is held out under every label it has. Each label keeps at least one session to train
-    on. A label that can't spare a session is cut by time instead: its last frames are held out, and half as many
-    before them are a gap, left out of both sides. What is measured on those is optimistic, and `cut_labels` says so.
+    A session is taken with all its labels. Each label keeps at least one session to train on. A label with too few
+    sessions is split by time instead: its last images are for validation. Before them a gap of half as many images is
+    left out. Accuracy on those images is optimistic, so `labels_split_by_time` names the label.
+
+    Args:
+        samples: all samples, each label's in the order of time.
+        fraction: of each label's images.
+        seed: of the order in which sessions are taken.
     """
-    sessions = _sessions_by_label(items)
-    frames = Counter((item.label, item.session) for item in items)
+    sessions_of = _sessions_by_label(samples)
+    num_images = Counter((sample.label, sample.session) for sample in samples)
 
-    held: set[str] = set()
-    shuffled = _shuffled_sessions(items, seed)
-    for label in sorted(sessions, key=lambda name: (len(sessions[name]), name)):  # the scarcest chooses first
-        wanted = fraction * sum(frames[label, session] for session in sessions[label])
-        for session in (name for name in shuffled if name in sessions[label]):
-            if sum(frames[label, name] for name in held & sessions[label]) >= wanted:
+    taken: set[str] = set()
+    shuffled = _shuffled_sessions(samples, seed)
+    for label in sorted(sessions_of, key=lambda name: (len(sessions_of[name]), name)):  # fewest sessions first
+        target = fraction * sum(num_images[label, session] for session in sessions_of[label])
+        for session in (name for name in shuffled if name in sessions_of[label]):
+            if sum(num_images[label, name] for name in taken & sessions_of[label]) >= target:
                 break
-            if _all_labels_keep_one(sessions, held | {session}):
-                held.add(session)
+            if _every_label_keeps_one(sessions_of, taken | {session}):
+                taken.add(session)
 
-    train, validation = _take(items, held)
-    cut = tuple(sorted(label for label in sessions if not held & sessions[label]))
-    for label in cut:
-        own = [item for item in train if item.label == label]
-        many = max(1, round(fraction * len(own)))
-        gap = -(-many // 2)
-        tail = own[len(own) - many :]
-        dropped = set(own[max(1, len(own) - many - gap) :])
-        train = [item for item in train if item not in dropped]
-        validation += tail if len(own) > 1 else []
-    return Split(train, validation, cut)
-
-
-def split_frames(items: list[Sample], fraction: float = 0.2, seed: int = 0) -> Split:
-    """Hold out frames of each label at random, as tutorials do: neighbors of what was trained on. To compare with."""
-    validation: set[Sample] = set()
-    for label in sorted({item.label for item in items}):
-        own = [item for item in items if item.label == label]
-        most = min(max(1, round(fraction * len(own))), len(own) - 1)  # one stays, one is held out where there are two
-        validation |= set(random.Random(f"{seed} {label}").sample(own, most))
-    return Split([item for item in items if item not in validation], [item for item in items if item in validation])
+    train, validation = _partition(samples, taken)
+    split_by_time = tuple(sorted(label for label in sessions_of if not taken & sessions_of[label]))
+    for label in split_by_time:
+        of_label = [sample for sample in train if sample.label == label]
+        num_validation = max(1, round(fraction * len(of_label)))
+        gap = -(-num_validation // 2)
+        tail = of_label[len(of_label) - num_validation :]
+        dropped = set(of_label[max(1, len(of_label) - num_validation - gap) :])
+        train = [sample for sample in train if sample not in dropped]
+        validation += tail if len(of_label) > 1 else []
+    return Split(train, validation, split_by_time)
 
 
-def folds_by_session(items: list[Sample], folds: int, seed: int = 0) -> list[Split]:
-    """Cross-validation: every session is held out in one fold, unless a label would have nothing left to learn from.
+def split_at_random(samples: list[Sample], fraction: float = 0.2, seed: int = 0) -> Split:
+    """Take random images of each label for validation, to compare with tutorials that do so.
 
-    Folds hold about equally many frames. Fewer come back where there are fewer sessions, none where every session
-    is the only one of some label.
+    Of a recording, these are neighbors of images that are trained on.
     """
-    frames = Counter(item.session for item in items)
-    parts: list[set[str]] = [set() for _ in range(min(folds, len(frames)))]
-    for session in sorted(_shuffled_sessions(items, seed), key=lambda name: -frames[name]):
-        min(parts, key=lambda part: sum(frames[name] for name in part)).add(session)
-    sessions = _sessions_by_label(items)
+    validation: set[Sample] = set()
+    for label in sorted({sample.label for sample in samples}):
+        of_label = [sample for sample in samples if sample.label == label]
+        # Of two images or more, each side gets at least one.
+        num_validation = min(max(1, round(fraction * len(of_label))), len(of_label) - 1)
+        validation |= set(random.Random(f"{seed} {label}").sample(of_label, num_validation))
+    return Split(
+        [sample for sample in samples if sample not in validation],
+        [sample for sample in samples if sample in validation],
+    )
+
+
+def folds_by_session(samples: list[Sample], num_folds: int, seed: int = 0) -> list[Split]:
+    """Return the splits of a cross-validation, in which each session is for validation once.
+
+    A session stays out of validation if a label would have nothing left to train on. Folds hold about equally many
+    images. Fewer folds come back if there are fewer sessions, and none if every session is the only one of a label.
+    """
+    num_images = Counter(sample.session for sample in samples)
+    folds: list[set[str]] = [set() for _ in range(min(num_folds, len(num_images)))]
+    for session in sorted(_shuffled_sessions(samples, seed), key=lambda name: -num_images[name]):
+        min(folds, key=lambda fold: sum(num_images[name] for name in fold)).add(session)
+    sessions_of = _sessions_by_label(samples)
     splits = []
-    for part in parts:
-        spared: set[str] = set()
-        for session in sorted(part):
-            if _all_labels_keep_one(sessions, spared | {session}):
-                spared.add(session)
-        if spared:
-            splits.append(Split(*_take(items, spared)))
+    for fold in folds:
+        taken: set[str] = set()
+        for session in sorted(fold):
+            if _every_label_keeps_one(sessions_of, taken | {session}):
+                taken.add(session)
+        if taken:
+            splits.append(Split(*_partition(samples, taken)))
     return splits
 
 
-def take_sessions(items: list[Sample], wanted: list[str], seed: int = 0) -> tuple[list[Sample], list[Sample]]:
-    """Part the items for `--test`: `wanted` are the names of sessions, or one fraction such as 0.2 of the frames.
+def take_test_sessions(samples: list[Sample], wanted: list[str], seed: int = 0) -> tuple[list[Sample], list[Sample]]:
+    """Set the sessions of `--test` apart.
 
-    Returns the rest, and what was taken. Raises ValueError, with a line for the user, where that can't be done.
+    Args:
+        samples: all samples.
+        wanted: names of sessions, or one fraction of the images, such as 0.2.
+        seed: of the choice by fraction.
+
+    Returns:
+        The remaining samples and the test samples.
+
+    Raises:
+        ValueError: with one line for the user, if a session does not exist or a label would lose its last session.
     """
-    names = {item.session for item in items}
-    if len(wanted) == 1 and wanted[0] not in names and _is_fraction(wanted[0]):
-        taken = split_by_session(items, float(wanted[0]), seed).validation_sessions
+    known = {sample.session for sample in samples}
+    if len(wanted) == 1 and wanted[0] not in known and _is_fraction(wanted[0]):
+        taken = split_by_session(samples, float(wanted[0]), seed).validation_sessions
         if not taken:
-            raise ValueError("no session can be spared for a test: every one is the only one of its label")
+            raise ValueError("no session can be spared: each is the only one of a label; record more sessions")
     else:
-        if unknown := sorted(set(wanted) - names):
-            raise ValueError(f"no session {unknown[0]!r}: there are {', '.join(sorted(names)[:12])}")
+        if unknown := sorted(set(wanted) - known):
+            raise ValueError(f"no session {unknown[0]!r}: there are {', '.join(sorted(known)[:12])}")
         taken = wanted
-        if not _all_labels_keep_one(_sessions_by_label(items), set(taken)):
-            raise ValueError(f"without {', '.join(taken)} a label has nothing left to learn from")
-    return _take(items, set(taken))
+        if not _every_label_keeps_one(_sessions_by_label(samples), set(taken)):
+            raise ValueError(f"without {', '.join(taken)} a label has no session left to train on")
+    return _partition(samples, set(taken))
 
 
 def _is_fraction(text: str) -> bool:
@@ -119,25 +140,26 @@ def _is_fraction(text: str) -> bool:
         return False
 
 
-def _take(items: list[Sample], sessions: set[str]) -> tuple[list[Sample], list[Sample]]:
+def _partition(samples: list[Sample], sessions: set[str]) -> tuple[list[Sample], list[Sample]]:
+    """Return the samples outside these sessions and the samples in them."""
     return (
-        [item for item in items if item.session not in sessions],
-        [item for item in items if item.session in sessions],
+        [sample for sample in samples if sample.session not in sessions],
+        [sample for sample in samples if sample.session in sessions],
     )
 
 
-def _all_labels_keep_one(sessions: dict[str, set[str]], without: set[str]) -> bool:
-    return all(theirs - without for theirs in sessions.values())
+def _every_label_keeps_one(sessions_of: dict[str, set[str]], without: set[str]) -> bool:
+    return all(sessions - without for sessions in sessions_of.values())
 
 
-def _sessions_by_label(items: list[Sample]) -> dict[str, set[str]]:
-    sessions: dict[str, set[str]] = {}
-    for item in items:
-        sessions.setdefault(item.label, set()).add(item.session)
-    return sessions
+def _sessions_by_label(samples: list[Sample]) -> dict[str, set[str]]:
+    sessions_of: dict[str, set[str]] = {}
+    for sample in samples:
+        sessions_of.setdefault(sample.label, set()).add(sample.session)
+    return sessions_of
 
 
-def _shuffled_sessions(items: list[Sample], seed: int) -> list[str]:
-    shuffled = sorted({item.session for item in items})
+def _shuffled_sessions(samples: list[Sample], seed: int) -> list[str]:
+    shuffled = sorted({sample.session for sample in samples})
     random.Random(seed).shuffle(shuffled)
     return shuffled

@@ -1,0 +1,17 @@
+"""The training engine.
+
+loss.py           the loss: cross entropy in which all labels count the same
+strategies.py     which layers are trained, and how fast; AutoSelector chooses between strategies
+trainer.py        the training loop over augmented images (Trainer)
+head.py           the training loop of the head alone, on features computed once
+loader.py         makes batches of augmented images
+optimizer.py      optimizers and learning rate schedules
+early_stopping.py history of the epochs, best weights, patience
+features.py       computes features with the frozen backbone, once for each image
+training_data.py  the images, with the features and foregrounds that are computed from them once
+context.py        device, processes, progress, saved state and memory limit of a training
+resume.py         saves the state of a training, so that it can continue after an interruption
+distributed.py    the processes that train together under torchrun
+micro_batch.py    smaller chunks when memory runs out
+progress.py       progress bar and log of the epochs
+"""

@@ -1,18 +1,18 @@
-"""What a training runs with: the device, the processes that share it, who is told, and where it can go on from."""
+"""What a training runs with: device, processes, progress, saved state and memory limit."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from os import cpu_count
 from typing import TypeVar
 
 import torch
 
-from teachcam.train.engine.distributed import Workers
+from teachcam.train.engine.distributed import ProcessGroup
 from teachcam.train.engine.micro_batch import MicroBatcher
 from teachcam.train.engine.progress import Progress
 from teachcam.train.engine.resume import TrainingState
@@ -23,41 +23,40 @@ R = TypeVar("R")
 
 @dataclass
 class Context:
-    """Nobody else, and nothing kept, unless said."""
+    """What a training runs with. The defaults: the CPU, one process, no output, and nothing saved."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    workers: Workers = field(default_factory=Workers)
+    processes: ProcessGroup = field(default_factory=ProcessGroup)
     progress: Progress = field(default_factory=Progress)
-    journal: TrainingState = field(default_factory=TrainingState)
-    memory: MicroBatcher = field(default_factory=MicroBatcher)
-    frames: int = 0  # that went through a network to learn from
-    seconds: float = 0.0  # that took
-    waited: float = 0.0  # of those, for frames to be ready
+    state: TrainingState = field(default_factory=TrainingState)
+    micro_batcher: MicroBatcher = field(default_factory=MicroBatcher)
+    num_images: int = 0  # passed through a network for training, so far
+    train_seconds: float = 0.0  # spent on them
+    data_wait_seconds: float = 0.0  # of those, spent waiting for batches
 
-    def ahead(self, items: Iterable[T], make: Callable[[T], R]) -> Iterator[R]:
-        """Yield what `make` makes of each item, in order; the next ones are made while one is used.
+    def prefetch(self, items: Iterable[T], make: Callable[[T], R]) -> Iterator[R]:
+        """Yield `make(item)` for each item, in order, and make the next ones in threads meanwhile.
 
-        On the CPU the network needs the cores itself, so one thread makes them; a GPU is fed by as many as there are.
+        On a CPU the network needs the cores, so there is one thread. On a GPU there is one for each core, up to 16.
         """
         threads = 1 if self.device.type == "cpu" else min(16, cpu_count() or 1)
         items = iter(items)
         with ThreadPoolExecutor(threads) as pool:
-            coming: deque = deque()
+            pending: deque[Future] = deque()
             for item in items:
-                coming.append(pool.submit(make, item))
-                if len(coming) <= threads:
-                    continue
-                yield self._wait(coming.popleft())
-            while coming:
-                yield self._wait(coming.popleft())
+                pending.append(pool.submit(make, item))
+                if len(pending) > threads:
+                    yield self._wait(pending.popleft())
+            while pending:
+                yield self._wait(pending.popleft())
 
-    def count(self, frames: int, began: float) -> None:
-        """Count frames that were learned from since `began`, of time.monotonic()."""
-        self.frames += frames
-        self.seconds += time.monotonic() - began
+    def count_images(self, num_images: int, started: float) -> None:
+        """Add images that were used since `started`, a value of time.monotonic()."""
+        self.num_images += num_images
+        self.train_seconds += time.monotonic() - started
 
-    def _wait(self, future) -> R:
-        began = time.perf_counter()
+    def _wait(self, future: Future) -> R:
+        started = time.perf_counter()
         result = future.result()
-        self.waited += time.perf_counter() - began
+        self.data_wait_seconds += time.perf_counter() - started
         return result

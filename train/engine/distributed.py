@@ -1,10 +1,10 @@
-"""The processes that train together, as torchrun starts them; just this one where it did not.
+"""Train in several processes, one per GPU, as torchrun starts them. Without torchrun there is one process.
 
     torchrun --nproc-per-node 2 train/finetune.py
 
-Each takes its share of every batch, so that a step is the same step however many share it, but for what dropout leaves
-out and, in a training from scratch, for batch norm, which sees a share only. The first (`main`) alone says and writes
-anything.
+Each process computes its part of every batch, and gradients are averaged (DistributedDataParallel). A step is then the
+same for any number of processes, except for dropout and, when training from scratch, batch norm. Only the main process
+prints and writes.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Workers:
-    """This process among `count`."""
+class ProcessGroup:
+    """The processes of a training, seen from one of them. Every process must make the same calls in the same order."""
 
-    rank: int = 0
+    rank: int = 0  # of this process
     count: int = 1
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this is the one that says and writes."""
+        """Whether this process prints and writes."""
         return self.rank == 0
 
     def shard(self, items: T) -> T:
-        """Return this process's share of a list or tensor: every `count`-th, from its own on."""
+        """Return this process's part of a list or tensor: every `count`-th item, beginning with item `rank`."""
         return items[self.rank :: self.count]
 
     def broadcast(self, value: T) -> T:
-        """Return what the first process has here: what depends on time or a disk must be one thing for all."""
+        """Return the main process's value. Use it for what depends on the clock or on files."""
         if self.count == 1:
             return value
         box = [value]
@@ -54,17 +54,25 @@ class Workers:
         return value
 
     def gather(self, own: torch.Tensor, total: int) -> torch.Tensor:
-        """Return the rows of all, [total, ...], of which `own` is what `share` gave this process."""
+        """Return the rows of all processes in their original order: the reverse of `shard`.
+
+        Args:
+            own: [n, ...], one row for each item of this process's shard.
+            total: number of items before they were sharded.
+
+        Returns:
+            [total, ...].
+        """
         if self.count == 1:
             return own
         most = -(-total // self.count)
         padded = torch.cat([own, own.new_zeros(most - len(own), *own.shape[1:])]).contiguous()
-        parts = [torch.empty_like(padded) for _ in range(self.count)]
-        distributed.all_gather(parts, padded)
-        return torch.stack(parts, 1).flatten(0, 1)[:total]
+        shards = [torch.empty_like(padded) for _ in range(self.count)]
+        distributed.all_gather(shards, padded)
+        return torch.stack(shards, 1).flatten(0, 1)[:total]
 
     def wrap_ddp(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """Return a model whose gradients are the average of all processes'."""
+        """Return the model with gradients averaged over all processes; the model itself if there is only one."""
         if self.count == 1:
             return model
         devices = [device] if device.type == "cuda" else None
@@ -72,25 +80,32 @@ class Workers:
 
 
 @contextmanager
-def init_distributed(device: str) -> Iterator[tuple[Workers, torch.device]]:
-    """Join the processes that torchrun started, and choose this one's device; `device` is auto, cpu or cuda."""
+def init_distributed(device: str) -> Iterator[tuple[ProcessGroup, torch.device]]:
+    """Join the processes that torchrun started and choose this process's device.
+
+    Args:
+        device: auto, cpu or cuda.
+
+    Raises:
+        TrainingError: There is no GPU, or fewer GPUs than processes.
+    """
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("--device cuda: torch finds no CUDA device here; give auto or cpu")
-    count, local = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
+    count, local_rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
     cuda = device != "cpu" and torch.cuda.is_available()
-    if cuda and local >= torch.cuda.device_count():
+    if cuda and local_rank >= torch.cuda.device_count():
         raise TrainingError(
-            f"torchrun: there are {torch.cuda.device_count()} GPUs for more processes; "
-            "give as many to --nproc-per-node, or --device cpu"
+            f"torchrun started more processes than the {torch.cuda.device_count()} GPUs here: "
+            "give that number to --nproc-per-node, or give --device cpu"
         )
-    where = torch.device("cuda", local) if cuda else torch.device("cpu")
+    own_device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if count == 1:
-        yield Workers(), where
+        yield ProcessGroup(), own_device
         return
     if cuda:
-        torch.cuda.set_device(where)
+        torch.cuda.set_device(own_device)
     distributed.init_process_group("nccl" if cuda else "gloo")
     try:
-        yield Workers(distributed.get_rank(), count), where
+        yield ProcessGroup(distributed.get_rank(), count), own_device
     finally:
         distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""What became of a training, epoch by epoch."""
+"""The history of a training, epoch by epoch, its best weights, and when to stop."""
 
 from __future__ import annotations
 
@@ -12,25 +12,56 @@ from teachcam.errors import TrainingError
 
 
 class EarlyStopping:
-    """A line for each epoch, and the weights of the best one: of the last one where nothing is held out."""
+    """Keeps the metrics of each epoch and the weights with the lowest validation loss.
 
-    def __init__(self, loss: Callable, validation_ids: torch.Tensor, patience: int | None, on_epoch: Callable):
-        self.lines: list[dict] = []
-        self.best: dict[str, torch.Tensor] = {}
+    Without validation images, it keeps the weights of the last epoch.
+
+    Attributes:
+        history: the metrics of each epoch.
+        best_weights: state dict.
+    """
+
+    def __init__(
+        self,
+        loss: Callable[..., torch.Tensor],
+        validation_ids: torch.Tensor,
+        patience: int | None,
+        on_epoch: Callable[[dict], None],
+    ):
+        """Begin with an empty history.
+
+        Args:
+            loss: `loss(logits, class_ids)`.
+            validation_ids: int64 [N], the class ids of the validation images.
+            patience: stop after this many epochs without a lower validation loss; None to never stop early.
+            on_epoch: called with the metrics of each epoch.
+        """
+        self.history: list[dict] = []
+        self.best_weights: dict[str, torch.Tensor] = {}
         self._loss, self._validation_ids, self._patience, self._on_epoch = loss, validation_ids, patience, on_epoch
-        self._least, self._since = math.inf, 0
+        self._lowest_loss, self._epochs_since = math.inf, 0
 
     @property
-    def stops(self) -> bool:
-        """Whether nothing has become better for too long."""
-        return self._patience is not None and self._since >= self._patience
+    def should_stop(self) -> bool:
+        """Whether the validation loss has not become lower for `patience` epochs."""
+        return self._patience is not None and self._epochs_since >= self._patience
 
-    def epoch(self, loss: float, validation_logits: torch.Tensor, module: nn.Module, **more: float) -> None:
-        """Note an epoch. Raises TrainingError where the loss is no number any more."""
+    def add_epoch(self, loss: float, validation_logits: torch.Tensor, module: nn.Module, **more: float) -> None:
+        """Add an epoch to the history, and keep its weights if they are the best.
+
+        Args:
+            loss: training loss.
+            validation_logits: float [N, num_classes].
+            module: has the weights of this epoch.
+            **more: further metrics.
+
+        Raises:
+            TrainingError: The loss is infinite or not a number.
+        """
         if not math.isfinite(loss):
-            raise TrainingError(f"the loss is {loss} after {len(self.lines)} epochs: give a smaller --lr")
-        line = {
-            "epoch": len(self.lines) + 1,
+            raise TrainingError(f"the loss is {loss} after {len(self.history)} epochs: give a smaller --lr")
+        metrics = {
+            "epoch": len(self.history) + 1,
             "loss": loss,
             "validation_loss": None,
             "validation_accuracy": None,
@@ -38,19 +69,25 @@ class EarlyStopping:
         }
         ids = self._validation_ids
         if len(ids):
-            line["validation_loss"] = self._loss(validation_logits.float(), ids).item()
-            line["validation_accuracy"] = (validation_logits.argmax(1) == ids).float().mean().item()
-        self.lines.append(line)
-        self._on_epoch(line)
-        self._since += 1
-        if not self.best or not len(ids) or line["validation_loss"] < self._least:
-            self._least, self._since = line["validation_loss"] if len(ids) else math.inf, 0
-            self.best = {name: value.detach().clone() for name, value in module.state_dict().items()}
+            metrics["validation_loss"] = self._loss(validation_logits.float(), ids).item()
+            metrics["validation_accuracy"] = (validation_logits.argmax(1) == ids).float().mean().item()
+        self.history.append(metrics)
+        self._on_epoch(metrics)
+        self._epochs_since += 1
+        if not self.best_weights or not len(ids) or metrics["validation_loss"] < self._lowest_loss:
+            self._lowest_loss, self._epochs_since = metrics["validation_loss"] if len(ids) else math.inf, 0
+            self.best_weights = {name: value.detach().clone() for name, value in module.state_dict().items()}
 
     def state_dict(self) -> dict:
-        """Return what `load_state_dict` takes."""
-        return {"lines": self.lines, "best": self.best, "least": self._least, "since": self._since}
+        """Return the state for `load_state_dict`."""
+        return {
+            "history": self.history,
+            "best_weights": self.best_weights,
+            "lowest_loss": self._lowest_loss,
+            "epochs_since": self._epochs_since,
+        }
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from there."""
-        self.lines, self.best, self._least, self._since = (state[name] for name in ("lines", "best", "least", "since"))
+        """Continue from a saved state."""
+        self.history, self.best_weights = state["history"], state["best_weights"]
+        self._lowest_loss, self._epochs_since = state["lowest_loss"], state["epochs_since"]

@@ -1,84 +1,81 @@
-"""What a step learns from: frames, what they should be answered, and how much each of them counts."""
+"""Make batches of augmented images, with their targets and their weights in the loss."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from teachcam.contract import Contract
 from teachcam.preprocessing import preprocess
 from teachcam.train.augment.cpu import Augmentation
-from teachcam.train.augment.gpu import DeviceAugmentation
+from teachcam.train.augment.gpu import GpuAugmentation
 from teachcam.train.augment.params import AugmentParams
-from teachcam.train.engine.distributed import Workers
+from teachcam.train.engine.distributed import ProcessGroup
+from teachcam.train.engine.loss import batch_targets, class_weights
 
-OUTLIER_WEIGHT = 1.5  # the weight of pictures of no label, of which there is one for every eight frames
+IMAGES_PER_OUTLIER = 8
 
 
 @dataclass(frozen=True)
-class Batches:
-    """Makes the batches of an epoch. Each depends on the seed, the epoch and its place alone, whoever makes it when."""
+class Batch:
+    """One process's part of a batch."""
+
+    images: torch.Tensor | list[AugmentParams]  # uint8 [n, H, W, 3]; or the parameters to augment them on the GPU
+    targets: torch.Tensor  # float32 [n, num_classes]
+    weights: torch.Tensor  # float32 [n]; over all processes, their weighted losses sum up to the batch's loss
+
+
+@dataclass(frozen=True)
+class BatchLoader:
+    """Makes the batches of one epoch.
+
+    A batch depends only on the seed, the epoch and its number, so that any thread can make it at any time.
+    """
 
     augmentation: Augmentation
-    class_ids: torch.Tensor  # int64 [N], of the augmentation's frames
+    class_ids: torch.Tensor  # int64 [N], of the augmentation's images
     contract: Contract  # with the input size of this epoch
     seed: int
     epoch: int
-    workers: Workers
-    device: DeviceAugmentation | None  # what shows the frames, if they lie on the device
+    processes: ProcessGroup
+    gpu_augmentation: GpuAugmentation | None  # None: augment on the CPU
 
-    def make(
-        self, step: tuple[int, torch.Tensor]
-    ) -> tuple[torch.Tensor | list[AugmentParams], torch.Tensor, torch.Tensor]:
-        """Return this process's share of a batch: frames uint8 [n, H, W, 3], targets [n, labels], each one's weight.
+    def load(self, numbered_batch: tuple[int, torch.Tensor]) -> Batch:
+        """Make this process's part of a batch.
 
-        `step` is a number and indices of frames. Instead of frames it is their plans where they are to be shown on the
-        device. After the batch's own come pictures of no label, one for every eight, whose targets are all labels
-        alike. The weights are those of the whole batch: summed over all processes they make its loss.
+        Args:
+            numbered_batch: the batch's number in the epoch, and the indices of its images, int64 [n].
         """
-        number, batch = step
-        labels, augmentation = len(self.contract.labels), self.augmentation
-        nothing = len(batch) // 8 if augmentation.has_outliers else 0
-        known = functional.one_hot(self.class_ids[batch], labels).float()
-        targets = torch.cat([known, torch.full((nothing, labels), 1 / labels)])
-        weights = class_weights(self.class_ids, labels)[self.class_ids[batch]]
-        weights = torch.cat([weights / weights.sum(), torch.full((nothing,), OUTLIER_WEIGHT / max(1, nothing))])
-        rows = list(self.workers.shard(range(len(targets))))
-        if not rows:  # more processes than frames: this one goes along with a frame that counts nothing
+        number, indices = numbered_batch
+        num_outliers = len(indices) // IMAGES_PER_OUTLIER if self.augmentation.has_outliers else 0
+        label_weights = class_weights(self.class_ids, len(self.contract.labels))
+        targets, weights = batch_targets(self.class_ids[indices], label_weights, num_outliers)
+        rows = list(self.processes.shard(range(len(targets))))
+        if not rows:  # more processes than images: this one computes an image of weight 0, to stay in step
             rows, weights = [0], torch.zeros(1)
-        plans = []
-        for row in rows:
-            rng = np.random.default_rng((self.seed, 1 + self.epoch, number, row))
-            own = row < len(batch)
-            plans.append(augmentation.plan(int(batch[row]), rng) if own else augmentation.sample_outlier(rng))
-        if self.device is not None:
-            return plans, targets[rows], weights[rows]
-        frames = np.stack([preprocess(augmentation.show(plan), self.contract) for plan in plans])
-        return torch.from_numpy(frames), targets[rows], weights[rows]
+        params = [self._sample_params(indices, number, row) for row in rows]
+        if self.gpu_augmentation is not None:
+            return Batch(params, targets[rows], weights[rows])
+        images = np.stack([preprocess(self.augmentation.apply(one), self.contract) for one in params])
+        return Batch(torch.from_numpy(images), targets[rows], weights[rows])
 
-    def put(self, frames: torch.Tensor | list[AugmentParams], device: torch.device) -> torch.Tensor:
-        """Return the frames that `make` made, or planned, on the device."""
-        if self.device is None:
-            return frames.to(device)
-        return self.device(frames, self.contract.input_size)
+    def to_device(self, batch: Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return a batch's images, targets and weights on the device; augment there if there is a GPU augmentation."""
+        if self.gpu_augmentation is None:
+            images = batch.images.to(device)
+        else:
+            images = self.gpu_augmentation(batch.images, self.contract.input_size)
+        return images, batch.targets.to(device), batch.weights.to(device)
+
+    def _sample_params(self, indices: torch.Tensor, number: int, row: int) -> AugmentParams:
+        rng = np.random.default_rng((self.seed, 1 + self.epoch, number, row))
+        if row < len(indices):
+            return self.augmentation.sample(int(indices[row]), rng)
+        return self.augmentation.sample_outlier(rng)
 
 
 def derive_seed(*key: int) -> int:
-    """Return a seed for an epoch, from its number and others: it depends on nothing before it but the weights."""
+    """Return a seed derived from numbers, such as the run's seed and the epoch. The same numbers give the same seed."""
     return int(np.random.default_rng(key).integers(2**63))
-
-
-def class_weights(class_ids: torch.Tensor, labels: int) -> torch.Tensor:
-    """Return a weight for each label, float32 [labels], by which all count the same in a loss."""
-    counts = torch.bincount(class_ids, minlength=labels).clamp(min=1)
-    return len(class_ids) / (labels * counts.float())
-
-
-def balanced_loss(class_ids: torch.Tensor, labels: int) -> Callable[..., torch.Tensor]:
-    """Return a cross entropy in which every label counts the same, however many of the `class_ids` are of it."""
-    return partial(functional.cross_entropy, weight=class_weights(class_ids, labels))

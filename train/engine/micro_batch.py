@@ -1,4 +1,4 @@
-"""Out of memory: as many frames at once as fit, found out by halving."""
+"""When memory runs out, run a batch through the network in smaller chunks."""
 
 from __future__ import annotations
 
@@ -13,38 +13,47 @@ T = TypeVar("T")
 
 
 class MicroBatcher:
-    """How many frames go through a network at once: as many as asked for, until that is more than memory holds."""
+    """Finds how many images fit through a network at once: halves the number each time memory runs out."""
 
-    def __init__(self, say: Callable[[str], None] = lambda _: None, splits: bool = True):
-        """`splits` says whether a batch may be split: not where several processes have to go through it in step."""
-        self.most: int | None = None
-        self._say, self._splits = say, splits
+    def __init__(self, say: Callable[[str], None] = lambda _: None, can_split: bool = True):
+        """Begin without a limit.
 
-    def parts(self, count: int) -> list[slice]:
-        """Return slices of so many frames, none longer than what fits."""
-        step = min(self.most or count, count)
-        return [slice(start, start + step) for start in range(0, count, step)]
+        Args:
+            say: told in one line that memory ran out.
+            can_split: whether batches may be divided. Several processes have to run the same number of chunks.
+        """
+        self.limit: int | None = None  # images at once; None as long as all fit
+        self._say, self._can_split = say, can_split
 
-    def within(self, count: int, work: Callable[[list[slice]], T]) -> T:
-        """Return what `work` makes of `parts(count)`; where memory runs out, halve them, say so, and try again."""
+    def chunks(self, num_images: int) -> list[slice]:
+        """Return slices that cover `num_images` images, none longer than the limit."""
+        step = min(self.limit or num_images, num_images)
+        return [slice(start, start + step) for start in range(0, num_images, step)]
+
+    def run_in_chunks(self, num_images: int, run: Callable[[list[slice]], T]) -> T:
+        """Return `run(chunks)`; when memory runs out, halve the chunks and run again from the start.
+
+        Raises:
+            TrainingError: Not even one image fits, or batches can't be divided.
+        """
         while True:
             try:
-                return work(self.parts(count))
+                return run(self.chunks(num_images))
             except RuntimeError as error:
-                if not _ran_out(error):
+                if not _is_out_of_memory(error):
                     raise
-                tried = min(self.most or count, count)
-            if not self._splits:
-                raise TrainingError(f"out of memory with {tried} frames at once on each device: give a smaller --batch")
+                tried = min(self.limit or num_images, num_images)
+            if not self._can_split:
+                raise TrainingError(f"out of memory with {tried} images on each device: give a smaller --batch-size")
             if tried == 1:
                 raise TrainingError(
-                    "out of memory with one frame: take a smaller --size or --backbone, or --device cpu"
+                    "out of memory with a single image: give a smaller --image-size or --backbone, or --device cpu"
                 )
-            self.most = tried // 2
+            self.limit = tried // 2
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self._say(f"out of memory with {tried} frames at once: going on with {self.most}, which learns the same")
+            self._say(f"out of memory with {tried} images at once: continuing with {self.limit}, with the same result")
 
 
-def _ran_out(error: RuntimeError) -> bool:
+def _is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

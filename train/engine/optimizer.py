@@ -1,31 +1,41 @@
-"""How to train: rates, schedules, and what of a network learns."""
+"""Optimizers and learning rate schedules."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
+from torch import nn
+from torch.optim import lr_scheduler
 
 from teachcam.train.config import TrainConfig
 
-OPTIMIZERS = {
-    "adamw": torch.optim.AdamW,
-    "adam": torch.optim.Adam,
-    "sgd": lambda groups, **more: torch.optim.SGD(groups, momentum=0.9, **more),
-}
+MOMENTUM = 0.9  # of SGD; the usual value for fine-tuning
 
 
-def make_optimizer(groups: list, settings: TrainConfig, examples: int):
-    """Return the optimizer of (parameters, highest rate) groups, and the schedule of its rates, step by step."""
-    groups = [(list(parameters), rate) for parameters, rate in groups]
-    make = OPTIMIZERS[settings.optimizer]
-    optimizer = make([{"params": part, "lr": rate} for part, rate in groups], weight_decay=settings.weight_decay)
-    steps = settings.epochs * math.ceil(examples / settings.batch)
-    schedules = torch.optim.lr_scheduler
-    if settings.schedule == "one-cycle":
-        rates = [rate for _, rate in groups]
-        return optimizer, schedules.OneCycleLR(optimizer, rates, total_steps=max(2, steps), pct_start=0.2)
-    if settings.schedule == "cosine":
-        return optimizer, schedules.CosineAnnealingLR(optimizer, steps)
-    third = max(1, steps // 3) if settings.schedule == "step" else steps + 1
-    return optimizer, schedules.StepLR(optimizer, third)
+def make_optimizer(
+    groups: list[tuple[Iterable[nn.Parameter], float]], config: TrainConfig, num_images: int
+) -> tuple[torch.optim.Optimizer, lr_scheduler.LRScheduler]:
+    """Return the optimizer and the schedule of its learning rates, which advances with every step.
+
+    Args:
+        groups: parameters, each group with its highest learning rate.
+        config: says which optimizer and schedule.
+        num_images: training images per epoch.
+    """
+    groups = [(list(parameters), lr) for parameters, lr in groups]
+    param_groups = [{"params": parameters, "lr": lr} for parameters, lr in groups]
+    if config.optimizer == "sgd":
+        optimizer = torch.optim.SGD(param_groups, momentum=MOMENTUM, weight_decay=config.weight_decay)
+    else:
+        adam = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+        optimizer = adam(param_groups, weight_decay=config.weight_decay)
+    steps = config.epochs * math.ceil(num_images / config.batch_size)
+    if config.schedule == "one-cycle":
+        rates = [lr for _, lr in groups]
+        return optimizer, lr_scheduler.OneCycleLR(optimizer, rates, total_steps=max(2, steps), pct_start=0.2)
+    if config.schedule == "cosine":
+        return optimizer, lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    third = max(1, steps // 3) if config.schedule == "step" else steps + 1  # StepLR divides the rate by 10
+    return optimizer, lr_scheduler.StepLR(optimizer, third)

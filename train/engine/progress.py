@@ -1,4 +1,4 @@
-"""What a training says of itself while it runs."""
+"""Show the progress of a training, and log the metrics of its epochs."""
 
 from __future__ import annotations
 
@@ -11,100 +11,109 @@ from tqdm import tqdm
 
 
 class Progress:
-    """The events of a training. This one keeps them to itself; others show them, or write them down."""
+    """Receives the events of a training. This class ignores them; a subclass shows or writes them."""
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to close."""
+        """Close nothing."""
 
     def say(self, line: str) -> None:
-        """Tell the user something, in one line."""
+        """Receive one line for the user."""
 
-    def begin(self, name: str, epochs: int, frames: int, done: int = 0) -> None:
-        """Begin a training of so many epochs, of so many frames each; `done` epochs were done before."""
+    def begin(self, name: str, num_epochs: int, num_images: int, epochs_done: int = 0) -> None:
+        """Receive the start of a training.
 
-    def frames(self, count: int) -> None:
-        """Tell that so many frames were learned from."""
+        Args:
+            name: of the training.
+            num_epochs: its epochs, with those done before an interruption.
+            num_images: images per epoch.
+            epochs_done: epochs that were done before an interruption.
+        """
 
-    def epoch(self, line: dict) -> None:
-        """Tell an epoch's figures."""
+    def advance(self, num_images: int) -> None:
+        """Receive the number of images that were just trained on."""
+
+    def epoch(self, metrics: dict) -> None:
+        """Receive the metrics of an epoch."""
 
 
 class ProgressBar(Progress):
-    """A bar on stderr for each training: images, images a second, time left; and the figures of the last epoch.
+    """Shows a bar on stderr for each training: images, images per second, time left and the last epoch's metrics.
 
-    Figures also go into `folder`: a line an epoch of epochs.jsonl, and TensorBoard's events where it is installed.
+    It also appends the metrics to `epochs.jsonl` in the run's folder, one line per epoch, and writes TensorBoard events
+    if TensorBoard is installed.
     """
 
     def __init__(self, folder: Path):
-        self._name, self._epochs = "", 0
-        self._lines = folder / "epochs.jsonl"
-        if self._lines.exists() and not self._lines.read_bytes().endswith(b"\n"):
-            self._write("\n")  # a kill cut the last line
+        """Open the log in the run's folder; an existing log is continued."""
+        self._name, self._num_epochs = "", 0
+        self._log = folder / "epochs.jsonl"
+        if self._log.exists() and not self._log.read_bytes().endswith(b"\n"):
+            self._write("\n")  # the process was killed while it wrote the last line
         self._bar: tqdm | None = None
-        self._events = _events(folder)
+        self._tensorboard = _tensorboard_writer(folder)
 
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
-        if self._events is not None:
-            self._events.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
 
     def say(self, line: str) -> None:
-        """Write a line above the bar."""
+        """Print a line above the bar."""
         tqdm.write(line, file=sys.stderr)
 
-    def begin(self, name: str, epochs: int, frames: int, done: int = 0) -> None:
-        """Begin another bar."""
+    def begin(self, name: str, num_epochs: int, num_images: int, epochs_done: int = 0) -> None:
+        """Replace the bar by a new one."""
         if self._bar is not None:
             self._bar.close()
-        self._name, self._epochs = name, epochs
-        total, initial = epochs * frames, done * frames
+        self._name, self._num_epochs = name, num_epochs
+        total, initial = num_epochs * num_images, epochs_done * num_images
         self._bar = tqdm(total=total, initial=initial, desc=name, unit="img", disable=None, smoothing=0.05)
 
-    def frames(self, count: int) -> None:
+    def advance(self, num_images: int) -> None:
         """Move the bar."""
-        self._bar.update(count)
+        self._bar.update(num_images)
 
-    def epoch(self, line: dict) -> None:
-        """Show an epoch's figures, and write them down."""
-        shown = f"loss {line['loss']:.3f}"
-        if line["validation_accuracy"] is not None:
-            shown += f", held-out {line['validation_accuracy']:.3f}"
-        self._bar.set_postfix_str(f"{line['epoch']}/{self._epochs}, {shown}")
-        self._write(json.dumps({"training": self._name, "epochs": self._epochs, **line}) + "\n")
-        if self._events is not None:
+    def epoch(self, metrics: dict) -> None:
+        """Show the metrics of an epoch, and log them."""
+        shown = f"loss {metrics['loss']:.3f}"
+        if metrics["validation_accuracy"] is not None:
+            shown += f", validation accuracy {metrics['validation_accuracy']:.3f}"
+        self._bar.set_postfix_str(f"{metrics['epoch']}/{self._num_epochs}, {shown}")
+        self._write(json.dumps({"training": self._name, "epochs": self._num_epochs, **metrics}) + "\n")
+        if self._tensorboard is not None:
             for name in ("loss", "validation_loss", "validation_accuracy"):
-                if line[name] is not None:
-                    self._events.add_scalar(f"{self._name}/{name}", line[name], line["epoch"])
-            self._events.flush()
+                if metrics[name] is not None:
+                    self._tensorboard.add_scalar(f"{self._name}/{name}", metrics[name], metrics["epoch"])
+            self._tensorboard.flush()
 
     def _write(self, text: str) -> None:
-        with self._lines.open("a", encoding="utf-8") as file:
+        with self._log.open("a", encoding="utf-8") as file:
             file.write(text)
 
 
 def read_epochs(folder: Path) -> list[dict]:
-    """Return the lines of a run's epochs.jsonl, the last one of each epoch; the newest may be half written."""
-    lines: dict[tuple[str, int], dict] = {}
+    """Return the metrics logged in a run's folder, in order. An epoch that was repeated after a resume appears once."""
+    epochs: dict[tuple[str, int], dict] = {}
     path = folder / "epochs.jsonl"
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
-            line = json.loads(text)
-        except ValueError:
+            metrics = json.loads(line)
+        except ValueError:  # a line that is being written, or was cut off by a kill
             continue
-        lines[line["training"], line["epoch"]] = line
-    return list(lines.values())
+        epochs[metrics["training"], metrics["epoch"]] = metrics
+    return list(epochs.values())
 
 
-def _events(folder: Path):
-    """Return a writer of TensorBoard's events, or None where tensorboard is not installed."""
+def _tensorboard_writer(folder: Path):
+    """Return a TensorBoard writer, or None if TensorBoard is not installed."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its own dependencies
+            warnings.simplefilter("ignore")  # its dependencies warn about each other
             from torch.utils.tensorboard import SummaryWriter
-    except Exception:  # one that is broken is as good as none
+    except Exception:  # a broken installation fails in many ways
         return None
     return SummaryWriter(str(folder))

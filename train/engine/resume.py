@@ -1,9 +1,9 @@
-"""Where an interrupted training goes on: what a run has finished, and where it stands in what it has not.
+"""Save the state of a training, so that it can continue after an interruption.
 
-    runs/<name>/.state/<what>.pt
+    runs/<name>/.state/<training>.pt
 
-An epoch depends on the seed and its own number alone, so what stands at the end of one is all that the next one needs.
-The folder goes when the run is done.
+An epoch depends only on the seed, its number and the state at the end of the epoch before. So saving that state is
+enough to continue with the same result. The folder is deleted when the run is complete.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ import torch
 
 from teachcam.errors import TrainingError
 from teachcam.files import open_atomic
-from teachcam.train.engine.distributed import Workers
+from teachcam.train.engine.distributed import ProcessGroup
 
 T = TypeVar("T")
-SHARE = 0.05  # of the time, at most, that goes into writing: an Adam of AlexNet is over a gigabyte
+MAX_SAVE_FRACTION = 0.05  # of the time may go into saving: AlexNet with Adam's state is over a gigabyte
 
 
 class TrainingState:
-    """Keeps what it is given in a folder, or nothing where there is none."""
+    """Saves states by name in a folder. Without a folder it saves nothing."""
 
-    def __init__(self, folder: Path | None = None, workers: Workers | None = None):
-        self._folder, self._workers = folder, workers or Workers()
-        self._cost, self._written = 0.0, float("-inf")  # seconds that the last state took; when it was written
+    def __init__(self, folder: Path | None = None, processes: ProcessGroup | None = None):
+        self._folder, self._processes = folder, processes or ProcessGroup()
+        self._save_seconds, self._saved_at = 0.0, float("-inf")  # duration and time of the last save
 
     def has(self, name: str) -> bool:
-        """Say whether anything was written under a name."""
-        return self._workers.broadcast(self._folder is not None and (self._folder / f"{name}.pt").exists())
+        """Return whether a state of that name was saved."""
+        return self._processes.broadcast(self._folder is not None and (self._folder / f"{name}.pt").exists())
 
     def read(self, name: str) -> dict | None:
-        """Return what was written under a name last, its tensors on the CPU; None where there is nothing."""
+        """Return the saved state of that name, with tensors on the CPU, or None if there is none."""
         if self._folder is None:
             return None
-        return self._workers.broadcast(self._read(name) if self._workers.is_main_process else None)
+        return self._processes.broadcast(self._read(name) if self._processes.is_main_process else None)
 
     def _read(self, name: str) -> dict | None:
         path = self._folder / f"{name}.pt"
@@ -49,30 +49,39 @@ class TrainingState:
         except FileNotFoundError:
             return None
         except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError):
-            raise TrainingError(f"{path} is damaged: delete it, and the run goes on from before it") from None
+            raise TrainingError(f"{path} is damaged: delete it, and the run continues from before it") from None
 
     def write(self, name: str, state: Callable[[], dict], last: bool = False) -> None:
-        """Keep a state of tensors and plain values; if it is not the `last`, only if that takes few of the seconds."""
-        due = last or time.monotonic() - self._written >= self._cost / SHARE
-        if self._folder is None or not self._workers.is_main_process or not due:
+        """Save a state under a name, unless too much time went into saving.
+
+        Args:
+            name: of the state.
+            state: returns tensors and plain values; called only if they are saved.
+            last: save in any case.
+        """
+        due = last or time.monotonic() - self._saved_at >= self._save_seconds / MAX_SAVE_FRACTION
+        if self._folder is None or not self._processes.is_main_process or not due:
             return
-        began = time.monotonic()
+        started = time.monotonic()
         self._folder.mkdir(parents=True, exist_ok=True)
         with open_atomic(self._folder / f"{name}.pt") as file:
             torch.save(state(), file)
-        self._written = time.monotonic()
-        self._cost = self._written - began
+        self._saved_at = time.monotonic()
+        self._save_seconds = self._saved_at - started
 
-    def once(self, name: str, compute: Callable[[], T]) -> T:
-        """Return a plain value as it was computed the first time: what depends on the clock is not decided twice."""
-        kept = self.read(name)
-        if kept is None:
-            value = self._workers.broadcast(compute())
+    def cached(self, name: str, compute: Callable[[], T]) -> T:
+        """Return the saved value of that name, or compute and save it.
+
+        A resumed run thus repeats the decisions that depended on the clock.
+        """
+        saved = self.read(name)
+        if saved is None:
+            value = self._processes.broadcast(compute())
             self.write(name, lambda: {"value": value}, last=True)
             return value
-        return kept["value"]
+        return saved["value"]
 
     def clear(self) -> None:
-        """Forget everything."""
-        if self._folder is not None and self._workers.is_main_process:
+        """Delete all saved states."""
+        if self._folder is not None and self._processes.is_main_process:
             shutil.rmtree(self._folder, ignore_errors=True)

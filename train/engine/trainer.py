@@ -1,7 +1,4 @@
-"""The training loops: the head alone on features that are computed once, or layers of the backbone with it.
-
-Both leave the network with the weights of the epoch that did best on the held-out examples.
-"""
+"""The training loop: train the head and layers of the backbone on augmented images (Trainer)."""
 
 from __future__ import annotations
 
@@ -18,155 +15,217 @@ from torch.optim.swa_utils import AveragedModel
 from teachcam.contract import Contract
 from teachcam.preprocessing import preprocess
 from teachcam.train.augment.cpu import Augmentation
-from teachcam.train.augment.gpu import DeviceAugmentation
+from teachcam.train.augment.gpu import GpuAugmentation
 from teachcam.train.config import TrainConfig
 from teachcam.train.data.dataset import Examples
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.early_stopping import EarlyStopping
 from teachcam.train.engine.head import set_dropout
-from teachcam.train.engine.loader import Batches, balanced_loss, derive_seed
+from teachcam.train.engine.loader import BatchLoader, derive_seed
+from teachcam.train.engine.loss import balanced_cross_entropy, weighted_cross_entropy
 from teachcam.train.engine.optimizer import make_optimizer
 from teachcam.train.model.backbones import Network, freeze_first_layers, half_precision, scaled_size
 from teachcam.train.model.inference import Normalize
 
-AVERAGE = 0.98  # how much of the averaged weights stays at each step: the average reaches back about 50 steps
+AVERAGE_DECAY = 0.98  # of the averaged weights: at each step they keep this share, so they span about 50 steps
+MAX_GRADIENT_NORM = 1.0
 
 
-def fit(
-    network: Network,
-    contract: Contract,
-    train: Examples,
-    validation: Examples,
-    augmentation: Augmentation,
-    settings: TrainConfig,
-    context: Context,
-    name: str = "fit",
-) -> list[dict]:
-    """Train the head and layers of the backbone on augmented frames; return a line for each epoch.
+class Trainer:
+    """Trains the head and layers of the backbone on augmented images.
 
-    `augmentation` is of the same frames as `train`. What is kept is the average of the weights along the way. Under
-    its `name` the runtime's journal has where an earlier try got to, if there was one.
+    It keeps a running average of the weights. The network ends with the average at the epoch that had the lowest
+    validation loss, or at the last epoch if there are no validation images.
     """
-    device, workers = context.device, context.workers
-    network.to(device, memory_format=torch.channels_last)
-    set_dropout(network.head, settings.dropout)
-    freeze_first_layers(network.backbone, 1 - settings.trainable_fraction)
-    learning = [parameter for parameter in network.backbone.parameters() if parameter.requires_grad]
-    groups = [(learning, settings.backbone_lr), (network.head.parameters(), settings.lr)]
-    optimizer, schedule = make_optimizer(groups, settings, len(train))
-    average = AveragedModel(network, avg_fn=_running_average)
-    dtype = half_precision(device)
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
-    loss_of = balanced_loss(train.class_ids.to(device), len(contract.labels))
-    log = EarlyStopping(loss_of, validation.class_ids.to(device), settings.patience, context.progress.epoch)
-    parts = {
-        "network": network, "average": average, "optimizer": optimizer, "schedule": schedule, "scaler": scaler,
-        "log": log,
-    }  # fmt: skip
-    if (state := context.journal.read(name)) is not None:
-        for part, kept in state.items():
-            parts[part].load_state_dict(kept)
-    context.progress.begin(name, settings.stop or settings.epochs, len(train), len(log.lines))
-    on_device = DeviceAugmentation.fits(augmentation, contract, device)
-    shown = DeviceAugmentation(augmentation, contract, device) if on_device else None
 
-    epochs = settings.stop or settings.epochs
-    for epoch in range(len(log.lines), epochs):
-        if log.stops:
-            break
-        if settings.gradual:
-            freeze_first_layers(network.backbone, 1 - settings.trainable_fraction * epoch / max(1, settings.epochs - 1))
-        share = settings.sizes[epoch * len(settings.sizes) // settings.epochs]
-        now = replace(contract, input_size=scaled_size(network.backbone, contract.input_size, share))
-        network.train()
-        if not settings.scratch:
-            # A pretrained batch norm keeps its statistics: those of a few dozen frames of one room are no better.
-            _batch_norm_to_eval(network.backbone)
-        model = workers.wrap_ddp(_Model(network, contract, settings.dropout, device), device)
-        same = torch.Generator().manual_seed(derive_seed(settings.seed, epoch))  # in all processes
-        order = torch.randperm(len(train), generator=same).split(settings.batch)
-        torch.manual_seed(derive_seed(settings.seed, epoch, workers.rank))  # of the dropout
-        batches = Batches(augmentation, train.class_ids, now, settings.seed, epoch, workers, shown)
-        total, began, waited = torch.zeros((), device=device), time.monotonic(), context.waited
-        for batch, made in zip(order, context.ahead(enumerate(order), batches.make), strict=True):
-            tensors = batches.put(made[0], device), made[1].to(device), made[2].to(device)
-            backward = partial(_backward, model, tensors, optimizer, scaler, workers.count)
-            loss = context.memory.within(len(tensors[0]), backward)
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            scaler.step(optimizer)
-            scaler.update()
-            schedule.step()
-            average.update_parameters(network)
-            total += loss * len(batch)
-            context.progress.frames(len(batch))
-        loss = workers.sum(total).item() / len(train)
-        context.count(len(train), began)
-        speed = {
-            "images_per_second": round(len(train) / (time.monotonic() - began), 1),
-            "data_wait_fraction": round((context.waited - waited) / (time.monotonic() - began), 3),
+    def __init__(
+        self,
+        network: Network,
+        contract: Contract,
+        train: Examples,
+        validation: Examples,
+        augmentation: Augmentation,
+        config: TrainConfig,
+        context: Context,
+        name: str = "fit",
+    ):
+        """Prepare a training, or continue it from its saved state.
+
+        Args:
+            network: is changed.
+            contract: labels, input size and normalization.
+            train: the training images.
+            validation: the validation images; may be empty.
+            augmentation: of the images in `train`, in the same order.
+            config: how to train.
+            context: what the training runs with; `context.state` holds the state that was saved under `name`, if any.
+            name: of the training, for the progress bar and the saved state.
+        """
+        self.network, self.contract, self.train, self.validation = network, contract, train, validation
+        self.augmentation, self.config, self.context, self.name = augmentation, config, context, name
+        self._setup()
+        if (state := context.state.read(name)) is not None:
+            self.load_state_dict(state)
+
+    def _setup(self) -> None:
+        """Make optimizer, averaged weights, gradient scaler and GPU augmentation."""
+        config, device = self.config, self.context.device
+        self.network.to(device, memory_format=torch.channels_last)
+        set_dropout(self.network.head, config.dropout)
+        freeze_first_layers(self.network.backbone, 1 - config.trainable_fraction)
+        trainable = [parameter for parameter in self.network.backbone.parameters() if parameter.requires_grad]
+        groups = [(trainable, config.backbone_lr), (self.network.head.parameters(), config.lr)]
+        self.optimizer, self.schedule = make_optimizer(groups, config, len(self.train))
+        self.average = AveragedModel(self.network, avg_fn=_update_average)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=half_precision(device) == torch.float16)
+        loss_function = balanced_cross_entropy(self.train.class_ids.to(device), len(self.contract.labels))
+        validation_ids = self.validation.class_ids.to(device)
+        self.early_stopping = EarlyStopping(loss_function, validation_ids, config.patience, self.context.progress.epoch)
+        on_gpu = GpuAugmentation.fits(self.augmentation, self.contract, device)
+        self._gpu_augmentation = GpuAugmentation(self.augmentation, self.contract, device) if on_gpu else None
+
+    def fit(self) -> list[dict]:
+        """Train all epochs that are left; return the metrics of each epoch."""
+        config, early_stopping = self.config, self.early_stopping
+        epochs_done = len(early_stopping.history)
+        self.context.progress.begin(self.name, config.num_epochs, len(self.train), epochs_done)
+        for epoch in range(epochs_done, config.num_epochs):
+            if early_stopping.should_stop:
+                break
+            loss, speed = self.train_epoch(epoch)
+            early_stopping.add_epoch(loss, self.evaluate(), self.average.module, **speed)
+            last = early_stopping.should_stop or epoch + 1 == config.num_epochs
+            self.context.state.write(self.name, self.state_dict, last)
+        self.network.load_state_dict(early_stopping.best_weights)
+        freeze_first_layers(self.network.backbone, 0)
+        return early_stopping.history
+
+    def train_epoch(self, epoch: int) -> tuple[float, dict[str, float]]:
+        """Train one epoch, counted from 0.
+
+        Returns:
+            The mean loss, and what is measured of the speed: `images_per_second` and `data_wait_fraction`.
+        """
+        config, context, processes = self.config, self.context, self.context.processes
+        contract = self._prepare_epoch(epoch)
+        model = processes.wrap_ddp(
+            TrainingModel(self.network, self.contract, config.dropout, context.device), context.device
+        )
+        shared_generator = torch.Generator().manual_seed(derive_seed(config.seed, epoch))  # same order in all processes
+        batches = torch.randperm(len(self.train), generator=shared_generator).split(config.batch_size)
+        torch.manual_seed(derive_seed(config.seed, epoch, processes.rank))  # of the dropout
+        loader = BatchLoader(
+            self.augmentation, self.train.class_ids, contract, config.seed, epoch, processes, self._gpu_augmentation
+        )
+        total, started = torch.zeros((), device=context.device), time.monotonic()
+        waited = context.data_wait_seconds
+        for indices, batch in zip(batches, context.prefetch(enumerate(batches), loader.load), strict=True):
+            tensors = loader.to_device(batch, context.device)
+            total += self._step(model, tensors) * len(indices)
+            context.progress.advance(len(indices))
+        loss = processes.sum(total).item() / len(self.train)
+        context.count_images(len(self.train), started)
+        seconds = time.monotonic() - started
+        return loss, {
+            "images_per_second": round(len(self.train) / seconds, 1),
+            "data_wait_fraction": round((context.data_wait_seconds - waited) / seconds, 3),
         }
-        logits = _logits(_Model(average.module, contract, 0.0, device).eval(), validation, contract, settings, context)
-        log.epoch(loss, logits, average.module, **speed)
-        last = log.stops or epoch + 1 == epochs
-        context.journal.write(name, lambda: {part: own.state_dict() for part, own in parts.items()}, last)
-    network.load_state_dict(log.best)
-    freeze_first_layers(network.backbone, 0)
-    return log.lines
+
+    def _prepare_epoch(self, epoch: int) -> Contract:
+        """Set what is trained in an epoch; return the contract with the epoch's input size."""
+        config, backbone = self.config, self.network.backbone
+        if config.gradual:
+            freeze_first_layers(backbone, 1 - config.trainable_fraction * epoch / max(1, config.epochs - 1))
+        fraction = config.progressive_resize[epoch * len(config.progressive_resize) // config.epochs]
+        input_size = scaled_size(backbone, self.contract.input_size, fraction)
+        self.network.train()
+        if not config.scratch:
+            # Pretrained batch norm keeps its statistics: those of a few dozen images of one room are no better.
+            _batch_norm_to_eval(backbone)
+        return replace(self.contract, input_size=input_size)
+
+    def _step(self, model: nn.Module, tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """Train on one batch (images, targets, weights); return this process's part of its loss."""
+        loss = self.context.micro_batcher.run_in_chunks(len(tensors[0]), partial(self._backward, model, tensors))
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.schedule.step()
+        self.average.update_parameters(self.network)
+        return loss
+
+    def _backward(
+        self, model: nn.Module, tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor], chunks: list[slice]
+    ) -> torch.Tensor:
+        """Compute a batch's gradients, chunk by chunk; return this process's part of its loss."""
+        self.optimizer.zero_grad()
+        total = torch.zeros((), device=tensors[0].device)
+        for chunk in chunks:
+            images, targets, weights = (tensor[chunk] for tensor in tensors)
+            loss = weighted_cross_entropy(model(images), targets, weights)
+            # DistributedDataParallel averages over the processes, but their parts of the loss have to be summed.
+            self.scaler.scale(loss * self.context.processes.count).backward()
+            total += loss.detach()
+        return total
+
+    @torch.no_grad()
+    def evaluate(self) -> torch.Tensor:
+        """Return the averaged weights' logits of the validation images, float32 [N, num_classes] on the device."""
+        context, batch_size, device = self.context, self.config.batch_size, self.context.device
+        model = TrainingModel(self.average.module, self.contract, 0.0, device).eval()
+        images = context.processes.shard(self.validation.images)
+        rows = [torch.empty(0, len(self.contract.labels), device=device)]
+        for start in range(0, len(images), batch_size):
+            inputs = np.stack([preprocess(image, self.contract) for image in images[start : start + batch_size]])
+            inputs = torch.from_numpy(inputs).to(device)
+            rows += context.micro_batcher.run_in_chunks(
+                len(inputs), lambda chunks, inputs=inputs: [model(inputs[chunk]) for chunk in chunks]
+            )
+        return context.processes.gather(torch.cat(rows), len(self.validation))
+
+    def state_dict(self) -> dict:
+        """Return all that the next epoch depends on, for `load_state_dict`."""
+        return {name: part.state_dict() for name, part in self._stateful_parts().items()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from a saved state."""
+        parts = self._stateful_parts()
+        for name, own in state.items():
+            parts[name].load_state_dict(own)
+
+    def _stateful_parts(self) -> dict:
+        return {
+            "network": self.network,
+            "average": self.average,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+            "scaler": self.scaler,
+            "early_stopping": self.early_stopping,
+        }
 
 
-class _Model(nn.Module):
-    """A network as training runs it: frames as `preprocess` gives them, uint8 [N, H, W, 3], to logits float32."""
+class TrainingModel(nn.Module):
+    """A network as training runs it: images as `preprocess` returns them, uint8 [N, H, W, 3], to float32 logits."""
 
     def __init__(self, network: Network, contract: Contract, dropout: float, device: torch.device):
         super().__init__()
         self.normalize = Normalize(contract).to(device)
         self.network = network
-        self._dropout = dropout if isinstance(network.head, nn.Linear) else 0.0  # another head has its own
+        self._dropout = dropout if isinstance(network.head, nn.Linear) else 0.0  # an mlp head has its own dropout layer
         self._dtype = half_precision(device)
 
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """Return the logits."""
-        inputs = self.normalize(frames).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(frames.device.type, self._dtype, enabled=self._dtype is not None):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits, float32 [N, num_classes]."""
+        inputs = self.normalize(images).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, self._dtype, enabled=self._dtype is not None):
             features = self.network.backbone(inputs).float()
         return self.network.head(functional.dropout(features, self._dropout, self.training))
 
 
-def _backward(
-    model: nn.Module,
-    tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    processes: int,
-    parts: list[slice],
-) -> torch.Tensor:
-    """Leave a batch's gradients in the parameters, part by part; return this process's part of the loss."""
-    optimizer.zero_grad()
-    total = torch.zeros((), device=tensors[0].device)
-    for part in parts:
-        inputs, targets, weights = (tensor[part] for tensor in tensors)
-        loss = (functional.cross_entropy(model(inputs), targets, reduction="none") * weights).sum()
-        scaler.scale(loss * processes).backward()  # the gradients of all processes are averaged
-        total += loss.detach()
-    return total
-
-
-@torch.no_grad()
-def _logits(model: _Model, examples: Examples, contract: Contract, settings: TrainConfig, context: Context):
-    """Return the logits of all examples, each process having done its share, float32 [N, labels]."""
-    own, device = context.workers.shard(examples.frames), context.device
-    rows = [torch.empty(0, len(contract.labels), device=device)]
-    for start in range(0, len(own), settings.batch):
-        inputs = np.stack([preprocess(frame, contract) for frame in own[start : start + settings.batch]])
-        inputs = torch.from_numpy(inputs).to(device)
-        rows += context.memory.within(len(inputs), lambda parts, inputs=inputs: [model(inputs[part]) for part in parts])
-    return context.workers.gather(torch.cat(rows), len(examples))
-
-
-def _running_average(average: torch.Tensor, now: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-    """Exponential, with a shorter memory at first: a short training must not end near where it began."""
-    return average.lerp(now, (9 / (10 + steps)).clamp(min=1 - AVERAGE).to(average.dtype))
+def _update_average(average: torch.Tensor, weights: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+    """Average exponentially, over fewer steps at first, so that a short training moves away from its start."""
+    return average.lerp(weights, (9 / (10 + steps)).clamp(min=1 - AVERAGE_DECAY).to(average.dtype))
 
 
 def _batch_norm_to_eval(backbone: nn.Module) -> None:

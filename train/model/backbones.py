@@ -1,8 +1,8 @@
-"""Backbones: any torchvision classifier, with its head cut off at one named place and a new one put on.
+"""Build networks: a torchvision classifier without its last layer (the backbone), and a new head on it.
 
-frames -> [Normalize] -> backbone -> features [N, D] -> head -> logits [N, labels]
+    normalized images -> backbone -> features [N, D] -> head -> logits [N, num_classes]
 
-One is our own: `small_cnn`, for small pictures, to be trained from scratch.
+One backbone is not from torchvision: `small_cnn`, for small images, which is trained from scratch.
 """
 
 from __future__ import annotations
@@ -14,103 +14,139 @@ from torch import nn
 from teachcam.errors import TrainingError
 from teachcam.train.model.pretrained import load_pretrained
 
-INPUT_SIZE = (224, 224)  # height, width: what the ImageNet weights were trained at
+INPUT_SIZE = (224, 224)  # height and width in pixels that torchvision's ImageNet weights were trained at
 SMALL_CNN = "small_cnn"
 HEADS = ("linear", "mlp")
-HIDDEN = 256  # of the mlp head
+MLP_HIDDEN_SIZE = 256  # of the mlp head
 DROPOUT = 0.2
+SMALL_CNN_FEATURES = 128
 
 
 class Network(nn.Module):
-    """A backbone and a head. `forward` takes normalized float [N, 3, H, W] and returns logits [N, labels]."""
+    """A backbone and a head."""
 
-    def __init__(self, backbone: nn.Module, feature_size: int, labels: int, head: str = "linear"):
+    def __init__(self, backbone: nn.Module, feature_size: int, num_classes: int, head: str = "linear"):
+        """Put a new head on a backbone.
+
+        Args:
+            backbone: takes normalized images, float32 [N, 3, H, W], and returns features, float32 [N, feature_size].
+            feature_size: number of features.
+            num_classes: number of labels.
+            head: `linear`, or `mlp` (linear, ReLU, dropout, linear).
+        """
         super().__init__()
         self.backbone = backbone
         self.feature_size = feature_size
         if head == "linear":
-            self.head = nn.Linear(feature_size, labels)
+            self.head = nn.Linear(feature_size, num_classes)
         else:
-            layers = nn.Linear(feature_size, HIDDEN), nn.ReLU(), nn.Dropout(DROPOUT), nn.Linear(HIDDEN, labels)
-            self.head = nn.Sequential(*layers)
+            self.head = nn.Sequential(
+                nn.Linear(feature_size, MLP_HIDDEN_SIZE),
+                nn.ReLU(),
+                nn.Dropout(DROPOUT),
+                nn.Linear(MLP_HIDDEN_SIZE, num_classes),
+            )
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the logits."""
-        return self.head(self.backbone(x))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits, float32 [N, num_classes], of normalized images, float32 [N, 3, H, W]."""
+        return self.head(self.backbone(images))
 
 
 def check_backbone(backbone: str) -> None:
     """Raise TrainingError if torchvision has no classifier of that name."""
     if backbone != SMALL_CNN and backbone not in torchvision.models.list_models(module=torchvision.models):
         raise TrainingError(
-            f"no backbone {backbone!r}: squeezenet1_1, resnet18 and alexnet are the tested ones, "
-            f"any other classifier of torchvision.models goes by its name, and {SMALL_CNN} is for small pictures"
+            f"no backbone {backbone!r}: give squeezenet1_1, resnet18, alexnet, any other classifier of "
+            f"torchvision.models, or {SMALL_CNN} for small images"
         )
 
 
 def build_network(
-    backbone: str, labels: int, weights: str = "none", seed: int = 0, head: str = "linear"
+    backbone: str, num_classes: int, weights: str = "none", seed: int = 0, head: str = "linear"
 ) -> tuple[Network, str]:
-    """Build a network with a fresh head for `labels` labels; return it and where its weights came from.
+    """Build a network with a new head.
 
-    `backbone` is a torchvision classifier's name, or small_cnn; `weights` is `imagenet`, `none` (random) or a file that
-    holds that classifier's state dict; `head` is `linear` or `mlp` (linear, ReLU, dropout, linear). Raises
-    TrainingError where there is no such backbone, or no such weights.
+    Args:
+        backbone: name of a torchvision classifier, or `small_cnn`.
+        num_classes: number of labels.
+        weights: of the backbone: `imagenet`, `none` (random), or a file with that classifier's state dict.
+        seed: of all random weights.
+        head: `linear`, or `mlp` (linear, ReLU, dropout, linear).
+
+    Returns:
+        The network, and a text that says where the backbone's weights came from.
+
+    Raises:
+        TrainingError: if the backbone does not exist, or its weights can't be loaded.
     """
     check_backbone(backbone)
     torch.manual_seed(seed)
     if backbone == SMALL_CNN:
         if weights != "none":
-            raise TrainingError(f"{SMALL_CNN} comes untrained: give --strategy scratch")
-        return Network(_small_cnn(), 128, labels, head), "random"
+            raise TrainingError(f"{SMALL_CNN} has no pretrained weights: give --strategy scratch")
+        return Network(_small_cnn(), SMALL_CNN_FEATURES, num_classes, head), "random"
     model = torchvision.models.get_model(backbone, weights=None)
     source = "random" if weights == "none" else load_pretrained(model, backbone, weights)
-    if hasattr(model, "transform_input"):  # GoogLeNet's and Inception's weights are of another normalization
-        model.transform_input = True  # of random weights too: a checkpoint rebuilds its network around those
-    if getattr(model, "aux_logits", False):  # second and third heads halfway, which only ImageNet's training used
+    if hasattr(model, "transform_input"):  # GoogLeNet's and Inception's weights expect another normalization
+        model.transform_input = True  # with random weights too, because loading a checkpoint begins with those
+    if getattr(model, "aux_logits", False):  # auxiliary heads, used only in training on ImageNet
         model.aux_logits = False
         for name in ("aux1", "aux2", "AuxLogits"):
             if hasattr(model, name):
                 setattr(model, name, None)
-    return Network(model, _cut_head(model), labels, head), source
+    return Network(model, _remove_head(model), num_classes, head), source
 
 
 def _small_cnn() -> nn.Module:
-    """Build three convolutions, each halving the picture, and their average: features [N, 128] of 16 pixels or more."""
+    """Build three convolutions, each followed by a halving of the size, and an average over all positions."""
     layers: list[nn.Module] = []
-    for channels, more in ((3, 32), (32, 64), (64, 128)):
-        layers += [nn.Conv2d(channels, more, 3, padding=1, bias=False), nn.BatchNorm2d(more), nn.ReLU()]
+    for inputs, outputs in ((3, 32), (32, 64), (64, SMALL_CNN_FEATURES)):
+        layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
         layers += [nn.MaxPool2d(2)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
 @torch.no_grad()
-def check_size(network: Network, backbone: str, size: tuple[int, int]) -> None:
-    """Raise TrainingError if a network takes no pictures of that size (height, width)."""
+def check_input_size(network: Network, backbone: str, size: tuple[int, int]) -> None:
+    """Raise TrainingError if a network can't process images of this size (height, width) in pixels."""
     try:
         network.eval()(torch.zeros(1, 3, *size))
     except (RuntimeError, AssertionError, ValueError):
-        raise TrainingError(f"--size {size[0]}: {backbone} takes no pictures of that size, give another") from None
+        raise TrainingError(f"--image-size {size[0]}: {backbone} can't process this size, give another") from None
 
 
-def freeze_first_layers(backbone: nn.Module, share: float) -> None:
-    """Let a share of the backbone's layers, counted from the input, learn no more, and the rest learn."""
+def freeze_first_layers(backbone: nn.Module, fraction: float) -> None:
+    """Freeze the first layers of a backbone and unfreeze the others.
+
+    Args:
+        backbone: its parameters' requires_grad is changed.
+        fraction: of the layers, counted from the input; 0 freezes none, 1 all.
+    """
     layers = [layer for layer in backbone.modules() if list(layer.parameters(recurse=False))]
     for index, layer in enumerate(layers):
         for parameter in layer.parameters(recurse=False):
-            parameter.requires_grad_(index >= round(share * len(layers)))
+            parameter.requires_grad_(index >= round(fraction * len(layers)))
 
 
 @torch.no_grad()
-def scaled_size(backbone: nn.Module, size: tuple[int, int], share: float) -> tuple[int, int]:
-    """Return that share of a size (height, width), in steps of 32, or all of it where the backbone takes no other."""
-    smaller = tuple(max(32, round(share * side / 32) * 32) for side in size)
-    if share == 1 or smaller == size:
+def scaled_size(backbone: nn.Module, size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Scale an input size for progressive resizing.
+
+    Args:
+        backbone: is tried on the smaller size.
+        size: height and width in pixels.
+        scale: 0 to 1.
+
+    Returns:
+        The scaled height and width, rounded to multiples of 32, or `size` if the backbone can't process another.
+    """
+    smaller = tuple(max(32, round(scale * side / 32) * 32) for side in size)
+    if scale == 1 or smaller == size:
         return size
     was_training, weight = backbone.training, next(backbone.parameters())
     try:
         backbone.eval()(torch.zeros(1, 3, *smaller, device=weight.device))
-    except (RuntimeError, AssertionError, ValueError):  # a vision transformer's positions are those of one size
+    except (RuntimeError, AssertionError, ValueError):  # a vision transformer has position embeddings for one size
         return size
     finally:
         backbone.train(was_training)
@@ -118,33 +154,32 @@ def scaled_size(backbone: nn.Module, size: tuple[int, int], share: float) -> tup
 
 
 def half_precision(device: torch.device) -> torch.dtype | None:
-    """Return the 16-bit type that trains faster on this device, or None: bfloat16 where the hardware has it."""
+    """Return the 16-bit type that makes training on this device faster: bfloat16, else float16 on a GPU, else None."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return torch.bfloat16 if capabilities.get("avx512_bf16") else None
 
 
-def _cut_head(model: nn.Module) -> int:
-    """Take the classifier's last layer out, so that the model returns features [N, D]; return D.
+def _remove_head(model: nn.Module) -> int:
+    """Replace a classifier's last layer by the identity, so that it returns features [N, D]; return D.
 
-    One rule for all: the last Linear is the head. SqueezeNet has none; there it is the last convolution with the
-    ReLU after it, and what is pooled afterwards are features instead of logits.
+    The last Linear is the head. SqueezeNet has no Linear: its head is the last convolution and the ReLU after it.
     """
     layers = dict(model.named_modules())
     linears = [name for name, layer in layers.items() if isinstance(layer, nn.Linear)]
     convolutions = [name for name, layer in layers.items() if isinstance(layer, nn.Conv2d)]
     name = (linears or convolutions)[-1]
     parent = layers[name.rpartition(".")[0]]
-    _replace(parent, name)
+    _replace_by_identity(parent, name)
     if linears:
         return layers[name].in_features
     following = list(parent.named_children())
     index = [child for child, _ in following].index(name.rpartition(".")[2]) + 1
     if index < len(following) and isinstance(following[index][1], nn.ReLU):
-        _replace(parent, following[index][0])
+        _replace_by_identity(parent, following[index][0])
     return layers[name].in_channels
 
 
-def _replace(parent: nn.Module, name: str) -> None:
+def _replace_by_identity(parent: nn.Module, name: str) -> None:
     setattr(parent, name.rpartition(".")[2], nn.Identity())

@@ -1,6 +1,6 @@
-"""A checkpoint that rebuilds itself: weights, contract, and the frames to prove an export on.
+"""Save and load checkpoints: the weights, the contract, and the names of the images that export is verified on.
 
-It holds tensors and plain values only and is read with torch's safe loader: a checkpoint from a stranger runs nothing.
+A checkpoint holds tensors and plain values only. It is read with torch's safe loader, which runs no code from the file.
 """
 
 from __future__ import annotations
@@ -16,50 +16,57 @@ from teachcam.errors import CheckpointError
 from teachcam.files import open_atomic
 from teachcam.train.model.backbones import Network, build_network
 
-FORMAT = 2
+FORMAT = 3  # raise it when the keys of the file change
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network, what it promises, and where its frames are."""
+    """A trained network, its contract, and the images that it was trained and validated on."""
 
     network: Network
     contract: Contract
-    data: str  # the dataset's folder
-    validation: list[tuple[str, str]]  # labels, and paths below it
-    trained_on: list[tuple[str, str]]
+    data_folder: str  # of the dataset
+    validation_files: list[tuple[str, str]]  # label, and path relative to the dataset folder
+    training_files: list[tuple[str, str]]
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint, whole or not at all."""
+    """Write a checkpoint. If writing fails, no half-written file stays."""
     content = {
         "format": FORMAT,
         "contract": checkpoint.contract.to_json(),
         "weights": {name: tensor.cpu() for name, tensor in checkpoint.network.state_dict().items()},
-        "data": checkpoint.data,
-        "validation": checkpoint.validation,
-        "trained_on": checkpoint.trained_on,
+        "data_folder": checkpoint.data_folder,
+        "validation_files": checkpoint.validation_files,
+        "training_files": checkpoint.training_files,
     }
     with open_atomic(path) as file:
         torch.save(content, file)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint and build its network, on the CPU. Raises CheckpointError, or ContractError."""
+    """Read a checkpoint and rebuild its network on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, or of another format.
+        ContractError: if its contract is damaged or of another version.
+    """
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise CheckpointError(f"no checkpoint at {path}: train one with python train/finetune.py") from None
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError):
-        raise CheckpointError(f"{path} is not a whole checkpoint of train/finetune.py: train it again") from None
+        raise CheckpointError(f"{path} is damaged or not a checkpoint: train again with train/finetune.py") from None
     if not isinstance(saved, dict) or saved.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a checkpoint of train/finetune.py that this version knows")
+        raise CheckpointError(f"{path} is not a checkpoint of this version: train again with train/finetune.py")
     try:
         contract = Contract.from_json(saved["contract"])
-        trained = contract.trained_on
-        network, _ = build_network(trained.backbone, len(contract.labels), head=trained.head)
+        trained_on = contract.trained_on
+        network, _ = build_network(trained_on.backbone, len(contract.labels), head=trained_on.head)
         network.load_state_dict(saved["weights"])
-        frames = ([(str(label), str(path)) for label, path in saved[part]] for part in ("validation", "trained_on"))
-        return Checkpoint(network.eval(), contract, str(saved["data"]), *frames)
+        files = (
+            [(str(label), str(name)) for label, name in saved[key]] for key in ("validation_files", "training_files")
+        )
+        return Checkpoint(network.eval(), contract, str(saved["data_folder"]), *files)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
-        raise CheckpointError(f"{path} lacks a part of what train/finetune.py writes: train it again") from None
+        raise CheckpointError(f"{path} is incomplete: train again with train/finetune.py") from None

@@ -1,4 +1,10 @@
-"""What is exported: images in, probabilities and features out; and evaluation on the same path."""
+"""The module that is evaluated and exported: InferenceModel turns images into probabilities and features.
+
+    uint8 images -> Normalize -> Network (backbone, head) -> divide by temperature -> softmax -> probabilities
+
+`preprocess` in teachcam/preprocessing.py makes the uint8 images. Everything after it is in the module, and so in the
+exported graph. `predict` runs the module on a list of images, for evaluation and for checking an export.
+"""
 
 from __future__ import annotations
 
@@ -10,39 +16,27 @@ from teachcam.contract import Contract
 from teachcam.preprocessing import preprocess
 from teachcam.train.model.backbones import Network
 
-
-@torch.inference_mode()
-def predict(model: InferenceModel, frames: list[np.ndarray], contract: Contract, device: str = "cpu") -> np.ndarray:
-    """Return the probabilities of frames (uint8 BGR, any size), float32 [N, labels]."""
-    model = model.to(device)
-    rows = [np.empty((0, len(contract.labels)), np.float32)]
-    for start in range(0, len(frames), 32):
-        inputs = np.stack([preprocess(frame, contract) for frame in frames[start : start + 32]])
-        probabilities, _ = model(torch.from_numpy(inputs).to(device))
-        rows.append(probabilities.cpu().numpy())
-    return np.concatenate(rows)
+BATCH_SIZE = 32
 
 
 class Normalize(nn.Module):
-    """The contract's normalization: frames as `preprocess` gives them, [N, H, W, 3], to float [N, 3, H, W]."""
+    """Normalizes images by the contract's mean and standard deviation."""
 
     def __init__(self, contract: Contract):
         super().__init__()
-        scale = 1 / (255 * torch.tensor(contract.std))
-        self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
-        self.register_buffer(
-            "shift",
-            (torch.tensor(contract.mean) / torch.tensor(contract.std)).view(1, 3, 1, 1),
-            persistent=False,
-        )
+        mean, std = torch.tensor(contract.mean), torch.tensor(contract.std)
+        # One multiplication and one subtraction: (x / 255 - mean) / std = x * scale - shift
+        self.register_buffer("scale", (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("shift", (mean / std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        """Return the network's input."""
-        return frames.float().permute(0, 3, 1, 2) * self.scale - self.shift  # TensorRT casts before anything else
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return float32 [N, 3, H, W] for images as `preprocess` returns them, uint8 [N, H, W, 3]."""
+        # The cast comes first because TensorRT accepts uint8 input only if a cast follows it directly.
+        return images.float().permute(0, 3, 1, 2) * self.scale - self.shift
 
 
 class InferenceModel(nn.Module):
-    """What is evaluated and exported: frames [N, H, W, 3] in, probabilities [N, labels] and features [N, D] out."""
+    """A trained network between its normalization and its calibrated softmax. It is in evaluation mode."""
 
     def __init__(self, network: Network, contract: Contract):
         super().__init__()
@@ -51,7 +45,33 @@ class InferenceModel(nn.Module):
         self.temperature = contract.temperature
         self.eval()
 
-    def forward(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the probabilities, and the features that they were made from."""
-        features = self.network.backbone(self.normalize(frames))
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return probabilities and features.
+
+        Args:
+            images: uint8 [N, H, W, 3] in the contract's size and color order, as `preprocess` returns them.
+
+        Returns:
+            Probabilities, float32 [N, num_classes], and the features they were computed from, float32 [N, D].
+        """
+        features = self.network.backbone(self.normalize(images))
         return torch.softmax(self.network.head(features) / self.temperature, dim=1), features
+
+
+@torch.inference_mode()
+def predict(model: InferenceModel, images: list[np.ndarray], contract: Contract, device: str = "cpu") -> np.ndarray:
+    """Return the probabilities of images, float32 [N, num_classes].
+
+    Args:
+        model: moved to `device`.
+        images: uint8 [H, W, 3], BGR, any size.
+        contract: of the model.
+        device: where to run, such as cpu or cuda.
+    """
+    model = model.to(device)
+    rows = [np.empty((0, len(contract.labels)), np.float32)]
+    for start in range(0, len(images), BATCH_SIZE):
+        model_input = np.stack([preprocess(image, contract) for image in images[start : start + BATCH_SIZE]])
+        probabilities, _ = model(torch.from_numpy(model_input).to(device))
+        rows.append(probabilities.cpu().numpy())
+    return np.concatenate(rows)

@@ -1,4 +1,4 @@
-"""Pretrained weights: torchvision's own, a file's, or those that come with a package and need no network."""
+"""Load pretrained weights: torchvision's, those of a file, or SqueezeNet's from a package, which needs no download."""
 
 from __future__ import annotations
 
@@ -18,10 +18,21 @@ from teachcam.train.model.squeezenet_ndf import squeezenet_from_ndf
 
 
 def load_pretrained(model: nn.Module, backbone: str, weights: str) -> str:
-    """Load pretrained weights into a torchvision classifier; return where they came from.
+    """Load pretrained weights into a torchvision classifier.
 
-    `weights` is a state dict's file, or `imagenet`: torchvision's hub cache (below TORCH_HOME), else the package
-    ndf for squeezenet1_1, else torchvision's download. Raises TrainingError where none can be had.
+    `imagenet` means torchvision's hub cache (below TORCH_HOME), else the package ndf (squeezenet1_1 only), else
+    torchvision's download.
+
+    Args:
+        model: the classifier.
+        backbone: its name in torchvision.
+        weights: `imagenet`, or a file with its state dict.
+
+    Returns:
+        Where the weights came from.
+
+    Raises:
+        TrainingError: if the weights can't be loaded.
     """
     if weights != "imagenet":
         return _load_file(model, Path(weights))
@@ -41,25 +52,25 @@ def _load_file(model: nn.Module, path: Path) -> str:
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
-        raise TrainingError(f"no weights at {path}: give imagenet, none, or a state dict's file") from None
+        raise TrainingError(f"--weights: no file {path}; give imagenet, none, or a file with a state dict") from None
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, AttributeError, TypeError) as error:
         raise TrainingError(
-            f"{path} does not hold the state dict of this backbone in torchvision, as torch.save writes it "
+            f"--weights {path}: not a state dict of this torchvision backbone, written by torch.save "
             f"({first_line(error).rstrip(':')})"
         ) from None
     return str(path)
 
 
-def _download(model: nn.Module, published, cached: Path) -> None:
-    patience = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(20)  # seconds; a network that swallows packets would otherwise hang here
+def _download(model: nn.Module, published: torchvision.models.WeightsEnum, cached: Path) -> None:
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(20)  # seconds; without it a network that drops packets blocks for minutes
     try:
         with contextlib.redirect_stdout(sys.stderr):
             model.load_state_dict(published.get_state_dict(progress=True, check_hash=True))
     except (OSError, RuntimeError) as error:
         raise TrainingError(
-            f"ImageNet weights could not be downloaded from {published.url} ({error}): bring that file to {cached}, "
-            "give it with --weights FILE, or train --backbone squeezenet1_1, whose weights come with the package ndf"
+            f"ImageNet weights could not be downloaded from {published.url} ({error}): copy that file to {cached}, "
+            "give it with --weights FILE, or use --backbone squeezenet1_1, whose weights come with the package ndf"
         ) from None
     finally:
-        socket.setdefaulttimeout(patience)
+        socket.setdefaulttimeout(timeout)

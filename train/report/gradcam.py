@@ -1,4 +1,4 @@
-"""Where a network looks: what in a frame speaks for an answer (Grad-CAM, Selvaraju et al. 2017)."""
+"""Show where a network looks: Grad-CAM (Selvaraju 2017)."""
 
 from __future__ import annotations
 
@@ -13,31 +13,39 @@ from teachcam.train.model.inference import Normalize
 
 
 def activation_maps(
-    network: Network, contract: Contract, frames: list[np.ndarray], class_ids: list[int]
+    network: Network, contract: Contract, images: list[np.ndarray], class_ids: list[int]
 ) -> list[np.ndarray] | None:
-    """Return for each frame (uint8 BGR, any size) what speaks for a class: float32 [h, w], 0 to 1, of the whole frame.
+    """Return a heat map for each image, which shows the places that speak for a class. Runs on the CPU.
 
-    None where the network keeps no picture up to its end, as a vision transformer. Runs on the CPU.
+    Args:
+        network: moved to the CPU and set to evaluation mode.
+        contract: of the network's input.
+        images: uint8 [H, W, 3], BGR, any size.
+        class_ids: for each image the class to explain.
+
+    Returns:
+        float32 [h, w], 0 to 1, for each image; it covers the whole image. None if the backbone keeps no spatial feature
+        map up to its end, as in a vision transformer.
     """
-    if not frames:
+    if not images:
         return []
     network = network.cpu().eval()
-    pictures: list[torch.Tensor] = []  # the newest layer's output that still has a height and a width
+    last_map: list[torch.Tensor] = []  # the latest output with a height and a width
 
     def keep(_: nn.Module, __: tuple, output: object) -> None:
         if isinstance(output, torch.Tensor) and output.dim() == 4 and min(output.shape[2:]) > 1:
-            pictures[:] = [output]
+            last_map[:] = [output]
 
     hooks = [layer.register_forward_hook(keep) for layer in network.backbone.modules()]
     try:
-        inputs = torch.from_numpy(np.stack([preprocess(frame, contract) for frame in frames]))
-        logits = network(Normalize(contract)(inputs))
+        model_input = torch.from_numpy(np.stack([preprocess(image, contract) for image in images]))
+        logits = network(Normalize(contract)(model_input))
     finally:
         for hook in hooks:
             hook.remove()
-    if not pictures or not pictures[0].requires_grad:
+    if not last_map or not last_map[0].requires_grad:
         return None
-    (picture,) = pictures
-    (gradient,) = torch.autograd.grad(logits[range(len(frames)), class_ids].sum(), picture)
-    maps = (gradient.mean((2, 3), keepdim=True) * picture).sum(1).relu().detach()
-    return list((maps / maps.amax((1, 2), keepdim=True).clamp(min=1e-9)).numpy())
+    (activations,) = last_map
+    (gradients,) = torch.autograd.grad(logits[range(len(images)), class_ids].sum(), activations)
+    heat = (gradients.mean((2, 3), keepdim=True) * activations).sum(1).relu().detach()
+    return list((heat / heat.amax((1, 2), keepdim=True).clamp(min=1e-9)).numpy())

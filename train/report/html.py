@@ -1,109 +1,145 @@
-"""The report of a run: one HTML file that opens offline."""
+"""Write the report of a run: one HTML file that opens without a network."""
 
 from __future__ import annotations
 
 import base64
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
 import jinja2
 import numpy as np
 
-from teachcam.collect.dataset import Sample
-from teachcam.collect.inspection import examine
+from teachcam.collect.inspection import inspect_samples
 from teachcam.drawing import draw_heat_map
 from teachcam.files import write_atomic
+from teachcam.images import encode_jpeg
+from teachcam.train.calibration import confidence_bins
+from teachcam.train.metrics import Metrics
 from teachcam.train.report.gradcam import activation_maps
-from teachcam.train.report.plots import curves, reliability
+from teachcam.train.report.plots import reliability_diagram, training_curves
 from teachcam.train.report.result import TrainingResult
 
-MISTAKES, LOOKS = 12, 6  # pictures shown
-WRONG_IN_CELL, RIGHT_IN_CELL = 40, 12
-SIDE = 200  # pixels, of a picture's width
-EXAMINED = 5000  # frames, at most: all are compared with all
+MAX_MISTAKES, MAX_HEAT_MAPS = 12, 6  # images shown
+MAX_WRONG_IN_CELL, MAX_CORRECT_IN_CELL = 40, 12  # images behind a number of the confusion matrix
+IMAGE_WIDTH = 200  # pixels
+MAX_INSPECTED = 5000  # images of the dataset: the inspection compares each with every other
 
 
-def write_report(path: Path, metrics: dict, evidence: TrainingResult) -> None:
-    """Write the report of a run; `metrics` is what metrics.json holds."""
-    labels, probabilities, items = metrics["labels"], evidence.outcome.probabilities, evidence.validation
-    true = np.array([labels.index(item.label) for item in items], int)
-    answers = probabilities.argmax(1) if len(items) else true
-    surest = evidence.surest()
-    wrong = [index for index in surest if answers[index] != true[index]]
+def write_report(path: Path, metrics: Metrics, result: TrainingResult) -> None:
+    """Write the report of a run.
 
-    def shown(indices: list[int]) -> list[dict]:
-        pictures = [_data_url(evidence.dataset.frames[items[index].path]) for index in indices]
-        return [{**one, "image": image} for one, image in zip(evidence.answers(indices), pictures, strict=True)]
-
-    cells = []
-    for true_id, answer_id in np.argwhere(metrics["validation"]["confusion"]).tolist():
-        own = [index for index in surest if (true[index], answers[index]) == (true_id, answer_id)]
-        pictures = shown(own[: RIGHT_IN_CELL if true_id == answer_id else WRONG_IN_CELL])
-        cells.append({"true_id": true_id, "answer_id": answer_id, "count": len(own), "pictures": pictures})
-    right = _one_of_each(true, [index for index in surest if answers[index] == true[index]])
-    looks = []
-    for title, indices in (("Right answers", right[:LOOKS]), ("Wrong answers", wrong[:LOOKS])):
-        heats = _heats(evidence, [items[index] for index in indices], [int(answers[index]) for index in indices])
-        if heats is not None:
-            pairs = [{**one, "heat": heat} for one, heat in zip(shown(indices), heats, strict=True)]
-            looks.append((title, pairs))
-    recorded = metrics["split"] == "session" and len(evidence.dataset.items) <= EXAMINED
+    Args:
+        path: of the HTML file, in the run's folder.
+        metrics: of the run.
+        result: of the same run.
+    """
+    predictions, wrong = result.predictions, result.wrong
+    bins = confidence_bins(predictions.confidences, predictions.correct) if result.validation else []
+    inspected = metrics.split == "session" and len(result.dataset.samples) <= MAX_INSPECTED
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
-    page = environment.from_string(Path(__file__).with_name("report.html").read_text()).render(
+    template = environment.from_string(Path(__file__).with_name("report.html").read_text())
+    page = template.render(
         name=path.parent.name,
         folder=path.parent,
         run=metrics,
-        score=metrics["validation"],
-        sessions=metrics["validation_sessions"],
-        by_session=_by_session(items, answers == true),
-        cells=cells,
-        mistakes=shown(wrong[:MISTAKES]),
-        looks=looks,
-        reliability=reliability(probabilities.max(1), answers == true) if len(items) else "",
-        curves=curves(metrics["epochs"]),
-        advice=examine([*evidence.dataset.items, *evidence.test]).advice if recorded else None,
+        per_session=_accuracy_per_session(result),
+        cells=_confusion_cells(metrics, result),
+        mistakes=_figures(result, wrong[:MAX_MISTAKES]),
+        heat_maps=_heat_map_sections(result),
+        reliability=reliability_diagram(bins) if bins else "",
+        curves=training_curves(metrics.epochs),
+        advice=inspect_samples([*result.dataset.samples, *result.test]).advice if inspected else None,
     )
-    write_atomic(path, page.encode(errors="replace"))  # a file's name may be no text at all
+    write_atomic(path, page.encode(errors="replace"))  # a file name may hold bytes that are not text
 
 
-def _one_of_each(true: np.ndarray, indices: list[int]) -> list[int]:
-    """Return indices in rounds: the first of each label, the second of each, and so on."""
-    rounds: dict[int, int] = {}
-    order = []
+def _figures(result: TrainingResult, indices: list[int]) -> list[dict]:
+    """Return validation images as data URLs, each with its prediction."""
+    images = [data_url(_image(result, index)) for index in indices]
+    predictions = [asdict(result.image_prediction(index)) for index in indices]
+    return [{**prediction, "image": image} for prediction, image in zip(predictions, images, strict=True)]
+
+
+def _confusion_cells(metrics: Metrics, result: TrainingResult) -> list[dict]:
+    """Return the images behind each number of the confusion matrix that is not 0, the most confident first."""
+    true, predicted = result.predictions.class_ids, result.predictions.predicted
+    cells = []
+    for true_id, predicted_id in np.argwhere(metrics.validation.confusion).tolist():
+        indices = [
+            index
+            for index in result.predictions.by_confidence
+            if (true[index], predicted[index]) == (true_id, predicted_id)
+        ]
+        shown = indices[: MAX_CORRECT_IN_CELL if true_id == predicted_id else MAX_WRONG_IN_CELL]
+        figures = _figures(result, shown)
+        cells.append({"true_id": true_id, "predicted_id": predicted_id, "count": len(indices), "figures": figures})
+    return cells
+
+
+def _heat_map_sections(result: TrainingResult) -> list[tuple[str, list[dict]]]:
+    """Return a title and images with heat maps, for right and for wrong predictions; [] if there are no heat maps."""
+    predictions, outcome = result.predictions, result.outcome
+    right = [index for index in predictions.by_confidence if predictions.correct[index]]
+    right = _alternate_labels(predictions.class_ids, right)
+    sections = []
+    for title, indices in (("Right predictions", right), ("Wrong predictions", result.wrong)):
+        indices = indices[:MAX_HEAT_MAPS]
+        images = [_image(result, index) for index in indices]
+        class_ids = [int(predictions.predicted[index]) for index in indices]
+        heat_maps = activation_maps(outcome.validated_network or outcome.network, outcome.contract, images, class_ids)
+        if heat_maps is None:
+            return []
+        overlays = [data_url(_overlay(image, heat)) for image, heat in zip(images, heat_maps, strict=True)]
+        figures = _figures(result, indices)
+        sections.append((title, [{**one, "heat_map": url} for one, url in zip(figures, overlays, strict=True)]))
+    return sections
+
+
+def _alternate_labels(class_ids: np.ndarray, indices: list[int]) -> list[int]:
+    """Reorder indices: the first of each label, then the second of each, and so on."""
+    seen: dict[int, int] = {}
+    ranked = []
     for index in indices:
-        rounds[true[index]] = rounds.get(true[index], 0) + 1
-        order.append((rounds[true[index]], index))
-    return [index for _, index in sorted(order)]
+        seen[class_ids[index]] = seen.get(class_ids[index], 0) + 1
+        ranked.append((seen[class_ids[index]], index))
+    return [index for _, index in sorted(ranked)]
 
 
-def _by_session(items: list[Sample], right: np.ndarray) -> list[dict]:
-    """Return each session's frames and accuracy, the worst first."""
-    names = np.array([item.session for item in items])
+def _accuracy_per_session(result: TrainingResult) -> list[dict]:
+    """Return the number of images and the accuracy of each validation session, the lowest accuracy first."""
+    correct = result.predictions.correct
+    sessions = np.array([sample.session for sample in result.validation])
     rows = [
-        {"session": name, "frames": int((names == name).sum()), "accuracy": float(right[names == name].mean())}
-        for name in np.unique(names).tolist()
+        {
+            "session": session,
+            "num_images": int((sessions == session).sum()),
+            "accuracy": float(correct[sessions == session].mean()),
+        }
+        for session in np.unique(sessions).tolist()
     ]
     return sorted(rows, key=lambda row: row["accuracy"])
 
 
-def _heats(evidence: TrainingResult, items: list[Sample], class_ids: list[int]) -> list[str] | None:
-    """Return frames with what speaks for their answers laid over them; None where the network can't tell."""
-    outcome = evidence.outcome
-    frames = [evidence.dataset.frames[item.path] for item in items]
-    maps = activation_maps(outcome.judged or outcome.network, outcome.contract, frames, class_ids)
-    return None if maps is None else [_data_url(_painted(*pair)) for pair in zip(frames, maps, strict=True)]
+def _image(result: TrainingResult, index: int) -> np.ndarray:
+    return result.dataset.images[result.validation[index].path]
 
 
-def _painted(frame: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    picture = frame.copy()
-    draw_heat_map(picture, heat)
-    return picture
+def _overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    image = image.copy()
+    draw_heat_map(image, heat)
+    return image
 
 
-def _data_url(frame: np.ndarray) -> str:
-    height, width = frame.shape[:2]
-    how = cv2.INTER_AREA if width > SIDE else cv2.INTER_NEAREST  # a small picture's pixels stay what they are
-    size = SIDE, min(max(1, round(SIDE * height / width)), 3 * SIDE)
-    small = cv2.resize(frame, size, interpolation=how)
-    return "data:image/jpeg;base64," + base64.b64encode(cv2.imencode(".jpg", small)[1]).decode()
+def data_url(image: np.ndarray, width: int = IMAGE_WIDTH) -> str:
+    """Return an image as a JPEG in a data URL, for the `src` of an <img> element.
+
+    Args:
+        image: uint8 [H, W, 3], BGR.
+        width: in pixels. The height keeps the aspect ratio, up to three times the width.
+    """
+    interpolation = cv2.INTER_AREA if image.shape[1] > width else cv2.INTER_NEAREST  # small images keep sharp pixels
+    height = min(max(1, round(width * image.shape[0] / image.shape[1])), 3 * width)
+    small = cv2.resize(image, (width, height), interpolation=interpolation)
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(small)).decode()

@@ -1,9 +1,9 @@
-"""All that a training found out."""
+"""The result of a training run, from which its files and its summary are written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -11,43 +11,47 @@ from teachcam.collect.dataset import Sample
 from teachcam.train.data.dataset import Dataset
 from teachcam.train.data.split import Split
 from teachcam.train.engine.strategies import StrategyResult
+from teachcam.train.metrics import ImagePrediction, Predictions
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """All that a training found out."""
+    """Everything that a training run found out."""
 
     dataset: Dataset
-    fingerprint: str  # of its pictures as they were read
-    splits: list[Split]
+    fingerprint: str  # of the images when they were read
+    splits: list[Split]  # one, or one for each fold
     test: list[Sample]
     outcome: StrategyResult
-    weights: str  # where the first ones came from
-    worth: list[float] | None  # a head's accuracy on frames held out at random, and on whole sessions
+    initial_weights: str  # where the backbone's weights came from
+    head_accuracies: list[float] | None  # with `--split frames`: a head alone, on random images and on whole sessions
     seconds: float
 
     @property
     def validation(self) -> list[Sample]:
-        """The items that the outcome's probabilities are of, in their order."""
-        return [item for split in self.splits for item in split.validation]
+        """The validation samples of all splits. The outcome's probabilities are in this order."""
+        return [sample for split in self.splits for sample in split.validation]
 
-    def answers(self, indices: Iterable[int]) -> list[dict]:
-        """Return what was answered for held-out items, as plain values."""
-        labels, rows, items = self.dataset.labels, self.outcome.probabilities, self.validation
-        return [
-            {
-                "file": self.dataset.name(items[index]),
-                "true": items[index].label,
-                "answer": labels[rows[index].argmax()],
-                "confidence": float(rows[index].max()),
-            }
-            for index in indices
-        ]
+    @cached_property
+    def predictions(self) -> Predictions:
+        """The predictions for the validation samples."""
+        return Predictions(self.outcome.probabilities, self.class_ids(self.validation))
 
-    def surest(self) -> list[int]:
-        """Return the indices of the held-out items, the surest answer first."""
-        return np.argsort(-self.outcome.probabilities.max(1), kind="stable").tolist() if self.validation else []
+    @property
+    def wrong(self) -> list[int]:
+        """The indices of the validation samples with a wrong prediction, the most confident first."""
+        return [index for index in self.predictions.by_confidence if not self.predictions.correct[index]]
 
-    def mistakes(self, most: int) -> list[dict]:
-        """Return the wrong answers, the surest first."""
-        return [one for one in self.answers(self.surest()) if one["true"] != one["answer"]][:most]
+    def class_ids(self, samples: list[Sample]) -> np.ndarray:
+        """Return the true class ids of samples, int [N]."""
+        return np.array([self.dataset.labels.index(sample.label) for sample in samples], int)
+
+    def image_prediction(self, index: int) -> ImagePrediction:
+        """Return the file, true label, predicted label and confidence of a validation sample."""
+        predictions, sample = self.predictions, self.validation[index]
+        return ImagePrediction(
+            file=self.dataset.relative_path(sample),
+            label=sample.label,
+            predicted=self.dataset.labels[predictions.predicted[index]],
+            confidence=float(predictions.confidences[index]),
+        )

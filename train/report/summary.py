@@ -1,7 +1,4 @@
-"""What a run says of its accuracy, and what that is worth.
-
-On sessions that were trained on, and on neighbors of frames that were, it tells how well the model remembers.
-"""
+"""Summarize a run in a few lines of text: the split before training, the accuracy after it."""
 
 from __future__ import annotations
 
@@ -9,59 +6,98 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from teachcam.collect.dataset import guessed_sessions
+from teachcam.collect.dataset import describe_guessed_sessions
 from teachcam.train.data.split import Split
-from teachcam.train.metrics import interval
+from teachcam.train.metrics import Metrics, confidence_interval
+from teachcam.train.report.result import TrainingResult
 
 
-def before(splits: list[Split], way: str) -> Iterator[str]:
-    """Say what will be held out: by one split, or by one for each fold; `way` is session or frames."""
+def describe_split(splits: list[Split], mode: str) -> Iterator[str]:
+    """Yield lines that say what will be trained on and what is for validation.
+
+    Args:
+        splits: one, or one for each fold.
+        mode: session or frames, as `--split` has it.
+    """
     split = splits[0]
-    if way == "frames":
-        neighbors = ", neighbors of those" if len({item.session for item in split.train}) > 1 else ""
-        yield f"training on {len(split.train)} frames; held out: {len(split.validation)} at random{neighbors}"
+    num_training, num_validation = len(split.train), len(split.validation)
+    if mode == "frames":
+        of_sessions = len({sample.session for sample in split.train}) > 1
+        neighbors = ", neighbors of the training images" if of_sessions else ""
+        yield f"training on {num_training} images; validation: {num_validation} random images{neighbors}"
         return
-    if guess := guessed_sessions(split.train + split.validation):
+    if guess := describe_guessed_sessions(split.train + split.validation):
         yield guess
     if len(splits) > 1:
-        yield f"cross-validation: one after another, {len(splits)} parts of the sessions are held out"
+        yield f"cross-validation: {len(splits)} folds of whole sessions"
         return
-    sessions = _sessions(len({item.session for item in split.train}))
-    whole = _sessions(len(split.validation_sessions), "whole ")
-    yield f"training on {len(split.train)} frames of {sessions}; held out: {len(split.validation)} frames of {whole}"
-    if split.cut_labels:
-        yield f"too few sessions to hold one out of {', '.join(split.cut_labels)}: record more, in other places"
+    training = _sessions(len({sample.session for sample in split.train}))
+    which, others = ("including", "whole") if split.labels_split_by_time else ("of", "other")
+    validation = f"{num_validation} images {which} {_sessions(len(split.validation_sessions), others + ' ')}"
+    yield f"training on {num_training} images of {training}; validation: {validation}"
+    if split.labels_split_by_time:
+        labels = ", ".join(split.labels_split_by_time)
+        yield f"too few sessions to keep one for validation of {labels}: record more, in other places"
 
 
-def after(right: np.ndarray, splits: list[Split], way: str) -> Iterator[str]:
-    """Say how accurate it is; `right` is bool [N], of the held-out frames of all splits in order."""
-    if way == "frames" and len(right):
-        low, high = interval(right, list(map(str, range(len(right)))))
-        yield f"accuracy {right.mean():.3f} ({low:.2f} to {high:.2f}) on {len(right)} frames held out at random"
+def describe_results(result: TrainingResult, metrics: Metrics) -> Iterator[str]:
+    """Yield lines that say how accurate the model is on the validation images, and on the test images if there are any.
+
+    Args:
+        result: of the run.
+        metrics: of the same run.
+    """
+    yield from describe_accuracy(result.predictions.correct, result.splits, metrics.split)
+    if result.head_accuracies:
+        at_random, by_session = result.head_accuracies
+        yield (
+            f"for comparison: a head alone is {at_random:.3f} accurate on random images and {by_session:.3f} on whole "
+            "sessions; in another place expect the latter"
+        )
+    if metrics.test:
+        (low, high), sessions = metrics.test.confidence_interval, ""
+        if metrics.split == "session" and not metrics.config["test_list"]:
+            sessions = f" of {_sessions(len(metrics.test.sessions), 'test ')}"
+        yield (
+            f"test: accuracy {metrics.test.accuracy:.3f} ({low:.2f} to {high:.2f}) on {metrics.test.num_images} "
+            f"images{sessions}"
+        )
+
+
+def describe_accuracy(correct: np.ndarray, splits: list[Split], mode: str) -> Iterator[str]:
+    """Yield lines that say how accurate the model is on the validation images of all splits.
+
+    Whole sessions are reported apart from images of sessions that were trained on, whose accuracy is optimistic.
+
+    Args:
+        correct: bool [N], whether the prediction for each validation image is correct, in the order of the splits.
+        splits: one, or one for each fold.
+        mode: session or frames, as `--split` has it.
+    """
+    if not len(correct):
+        yield "accuracy: not measured, there are too few images for validation"
+        return
+    if mode == "frames":
+        low, high = confidence_interval(correct, [str(index) for index in range(len(correct))])
+        yield f"accuracy {correct.mean():.3f} ({low:.2f} to {high:.2f}) on {len(correct)} random validation images"
         return
     sessions = {session for split in splits for session in split.validation_sessions}
-    validation = [item for split in splits for item in split.validation]
-    whole = np.array([item.session in sessions for item in validation], bool)
+    sessions_of_images = [sample.session for split in splits for sample in split.validation]
+    whole = np.array([session in sessions for session in sessions_of_images], bool)
     if whole.any():
-        low, high = interval(right[whole], [item.session for item in validation if item.session in sessions])
-        count = _sessions(len(sessions))
-        each = "it was not trained on" if len(splits) == 1 else "each not trained on when it was asked"
-        yield f"accuracy {right[whole].mean():.3f} ({low:.2f} to {high:.2f}) on {whole.sum()} frames of {count} {each}"
+        low, high = confidence_interval(
+            correct[whole], [session for session in sessions_of_images if session in sessions]
+        )
+        unseen = "that training never saw" if len(splits) == 1 else "that the fold's training never saw"
+        yield (
+            f"accuracy {correct[whole].mean():.3f} ({low:.2f} to {high:.2f}) on {whole.sum()} images of "
+            f"{_sessions(len(sessions))} {unseen}"
+        )
     if not whole.all():
         yield (
-            f"accuracy {right[~whole].mean():.3f} on {(~whole).sum()} later frames of sessions it was trained on: "
-            f"optimistic, it says little about another place ({', '.join(splits[0].cut_labels)})"
+            f"accuracy {correct[~whole].mean():.3f} on {(~whole).sum()} later images of sessions that training saw "
+            f"({', '.join(splits[0].labels_split_by_time)}): optimistic, it says little about another place"
         )
-    if not len(right):
-        yield "accuracy: not measured, there was nothing to hold out"
-
-
-def worth(by_frames: float, by_sessions: float) -> str:
-    """Say what an accuracy on frames held out at random is worth, by what a head alone gets both ways."""
-    return (
-        f"what that is worth: a head alone gets {by_frames:.3f} on frames held out so, and {by_sessions:.3f} on whole "
-        "sessions held out; in another place expect what sessions say"
-    )
 
 
 def _sessions(count: int, which: str = "") -> str:

@@ -1,125 +1,136 @@
-"""What a run leaves behind: checkpoint.pt, metrics.json, report.html, and what it says on stdout."""
+"""Write the files of a run: checkpoint.pt, metrics.json and report.html."""
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import platform
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import torchvision
 
 from teachcam.collect.dataset import Sample
-from teachcam.contract import TrainingInfo
+from teachcam.contract import Contract, TrainingInfo
 from teachcam.files import write_atomic
 from teachcam.processor import processor_name
-from teachcam.train.calibration import expected_calibration_error
 from teachcam.train.config import RunConfig
 from teachcam.train.engine.context import Context
-from teachcam.train.metrics import interval, score
+from teachcam.train.metrics import Evaluation, Metrics, Predictions, evaluate
 from teachcam.train.model.checkpoint import Checkpoint, save_checkpoint
 from teachcam.train.model.inference import InferenceModel, predict
-from teachcam.train.report import summary as claims
 from teachcam.train.report.html import write_report
 from teachcam.train.report.result import TrainingResult
+from teachcam.train.report.summary import describe_results
+
+logger = logging.getLogger(__name__)
+
+MAX_MISTAKES = 20  # in metrics.json
 
 
-def write_results(options: RunConfig, evidence: TrainingResult, context: Context) -> list[str]:
-    """Write them into `options.out`, whole or not at all, point runs/latest there; return what to say of it."""
-    dataset, splits, outcome, validation = evidence.dataset, evidence.splits, evidence.outcome, evidence.validation
-    by_frames = options.split == "frames"
-    figures = _figures(outcome.probabilities, validation, dataset.labels, by_frames)
-    trained_on = TrainingInfo(
-        backbone=options.backbone,
-        head=options.head,
-        dataset=evidence.fingerprint,
-        validation_accuracy=figures["accuracy"],
-        validation_images=figures["frames"],
-        optimistic=bool(splits[0].cut_labels) or by_frames,
+def write_results(config: RunConfig, result: TrainingResult, context: Context) -> list[str]:
+    """Write the files of a run into `config.out`, each whole or not at all, and let runs/latest point there.
+
+    Returns:
+        Lines for the user: the accuracy, what was written, and how long the training took.
+    """
+    validation = _evaluate(config, result, result.predictions, result.validation)
+    contract = replace(result.outcome.contract, trained_on=_training_info(config, result, validation, context.device))
+    result.outcome.network.cpu().eval()
+    metrics = _metrics(config, result, contract, validation, context)
+    checkpoint_file, report_file = config.out / "checkpoint.pt", config.out / "report.html"
+    save_checkpoint(checkpoint_file, _checkpoint(config, result, contract))
+    write_atomic(config.out / "metrics.json", metrics.to_json().encode())
+    write_report(report_file, metrics, result)
+    _point_latest_at(config.out)
+    speed = f", {metrics.images_per_second:.0f} images a second" if metrics.images_per_second else ""
+    files = f"{checkpoint_file}, {metrics.seconds} s{speed}; the report: {report_file}"
+    return [*describe_results(result, metrics), files]
+
+
+def _evaluate(config: RunConfig, result: TrainingResult, predictions: Predictions, samples: list[Sample]) -> Evaluation:
+    sessions = [sample.session for sample in samples]
+    each_alone = [str(sample.path) for sample in samples] if config.split == "frames" else None
+    return evaluate(predictions, result.dataset.labels, sessions, each_alone)
+
+
+def _training_info(
+    config: RunConfig, result: TrainingResult, validation: Evaluation, device: torch.device
+) -> TrainingInfo:
+    return TrainingInfo(
+        backbone=config.backbone,
+        head=config.head,
+        dataset=result.fingerprint,
+        validation_accuracy=validation.accuracy,
+        validation_images=validation.num_images,
+        optimistic=bool(result.splits[0].labels_split_by_time) or config.split == "frames",
         versions={
             "python": platform.python_version(),
             "torch": str(torch.__version__),
             "torchvision": str(torchvision.__version__),
         },
-        processor=processor_name() if context.device.type == "cpu" else torch.cuda.get_device_name(context.device),
+        processor=processor_name() if device.type == "cpu" else torch.cuda.get_device_name(device),
     )
-    contract = replace(outcome.contract, trained_on=trained_on)
-    network = outcome.network.cpu().eval()
-    tested = None
-    if evidence.test:
-        probabilities = predict(InferenceModel(network, contract), dataset.examples(evidence.test).frames, contract)
-        tested = _figures(probabilities, evidence.test, dataset.labels, by_frames)
-    metrics = {
-        "labels": list(dataset.labels),
-        "backbone": options.backbone,
-        "head": options.head,
-        "strategy": outcome.strategy,
-        "tried": outcome.tried,
-        "options": options.to_json(),
-        "weights": evidence.weights,
-        "device": str(context.device),
-        "processes": context.workers.count,
-        "seed": options.seed,
-        "frames": len(splits[0].train) + (len(splits[0].validation) if options.refit or options.folds else 0),
-        "seconds": round(evidence.seconds, 2),
-        "images_per_second": round(context.frames / context.seconds, 1) if context.seconds else None,
-        "data_wait_fraction": round(context.waited / context.seconds, 3) if context.seconds else None,
-        "skipped": dataset.skipped,
-        "split": options.split,
-        "folds": len(splits),
-        "validation": figures,
-        "validation_sessions": sorted({session for split in splits for session in split.validation_sessions}),
-        "validation_learned_later": options.refit or len(splits) > 1,
-        "test": tested,
-        "cut_labels": list(splits[0].cut_labels),
-        "temperature": contract.temperature,
-        "unknown_threshold": contract.unknown_threshold,
-        "mistakes": evidence.mistakes(20),
-        "epochs": outcome.history,
-    }
-    others = set(validation)
-    checkpoint = Checkpoint(
-        network,
-        contract,
-        str(options.data.resolve()),
-        [(item.label, dataset.name(item)) for item in validation],
-        [(item.label, dataset.name(item)) for item in splits[0].train if item not in others],
+
+
+def _test(config: RunConfig, result: TrainingResult, contract: Contract) -> Evaluation | None:
+    """Evaluate the final network on the test samples, if there are any."""
+    if not result.test:
+        return None
+    images = result.dataset.examples(result.test).images
+    probabilities = predict(InferenceModel(result.outcome.network, contract), images, contract)
+    return _evaluate(config, result, Predictions(probabilities, result.class_ids(result.test)), result.test)
+
+
+def _metrics(
+    config: RunConfig, result: TrainingResult, contract: Contract, validation: Evaluation, context: Context
+) -> Metrics:
+    outcome, splits, seconds = result.outcome, result.splits, context.train_seconds
+    trained_on_validation = config.refit or len(splits) > 1
+    num_training_images = len(splits[0].train) + (len(splits[0].validation) if trained_on_validation else 0)
+    return Metrics(
+        labels=list(result.dataset.labels),
+        backbone=config.backbone,
+        head=config.head,
+        strategy=outcome.strategy,
+        trials=outcome.trials,
+        config=config.to_json(),
+        weights=result.initial_weights,
+        device=str(context.device),
+        num_processes=context.processes.count,
+        seed=config.seed,
+        num_training_images=num_training_images,
+        seconds=round(result.seconds, 2),
+        images_per_second=round(context.num_images / seconds, 1) if seconds else None,
+        data_wait_fraction=round(context.data_wait_seconds / seconds, 3) if seconds else None,
+        skipped=result.dataset.skipped,
+        split=config.split,
+        num_folds=len(splits),
+        validation=validation,
+        validation_sessions=sorted({session for split in splits for session in split.validation_sessions}),
+        trained_on_validation=trained_on_validation,
+        test=_test(config, result, contract),
+        labels_split_by_time=list(splits[0].labels_split_by_time),
+        temperature=contract.temperature,
+        unknown_threshold=contract.unknown_threshold,
+        mistakes=[result.image_prediction(index) for index in result.wrong[:MAX_MISTAKES]],
+        epochs=outcome.history,
     )
-    save_checkpoint(options.out / "checkpoint.pt", checkpoint)
-    write_atomic(options.out / "metrics.json", json.dumps(metrics, indent=1).encode())
-    write_report(options.out / "report.html", metrics, evidence)
-    _point_latest_at(options.out)
-
-    right = outcome.probabilities.argmax(1) == [dataset.labels.index(item.label) for item in validation]
-    lines = [*claims.after(right, splits, options.split), *([claims.worth(*evidence.worth)] if evidence.worth else [])]
-    if tested:
-        low, high = tested["interval"]
-        sessions = "" if by_frames or options.test_list else f" of {len(tested['sessions'])} test sessions"
-        lines.append(
-            f"test: accuracy {tested['accuracy']:.3f} ({low:.2f} to {high:.2f}) on {tested['frames']} frames{sessions}"
-        )
-    speed = f", {metrics['images_per_second']:.0f} images a second" if metrics["images_per_second"] else ""
-    report = options.out / "report.html"
-    return [*lines, f"{options.out / 'checkpoint.pt'}, {metrics['seconds']} s{speed}; the report: {report}"]
 
 
-def _figures(probabilities: np.ndarray, items: list[Sample], labels: tuple[str, ...], by_frames: bool) -> dict:
-    class_ids = np.array([labels.index(item.label) for item in items], int)
-    groups = [str(item.path) if by_frames else item.session for item in items]
-    return {
-        **score(probabilities, class_ids, labels),
-        "interval": interval(probabilities.argmax(1) == class_ids, groups),
-        "ece": expected_calibration_error(probabilities, class_ids) if items else None,
-        "sessions": sorted({item.session for item in items}),
-    }
+def _checkpoint(config: RunConfig, result: TrainingResult, contract: Contract) -> Checkpoint:
+    def files(samples: list[Sample]) -> list[tuple[str, str]]:
+        return [(sample.label, result.dataset.relative_path(sample)) for sample in samples]
+
+    validation = set(result.validation)
+    training = [sample for sample in result.splits[0].train if sample not in validation]
+    data_folder = str(config.data.resolve())
+    return Checkpoint(result.outcome.network, contract, data_folder, files(result.validation), files(training))
 
 
 def _point_latest_at(out: Path) -> None:
-    """Make runs/latest a link to this run, in one step, so that there is always a latest one."""
+    """Make runs/latest a link to this run. The link is replaced in one step, so that there is one at every moment."""
     latest = Path("runs/latest")
     beside = latest.with_name(f".latest.{os.getpid()}")
     try:
@@ -127,4 +138,4 @@ def _point_latest_at(out: Path) -> None:
         beside.symlink_to(os.path.relpath(out.resolve(), latest.parent.resolve()), target_is_directory=True)
         beside.replace(latest)
     except OSError as error:
-        print(f"runs/latest still points elsewhere ({error.strerror}): name the run's files", file=sys.stderr)
+        logger.warning("runs/latest could not be changed (%s): name files in %s explicitly", error.strerror, out)

@@ -1,7 +1,8 @@
-"""Cameras of every kind: real files, a real HTTP stream, the synthetic one; a fake only where time must be ours."""
+"""Every kind of camera: files, an HTTP stream, the synthetic camera. A fake source only where a test controls time."""
 
 from __future__ import annotations
 
+import argparse
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,15 +14,16 @@ from conftest import wait_until
 
 from teachcam.collect import synthetic
 from teachcam.collect.camera import Camera, CameraError, CaptureSettings
-from teachcam.collect.dataset import read_items
+from teachcam.collect.camera_options import add_camera_arguments, open_camera
+from teachcam.collect.dataset import list_samples
 from teachcam.collect.recorder import Recorder
 from teachcam.collect.sources import csi_pipeline, has_gstreamer
 from teachcam.errors import CameraTimeout, UserError
-from teachcam.images import read_image
+from teachcam.images import decode_image, encode_jpeg, read_image
 
 
 def numbered(number: int) -> np.ndarray:
-    """A frame whose brightness tells its number, robust to compression."""
+    """Return an image whose brightness is its number. Compression does not change that."""
     return np.full((48, 64, 3), 10 * number, np.uint8)
 
 
@@ -30,7 +32,7 @@ def number_of(image: np.ndarray) -> int:
 
 
 class FakeSource:
-    """A live source that gives a new frame whenever the test says so."""
+    """A live source that gives the next image when the test sends it."""
 
     live, fps = True, 30.0
 
@@ -57,7 +59,7 @@ class FakeSource:
         wait_until(lambda: not self.frames)
 
 
-def test_live_camera_hands_out_the_newest_frame_and_counts_the_rest():
+def test_a_live_camera_gives_the_newest_frame_and_counts_dropped_ones():
     source = FakeSource()
     with Camera("0", opener=lambda *_: source) as camera:
         assert number_of(camera.read()) == 0
@@ -67,7 +69,7 @@ def test_live_camera_hands_out_the_newest_frame_and_counts_the_rest():
         assert (number_of(frame.image), frame.number, camera.dropped) == (7, 7, 6)
 
 
-def test_a_grabber_that_dies_surfaces_at_the_next_read():
+def test_an_error_in_the_grabber_thread_is_raised_by_the_next_read():
     source = FakeSource()
     with Camera("0", opener=lambda *_: source) as camera:
         camera.read()
@@ -76,7 +78,7 @@ def test_a_grabber_that_dies_surfaces_at_the_next_read():
             camera.read()
 
 
-def test_a_camera_that_never_answers_is_an_error_in_time():
+def test_a_camera_that_sends_nothing_is_an_error_after_the_timeout():
     blocked = threading.Event()
 
     def opener(*_):
@@ -88,7 +90,7 @@ def test_a_camera_that_never_answers_is_an_error_in_time():
     blocked.set()
 
 
-def test_a_lost_camera_is_opened_again(capsys):
+def test_a_lost_camera_is_opened_again(caplog):
     first, second = FakeSource(), FakeSource()
     sources = [first, CameraError("still off"), second]
 
@@ -103,10 +105,10 @@ def test_a_lost_camera_is_opened_again(capsys):
         first.send(None)
         frame = camera.read_frame()
         assert (number_of(frame.image), frame.number) == (0, 1)
-    assert "lost" in capsys.readouterr().err
+    assert [record.message for record in caplog.records] == ["camera 0: lost, opening it again", "camera 0: back"]
 
 
-def test_observers_get_every_new_value_and_reading_twice_is_no_comparison():
+def test_observers_get_every_image_even_an_equal_one():
     seen = []
     source = FakeSource()
     with Camera("0", opener=lambda *_: source) as camera:
@@ -115,11 +117,11 @@ def test_observers_get_every_new_value_and_reading_twice_is_no_comparison():
         wait_until(lambda: seen == [0])
         source.send(numbered(5))
         wait_until(lambda: seen == [0, 5])
-        camera.value = camera.value  # an equal frame notifies as well: nothing compares pixels
+        camera.value = camera.value  # an equal image notifies, too: pixels are not compared
         assert seen == [0, 5, 5]
 
 
-def test_stopping_and_starting_leaves_one_publisher():
+def test_setting_running_again_and_again_leaves_one_publisher_thread():
     with Camera("synthetic:palm?size=64x48") as camera:
         for _ in range(5):
             camera.running = True
@@ -128,7 +130,7 @@ def test_stopping_and_starting_leaves_one_publisher():
         wait_until(lambda: sum("publish" in thread.name for thread in threading.enumerate()) == 1)
 
 
-def test_video_file_gives_every_frame_in_order(tmp_path):
+def test_a_video_file_gives_every_frame_in_order(tmp_path):
     path = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
     for number in range(20):
@@ -142,17 +144,17 @@ def test_video_file_gives_every_frame_in_order(tmp_path):
     assert frames[10].time == pytest.approx(1.0)
 
 
-def test_image_folder_names_and_skips_what_is_broken(tmp_path, capsys):
+def test_an_image_folder_skips_and_logs_unreadable_files(tmp_path, caplog):
     for number in range(3):
         cv2.imwrite(str(tmp_path / f"{number}.png"), numbered(number))
     (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:40])
     with Camera(str(tmp_path)) as camera:
         assert [number_of(frame.image) for frame in camera] == [0, 2]
-    assert "1.png" in capsys.readouterr().err
+    assert "1.png" in caplog.text
 
 
 class MjpegServer:
-    """A real HTTP camera: MJPEG at about 30 FPS, the frame's number in its brightness. It can be pulled out."""
+    """An HTTP camera that sends MJPEG at about 30 FPS. An image's brightness is its number. `pull` disconnects it."""
 
     def __init__(self, port: int = 0):
         pulled = self._pulled = threading.Event()
@@ -163,7 +165,7 @@ class MjpegServer:
                 self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
                 self.end_headers()
                 for number in range(100_000):
-                    jpeg = cv2.imencode(".jpg", numbered(1 + number % 20))[1].tobytes()
+                    jpeg = encode_jpeg(numbered(1 + number % 20))
                     head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                     try:
                         self.wfile.write(head.encode() + jpeg + b"\r\n")
@@ -196,39 +198,38 @@ def test_http_camera():
     assert all(1 <= number <= 20 for number in numbers)
 
 
-def test_recording_resumes_when_an_http_camera_comes_back(tmp_path, capsys):
+def test_recording_goes_on_when_an_http_camera_comes_back(tmp_path, caplog):
     server = MjpegServer()
     with Camera(server.url) as camera, Recorder(camera, tmp_path, "x", fps=0) as recorder:
         recorder.start()
         wait_until(lambda: recorder.saved["x"] > 5)
         server.pull()
-        wait_until(lambda: camera.lost)
+        wait_until(lambda: camera.reconnecting)
         before = recorder.saved["x"]
         server = MjpegServer(server.port)
         wait_until(lambda: recorder.saved["x"] > before + 10, seconds=30)
-        assert not camera.lost
+        assert not camera.reconnecting
     server.pull()
-    said = capsys.readouterr().err
-    assert "lost, opening it again" in said
-    assert "back" in said
-    for item in read_items(tmp_path):
-        assert read_image(item.path).shape == (48, 64, 3)
+    assert f"camera {server.url}: lost, opening it again" in caplog.text
+    assert f"camera {server.url}: back" in caplog.text
+    for sample in list_samples(tmp_path):
+        assert read_image(sample.path).shape == (48, 64, 3)
 
 
-def test_a_wedged_camera_is_opened_again():
+def test_a_camera_that_hangs_is_opened_again():
     hung, fresh = FakeSource(), FakeSource()
     sources = [hung, fresh]
     with Camera("0", opener=lambda *_: sources.pop(0), stall=0.3) as camera:
-        assert number_of(camera.read()) == 0  # then `hung` gives nothing more, and its read never returns
+        assert number_of(camera.read()) == 0  # after that, the read of `hung` does not return
         fresh.frames[0] = numbered(9)
         assert number_of(camera.read()) == 9
-        hung.frames.append(numbered(3))  # the hung driver wakes up after all: nobody listens
+        hung.frames.append(numbered(3))  # it returns after all, and is ignored
         hung.step.release()
         fresh.send(numbered(10))
         assert number_of(camera.read()) == 10
 
 
-def test_waiting_can_be_limited_and_closing_ends_it():
+def test_a_read_ends_after_its_time_and_when_the_camera_is_closed():
     source = FakeSource()
     camera = Camera("0", opener=lambda *_: source)
     camera.read()
@@ -241,7 +242,7 @@ def test_waiting_can_be_limited_and_closing_ends_it():
 
 
 @pytest.mark.parametrize(("flip", "corner"), [("horizontal", (0, -1)), ("vertical", (-1, 0)), ("180", (-1, -1))])
-def test_pictures_can_be_turned_over(tmp_path, flip, corner):
+def test_images_can_be_flipped(tmp_path, flip, corner):
     image = np.zeros((4, 6, 3), np.uint8)
     image[0, 0] = 255
     cv2.imwrite(str(tmp_path / "x.png"), image)
@@ -249,38 +250,60 @@ def test_pictures_can_be_turned_over(tmp_path, flip, corner):
         assert (camera.read()[corner] == 255).all()
 
 
-def test_size_and_rate_are_asked_of_the_camera():
-    with Camera("synthetic:palm", wanted=CaptureSettings(width=320, height=200, fps=60)) as camera:
+def test_an_unknown_flip_is_an_error():
+    with pytest.raises(CameraError, match=r"flip 'upside-down' is unknown: use one of horizontal, vertical, 180"):
+        Camera("synthetic", flip="upside-down")
+
+
+def test_the_camera_options_of_a_command():
+    parser = argparse.ArgumentParser()
+    add_camera_arguments(parser)
+    arguments = ["--camera", "synthetic:palm?seed=1", "--width", "320", "--height", "200", "--camera-fps", "60"]
+    with open_camera(parser.parse_args(arguments)) as camera:
+        upright = camera.read()
+        assert (upright.shape, camera.fps) == ((200, 320, 3), 60)
+        assert camera.metadata == {"camera": "synthetic:palm?seed=1", "camera_fps": 60}
+    with open_camera(parser.parse_args([*arguments, "--flip", "180"])) as camera:
+        flipped = camera.read()
+        assert camera.metadata["flip"] == "180"
+    first = synthetic.render("palm", 1, 1, 320, 200)[0].astype(int)
+    assert np.abs(upright - first).mean() < 5
+    assert np.abs(flipped - first[::-1, ::-1]).mean() < 5
+    assert np.abs(flipped - first).mean() > 10
+
+
+def test_size_and_rate_are_requested_from_the_camera():
+    with Camera("synthetic:palm", settings=CaptureSettings(width=320, height=200, fps=60)) as camera:
         assert camera.read().shape == (200, 320, 3)
         assert camera.fps == 60
 
 
-def test_the_csi_pipeline_is_nvidias_and_keeps_the_newest_frame():
+def test_the_csi_pipeline_is_nvidias_and_keeps_only_the_newest_frame():
     pipeline = csi_pipeline("csi:1", CaptureSettings(1920, 1080, 60))
     assert pipeline.startswith(
         "nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM),width=1920,height=1080,framerate=60/1"
     )
     assert pipeline.endswith("appsink drop=true max-buffers=1 sync=false")
-    with pytest.raises(CameraError, match="no CSI camera"):
+    with pytest.raises(CameraError, match="there is no CSI camera"):
         csi_pipeline("csi:front")
 
 
 @pytest.mark.skipif(has_gstreamer(), reason="this OpenCV has GStreamer")
 @pytest.mark.parametrize("source", ["csi:0", "gst:videotestsrc ! appsink"])
-def test_without_gstreamer_it_says_what_to_install(source):
+def test_an_opencv_without_gstreamer_is_an_error_that_says_what_to_install(source):
     with pytest.raises(CameraError, match=r"without GStreamer.*apt install python3-opencv"):
         Camera(source)
 
 
-def test_frame_numbers_survive_jpeg():
-    frames = synthetic.Synthetic("palm?seed=1&numbered=1&fps=1000")
+def test_frame_numbers_can_be_read_after_jpeg_compression():
+    camera = synthetic.SyntheticCamera("palm?seed=1&numbered=1&fps=1000")
     for number in range(20):
-        jpeg = cv2.imencode(".jpg", frames.read(), [cv2.IMWRITE_JPEG_QUALITY, 60])[1]
-        assert synthetic.number_in(cv2.imdecode(jpeg, cv2.IMREAD_COLOR)) == number
-    assert synthetic.number_in(synthetic._stamp(np.zeros((64, 320, 3), np.uint8), 54321)) == 54321
+        jpeg = encode_jpeg(camera.read(), quality=60)
+        assert synthetic.read_number(decode_image(jpeg)) == number
+    assert synthetic.read_number(synthetic._draw_number(np.zeros((64, 320, 3), np.uint8), 54321)) == 54321
 
 
-def test_a_slow_reader_gets_fresh_frames_and_nothing_piles_up():
+def test_a_slow_reader_gets_fresh_frames():
     ages = []
     with Camera("synthetic:palm?seed=1&size=320x240") as camera:
         for _ in range(15):
@@ -291,14 +314,14 @@ def test_a_slow_reader_gets_fresh_frames_and_nothing_piles_up():
     assert np.median(ages) < 1.5 / 30
 
 
-def test_synthetic_is_the_same_for_a_seed_and_another_room_for_another():
+def test_a_synthetic_session_depends_on_the_seed_only():
     first, again, other = (synthetic.render("thumbs_up", seed, 3, 320, 240) for seed in (1, 1, 2))
     assert (first == again).all()
     assert np.abs(first.astype(int) - other).mean() > 20
     assert np.abs(first[0].astype(int) - first[2]).mean() > 0.5
 
 
-def test_synthetic_shows_each_label_in_turn():
+def test_the_synthetic_camera_shows_each_label_in_turn():
     with Camera("synthetic?seed=4&fps=30&size=64x48") as camera:
         frame = camera.read_frame()
     assert frame.image.shape == (48, 64, 3)
@@ -319,15 +342,15 @@ def test_synthetic_shows_each_label_in_turn():
         ("99999999999999", "no camera, file or folder"),
     ],
 )
-def test_a_source_that_is_not_there_says_so(source, words):
+def test_a_missing_source_is_an_error(source, words):
     with pytest.raises(UserError, match=words):
         Camera(source)
 
 
-def test_an_unreadable_file_says_so(tmp_path):
+def test_an_unreadable_file_is_an_error(tmp_path):
     (tmp_path / "clip.mp4").write_bytes(b"not a video" * 100)
-    with pytest.raises(CameraError, match="not a video that can be read"):
+    with pytest.raises(CameraError, match="not a readable video"):
         Camera(str(tmp_path / "clip.mp4"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CameraError, match="no image that can be read"):
+    with pytest.raises(CameraError, match="no readable image"):
         Camera(str(tmp_path / "empty"))

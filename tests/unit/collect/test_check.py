@@ -1,4 +1,4 @@
-"""check.py finds what is planted, moves it away, and brings it back."""
+"""The check command finds planted faults, moves them away, and moves them back."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 from conftest import REAL_DATA, assert_one_line_error, call, record
 
 from teachcam.collect import check
-from teachcam.collect.dataset import Session, read_items
-from teachcam.collect.inspection import examine
+from teachcam.collect.dataset import Session, list_samples
+from teachcam.collect.inspection import inspect_samples
 from teachcam.collect.synthetic import render
 from teachcam.errors import UnreadableImage
 from teachcam.images import read_image
@@ -20,46 +20,51 @@ from teachcam.images import read_image
 
 @pytest.fixture
 def data(tmp_path) -> Path:
-    """A healthy dataset: three labels, in four rooms each."""
+    """A good dataset: three labels, in four rooms each."""
     return record(tmp_path / "data", range(10, 14), ("palm", "thumbs_down", "thumbs_up"), frames=8)
 
 
 def kinds(data: Path) -> dict[str, int]:
-    return {finding.kind: len(finding.items) for finding in examine(read_items(data)).findings}
+    return {finding.kind: len(finding.samples) for finding in inspect_samples(list_samples(data)).findings}
 
 
 def files(data: Path) -> dict[str, bytes]:
     return {str(path.relative_to(data)): path.read_bytes() for path in data.rglob("*") if path.is_file()}
 
 
-def test_a_healthy_dataset_is_left_in_peace(data):
-    health = examine(read_items(data))
-    assert health.findings == []
-    assert health.advice == ["record what is there when none of the labels is, as one more label: none"]
-    for row in health.rows.values():
-        assert (row.frames, row.sessions, row.backgrounds) == (32, 4, 4)
+def test_a_good_dataset_has_no_findings(data):
+    inspection = inspect_samples(list_samples(data))
+    assert inspection.findings == []
+    assert inspection.advice == ["record a further label, none, with what the camera sees when no other label is there"]
+    for summary in inspection.labels.values():
+        assert (summary.images, summary.sessions, summary.backgrounds) == (32, 4, 4)
 
 
-def test_a_picture_under_two_labels_is_an_error_even_saved_again(data):
+def test_an_image_under_two_labels_is_an_error_even_if_saved_again(data):
     first, second, *_ = sorted((data / "palm").iterdir())
     shutil.copy(first, data / "thumbs_up" / "copy_0001.jpg")
     cv2.imwrite(str(data / "thumbs_up/copy_0002.jpg"), cv2.imread(str(second)), [cv2.IMWRITE_JPEG_QUALITY, 70])
-    (finding,) = examine(read_items(data)).errors
-    assert finding.kind == "same picture"
-    assert {item.path.name for item in finding.items} == {first.name, second.name, "copy_0001.jpg", "copy_0002.jpg"}
+    (finding,) = inspect_samples(list_samples(data)).errors
+    assert finding.kind == "same image"
+    assert {sample.path.name for sample in finding.samples} == {
+        first.name,
+        second.name,
+        "copy_0001.jpg",
+        "copy_0002.jpg",
+    }
 
 
-def test_a_small_part_that_is_missing_is_no_duplicate(tmp_path):
-    """A twentieth of the picture's width decides: labels may differ by that little."""
+def test_images_that_differ_in_a_small_part_are_no_duplicates(tmp_path):
+    """Labels may differ by as little as a twentieth of the image's width."""
     for seed in range(3):
         room = render("none", seed, 1, 640, 480)[0]
         for label, color in (("present", (30, 60, 200)), ("missing", (90, 90, 90))):
             cv2.circle(room, (400, 200), 16, color, -1)
             Session(tmp_path, label).save(room)
-    assert "same picture" not in kinds(tmp_path)
+    assert "same image" not in kinds(tmp_path)
 
 
-def test_frames_that_repeat_are_found_and_one_of_them_stays(data):
+def test_repeated_images_are_found_except_the_first(data):
     original = sorted((data / "palm").iterdir())[0]
     for number in range(5):
         noise = np.random.default_rng(number).normal(0, 2, (240, 320, 3))
@@ -68,7 +73,7 @@ def test_frames_that_repeat_are_found_and_one_of_them_stays(data):
     assert kinds(data)["near-duplicate"] == 5
 
 
-def test_unreadable_blurred_dark_and_bright_frames_are_found(data):
+def test_unreadable_blurred_dark_and_bright_images_are_found(data):
     paths = sorted((data / "thumbs_up").iterdir())
     images = [read_image(path) for path in paths[:4]]
     paths[0].write_bytes(paths[0].read_bytes()[:-900])
@@ -76,22 +81,25 @@ def test_unreadable_blurred_dark_and_bright_frames_are_found(data):
     cv2.imwrite(str(paths[2]), cv2.GaussianBlur(images[2], (0, 0), 6))
     cv2.imwrite(str(paths[3]), images[3] // 6)
     cv2.imwrite(str(paths[4]), 215 + images[3] // 8)
-    found = {finding.kind: [item.path for item in finding.items] for finding in examine(read_items(data)).findings}
+    found = {
+        finding.kind: [sample.path for sample in finding.samples]
+        for finding in inspect_samples(list_samples(data)).findings
+    }
     assert found["unreadable"] == paths[:2]
     assert paths[2] in found["blurred"]
     assert found["too dark"] == [paths[3]]
     assert found["too bright"] == [paths[4]]
 
 
-def test_it_says_what_to_record_next(tmp_path):
+def test_it_advises_what_to_record_next(tmp_path):
     record(tmp_path, [1], ("palm",), frames=30)
     record(tmp_path, [1], ("thumbs_up",), frames=5)
-    advice = " | ".join(examine(read_items(tmp_path)).advice)
+    advice = " | ".join(inspect_samples(list_samples(tmp_path)).advice)
     assert "record palm in 2 more sessions" in advice
     assert "record thumbs_up in 2 more sessions" in advice
-    assert "every session shows one background" in advice
-    assert "record more of thumbs_up: 5 frames against 30 of palm" in advice
-    assert "one more label: none" in advice
+    assert "every session shows the same background" in advice
+    assert "record more of thumbs_up: it has 5 images, and palm has 30" in advice
+    assert "record a further label, none" in advice
 
 
 def test_one_label_alone_is_an_error(tmp_path):
@@ -121,12 +129,12 @@ def test_fix_moves_and_undo_moves_back(data, tmp_path):
     assert_one_line_error(call("collect/check.py", "--undo", cwd=tmp_path), "nothing to move back")
 
 
-def test_a_page_with_pictures(data, tmp_path):
+def test_the_html_report_has_images(data, tmp_path):
     (data / "palm/bad_0001.jpg").write_bytes(b"junk")
     result = call("collect/check.py", "--html", "page.html", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     page = (tmp_path / "page.html").read_text()
-    assert page.count("data:image/jpeg;base64,") >= 12  # one of every session
+    assert page.count("data:image/jpeg;base64,") >= 12  # the first of each session
     assert "bad_0001.jpg" in page
     assert "http" not in page
     assert_one_line_error(call("collect/check.py", "--html", "no/such/folder.html", cwd=tmp_path), "can't write")
@@ -135,8 +143,8 @@ def test_a_page_with_pictures(data, tmp_path):
 def test_labels_are_escaped_in_the_page(tmp_path):
     (tmp_path / "<b>x").mkdir()
     (tmp_path / "<b>x/a_0001.jpg").write_bytes(b"junk")
-    items = read_items(tmp_path)
-    assert "<b>x" not in check.to_html(tmp_path, items, examine(items))
+    samples = list_samples(tmp_path)
+    assert "<b>x" not in check.to_html(tmp_path, samples, inspect_samples(samples))
 
 
 def test_undo_leaves_the_dataset_if_the_list_of_moves_names_something_else(data):
@@ -146,10 +154,10 @@ def test_undo_leaves_the_dataset_if_the_list_of_moves_names_something_else(data)
 
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="needs the real recordings")
-def test_on_real_recordings_it_says_something_true():
-    health = examine(read_items(REAL_DATA / "rps"))
-    assert health.errors == []
-    assert health.advice == ["record none in room06, room10, room11 too: the other labels were recorded there"]
-    assert health.rows["none"].sessions == 8
+def test_the_advice_on_real_recordings():
+    inspection = inspect_samples(list_samples(REAL_DATA / "rps"))
+    assert inspection.errors == []
+    assert inspection.advice == ["record none in room06, room10, room11 too: the other labels were recorded there"]
+    assert inspection.labels["none"].sessions == 8
     with pytest.raises(UnreadableImage):
         read_image(REAL_DATA / "README.md")

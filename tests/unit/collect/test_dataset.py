@@ -1,4 +1,4 @@
-"""The dataset on disk: labels, sessions, and pictures that are whole or not there."""
+"""The dataset on disk: labels, sessions, and images that are whole or not there."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 
 from teachcam.collect import dataset as ds
 from teachcam.errors import UnreadableImage
-from teachcam.images import read_image
+from teachcam.images import encode_jpeg, read_image
 
 
 @pytest.mark.parametrize("label", ["thumbs_up", "0", "door open", "Größe", "拇指", "v1.2", "c++", "R&D", "it's (off)"])
-def test_labels_that_name_a_folder(label):
+def test_labels_that_can_name_a_folder(label):
     assert ds.check_label(label) == label
 
 
@@ -24,12 +24,12 @@ def test_labels_that_name_a_folder(label):
     "label",
     ["", "../x", "a/b", "/", "a\\b", "c:", "a\x00", ".hidden", "..", "x\n", "end.", "-x", " x", "x ", "a" * 101],
 )
-def test_labels_that_do_not(label):
+def test_labels_that_can_not_name_a_folder(label):
     with pytest.raises(ds.DatasetError, match="can't name a folder"):
         ds.check_label(label)
 
 
-def picture(seed: int = 0) -> np.ndarray:
+def noise_image(seed: int = 0) -> np.ndarray:
     noise = np.random.default_rng(seed).integers(0, 255, (60, 80, 3)).astype(np.uint8)
     return cv2.GaussianBlur(noise, (0, 0), 5)
 
@@ -37,14 +37,14 @@ def picture(seed: int = 0) -> np.ndarray:
 def test_a_session_is_files_and_one_line(tmp_path):
     session = ds.Session(tmp_path, "up", camera="0", note="kitchen")
     for number in range(3):
-        session.save(picture(number))
-    items = ds.read_items(tmp_path)
-    assert [item.path.name for item in items] == [f"{session.id}_{number:04d}.jpg" for number in range(3)]
-    assert {(item.label, item.session) for item in items} == {("up", session.id)}
+        session.save(noise_image(number))
+    samples = ds.list_samples(tmp_path)
+    assert [sample.path.name for sample in samples] == [f"{session.id}_{number:04d}.jpg" for number in range(3)]
+    assert {(sample.label, sample.session) for sample in samples} == {("up", session.id)}
     (line,) = (tmp_path / "sessions.jsonl").read_text().splitlines()
     known = {"session": session.id, "label": "up", "width": 80, "height": 60, "camera": "0", "note": "kitchen"}
     assert json.loads(line) == known
-    assert np.abs(read_image(items[0].path).astype(int) - picture(0)).mean() < 3
+    assert np.abs(read_image(samples[0].path).astype(int) - noise_image(0)).mean() < 3
 
 
 def test_an_empty_session_leaves_nothing(tmp_path):
@@ -56,36 +56,34 @@ def test_session_ids_differ_within_a_millisecond():
     assert len({ds.new_session_id() for _ in range(2000)}) == 2000
 
 
-def test_a_full_disk_keeps_what_is_saved_and_leaves_no_half(tmp_path, monkeypatch):
+def test_a_full_disk_keeps_saved_images_and_leaves_no_half_written_one(tmp_path, monkeypatch):
     session = ds.Session(tmp_path, "up")
-    saved = session.save(picture())
+    saved = session.save(noise_image())
 
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(
-        ds.DatasetError, match=r"No space left on device \(free some space.*the 1 frames before it are saved"
-    ):
-        session.save(picture())
+    with pytest.raises(ds.DatasetError, match=r"No space left on device \(free some space.*1 frame was saved before"):
+        session.save(noise_image())
     monkeypatch.undo()
     assert [path.name for path in (tmp_path / "up").iterdir()] == [saved.name]
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("kept", [0, 0.3, 0.98])
-def test_a_truncated_picture_is_named(tmp_path, suffix, kept):
-    content = cv2.imencode(suffix, picture())[1].tobytes()
+def test_a_truncated_image_is_unreadable(tmp_path, suffix, kept):
+    content = cv2.imencode(suffix, noise_image())[1].tobytes()
     path = tmp_path / f"half{suffix}"
     path.write_bytes(content[: int(kept * len(content))])
     with pytest.raises(UnreadableImage, match="half"):
         read_image(path)
 
 
-def test_what_follows_the_end_of_a_jpeg_is_not_looked_at(tmp_path):
-    content = cv2.imencode(".jpg", picture())[1].tobytes()
-    thumbnail = cv2.imencode(".jpg", picture()[::8, ::8])[1].tobytes()
-    exif = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail  # ends in an end marker of its own
+def test_data_after_the_end_of_a_jpeg_is_ignored(tmp_path):
+    content = encode_jpeg(noise_image())
+    thumbnail = encode_jpeg(noise_image()[::8, ::8])
+    exif = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail  # contains an end marker itself
     (tmp_path / "motion.jpg").write_bytes(content + b"video" * 5000)
     (tmp_path / "exif.jpg").write_bytes(content[:2] + exif + content[2:])
     (tmp_path / "half.jpg").write_bytes(content[:2] + exif + content[2 : len(content) // 2])
@@ -94,23 +92,23 @@ def test_what_follows_the_end_of_a_jpeg_is_not_looked_at(tmp_path):
         read_image(tmp_path / "half.jpg")
 
 
-def test_frames_are_in_the_order_of_their_numbers(tmp_path):
+def test_samples_are_in_the_order_of_their_numbers(tmp_path):
     (tmp_path / "up").mkdir()
     for number in (10, 9, 100, 0):
         (tmp_path / f"up/s_{number}.jpg").touch()
-    assert [item.path.name for item in ds.read_items(tmp_path)] == ["s_0.jpg", "s_9.jpg", "s_10.jpg", "s_100.jpg"]
+    assert [sample.path.name for sample in ds.list_samples(tmp_path)] == ["s_0.jpg", "s_9.jpg", "s_10.jpg", "s_100.jpg"]
 
 
-def test_pictures_of_other_kinds_are_read_as_bgr(tmp_path):
+def test_gray_and_transparent_images_are_read_as_bgr(tmp_path):
     gray = np.full((20, 30), 77, np.uint8)
     cv2.imwrite(str(tmp_path / "gray.png"), gray)
-    cv2.imwrite(str(tmp_path / "alpha.png"), np.dstack([picture(), np.full((60, 80), 9, np.uint8)]))
+    cv2.imwrite(str(tmp_path / "alpha.png"), np.dstack([noise_image(), np.full((60, 80), 9, np.uint8)]))
     assert (read_image(tmp_path / "gray.png") == 77).all()
     assert read_image(tmp_path / "gray.png").shape == (20, 30, 3)
-    assert (read_image(tmp_path / "alpha.png") == picture()).all()
+    assert (read_image(tmp_path / "alpha.png") == noise_image()).all()
 
 
-def test_what_is_not_a_frame_is_left_alone(tmp_path):
+def test_other_files_and_folders_are_ignored(tmp_path):
     for name in (
         "up/a_0001.jpg",
         "up/.half_0002.jpg.tmp",
@@ -121,17 +119,17 @@ def test_what_is_not_a_frame_is_left_alone(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    assert [item.path.name for item in ds.read_items(tmp_path)] == ["a_0001.jpg"]
+    assert [sample.path.name for sample in ds.list_samples(tmp_path)] == ["a_0001.jpg"]
 
 
-def test_files_without_session_names_are_put_into_sessions_by_their_times(tmp_path):
+def test_files_without_a_session_in_their_name_are_grouped_by_time(tmp_path):
     minutes = {"cats/IMG2.png": 0, "cats/IMG3.png": 1, "cats/IMG1.png": 90, "dogs/rex.png": 0, "dogs/s1_0001.png": 0}
     for name, at in minutes.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (60 * at, 60 * at))
-    items = ds.read_items(tmp_path)
-    sessions = {str(item.path.relative_to(tmp_path)): item.session for item in items}
+    samples = ds.list_samples(tmp_path)
+    sessions = {str(sample.path.relative_to(tmp_path)): sample.session for sample in samples}
     assert sessions == {
         "cats/IMG1.png": "(cats 2)",
         "cats/IMG2.png": "(cats 1)",
@@ -139,19 +137,21 @@ def test_files_without_session_names_are_put_into_sessions_by_their_times(tmp_pa
         "dogs/rex.png": "(dogs 1)",
         "dogs/s1_0001.png": "s1",
     }
-    assert "names of 4 files of cats, dogs: 3 sessions guessed" in ds.guessed_sessions(items)
-    assert ds.guessed_sessions(items[-1:]) == ""
+    assert "the names of 4 files of cats, dogs contain no session: 3 sessions guessed" in ds.describe_guessed_sessions(
+        samples
+    )
+    assert ds.describe_guessed_sessions(samples[-1:]) == ""
 
 
-def test_no_data_says_what_to_do(tmp_path):
+def test_a_missing_or_empty_dataset_is_an_error_that_says_what_to_do(tmp_path):
     with pytest.raises(ds.DatasetError, match=r"no dataset at .*record one"):
-        ds.read_items(tmp_path / "nowhere")
+        ds.list_samples(tmp_path / "nowhere")
     with pytest.raises(ds.DatasetError, match=r"no images in .*record some"):
-        ds.read_items(tmp_path)
+        ds.list_samples(tmp_path)
 
 
-def test_the_fingerprint_tells_contents_and_labels(dataset):
-    items = ds.read_items(dataset)
-    assert ds.fingerprint(items) == ds.fingerprint(items[::-1])
-    moved = [ds.Sample(items[0].path, "other", items[0].session), *items[1:]]
-    assert ds.fingerprint(moved) != ds.fingerprint(items)
+def test_the_fingerprint_depends_on_contents_and_labels_only(dataset):
+    samples = ds.list_samples(dataset)
+    assert ds.fingerprint(samples) == ds.fingerprint(samples[::-1])
+    moved = [ds.Sample(samples[0].path, "other", samples[0].session), *samples[1:]]
+    assert ds.fingerprint(moved) != ds.fingerprint(samples)

@@ -1,4 +1,4 @@
-"""The recorder: rates, sessions, undo, and what a slow or full disk does."""
+"""The recorder: rates, sessions, undo, and slow or full disks."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from conftest import ROOT
 
 from teachcam.collect import dataset
 from teachcam.collect.camera import Camera, Frame
-from teachcam.collect.recorder import QUEUE_FRAMES, Recorder
-from teachcam.collect.synthetic import number_in
+from teachcam.collect.recorder import QUEUE_SIZE, Recorder
+from teachcam.collect.synthetic import read_number
 from teachcam.images import read_image
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 
 
 def fake_camera(live: bool = True) -> SimpleNamespace:
-    """What the recorder needs of a camera; the test hands the frames over."""
-    return SimpleNamespace(source="test", live=live, tap=None)
+    """Return what the recorder needs of a camera. The test passes the frames."""
+    return SimpleNamespace(metadata={"camera": "test"}, live=live, on_frame=None)
 
 
 def frame_at(seconds: float, image: np.ndarray = IMAGE) -> Frame:
@@ -35,13 +35,13 @@ def frame_at(seconds: float, image: np.ndarray = IMAGE) -> Frame:
 
 def saved_in(data) -> list[dataset.Sample]:
     try:
-        return dataset.read_items(data)
+        return dataset.list_samples(data)
     except dataset.DatasetError:
         return []
 
 
 @pytest.mark.parametrize("fps", [5, 29, 30])
-def test_a_jittering_camera_is_recorded_at_the_rate_asked_for(tmp_path, fps):
+def test_a_camera_with_jitter_is_recorded_at_the_requested_rate(tmp_path, fps):
     rng = np.random.default_rng(0)
     with Recorder(fake_camera(live=False), tmp_path, "x", fps) as recorder:
         recorder.start()
@@ -55,15 +55,15 @@ def test_every_frame_of_a_live_camera_is_recorded_once(tmp_path):
         Camera("synthetic:palm?seed=1&numbered=1&size=320x240") as camera,
         Recorder(camera, tmp_path, "x", 0) as recorder,
     ):
-        recorder.start(most=40)
+        recorder.start(max_images=40)
         while not recorder.done:
-            time.sleep(0.2)  # nobody reads the camera meanwhile
-    numbers = [number_in(read_image(item.path)) for item in saved_in(tmp_path)]
+            time.sleep(0.2)  # meanwhile nothing reads the camera
+    numbers = [read_number(read_image(sample.path)) for sample in saved_in(tmp_path)]
     assert numbers == list(range(numbers[0], numbers[0] + 40))
-    assert recorder.overrun == 0
+    assert recorder.dropped == 0
 
 
-def test_each_start_is_a_session_and_shots_of_a_label_are_one(tmp_path):
+def test_each_start_is_a_session_and_all_shots_of_a_label_are_one(tmp_path):
     with Recorder(fake_camera(), tmp_path, "a", 0, note="kitchen, evening") as recorder:
         for _ in range(2):
             recorder.start()
@@ -73,7 +73,7 @@ def test_each_start_is_a_session_and_shots_of_a_label_are_one(tmp_path):
             recorder.shoot(frame_at(1.0))
         recorder.switch("b")
         recorder.shoot(frame_at(2.0))
-    sessions = {(item.label, item.session) for item in saved_in(tmp_path)}
+    sessions = {(sample.label, sample.session) for sample in saved_in(tmp_path)}
     assert sorted(label for label, _ in sessions) == ["a", "a", "a", "b"]
     assert recorder.sessions == {"a": 3, "b": 1}
     lines = [json.loads(line) for line in (tmp_path / "sessions.jsonl").read_text().splitlines()]
@@ -84,7 +84,7 @@ def test_each_start_is_a_session_and_shots_of_a_label_are_one(tmp_path):
 def test_nothing_is_recorded_unless_a_session_is_open(tmp_path):
     with Recorder(fake_camera(), tmp_path, "a", 0) as recorder:
         assert not recorder.offer(frame_at(0.0))
-        recorder.start(most=2)
+        recorder.start(max_images=2)
         assert [recorder.offer(frame_at(number / 30)) for number in range(4)] == [True, True, False, False]
         assert recorder.done
         recorder.stop()
@@ -92,7 +92,7 @@ def test_nothing_is_recorded_unless_a_session_is_open(tmp_path):
     assert len(saved_in(tmp_path)) == 2
 
 
-def test_undo_takes_back_the_last_recording_and_deletes_nothing(tmp_path):
+def test_undo_moves_the_last_recording_and_deletes_nothing(tmp_path):
     with Recorder(fake_camera(), tmp_path, "a", 0) as recorder:
         recorder.start()
         recorder.offer(frame_at(0.0))
@@ -108,16 +108,16 @@ def test_undo_takes_back_the_last_recording_and_deletes_nothing(tmp_path):
     assert len(list((tmp_path / ".rejected/a").iterdir())) == 5
 
 
-def test_what_the_disk_cannot_take_is_counted(tmp_path, monkeypatch):
+def test_frames_that_do_not_fit_in_the_queue_are_counted(tmp_path, monkeypatch):
     gate = threading.Event()
     write = dataset.write_atomic
     monkeypatch.setattr(dataset, "write_atomic", lambda *arguments: (gate.wait(), write(*arguments)))
     with Recorder(fake_camera(), tmp_path, "a", 0) as recorder:
         recorder.start()
-        taken = sum(recorder.offer(frame_at(number / 30)) for number in range(QUEUE_FRAMES + 20))
+        taken = sum(recorder.offer(frame_at(number / 30)) for number in range(QUEUE_SIZE + 20))
         gate.set()
-    assert recorder.overrun == QUEUE_FRAMES + 20 - taken
-    assert 19 <= recorder.overrun <= 20  # one may already be in the writer's hands
+    assert recorder.dropped == QUEUE_SIZE + 20 - taken
+    assert 19 <= recorder.dropped <= 20  # the writer may have taken one from the queue
     assert len(saved_in(tmp_path)) == taken
 
 
@@ -126,15 +126,15 @@ def test_a_file_waits_for_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "write_atomic", lambda *arguments: (time.sleep(0.002), write(*arguments)))
     with Recorder(fake_camera(live=False), tmp_path, "a", 0) as recorder:
         recorder.start()
-        assert all(recorder.offer(frame_at(number / 30)) for number in range(3 * QUEUE_FRAMES))
-    assert len(saved_in(tmp_path)) == 3 * QUEUE_FRAMES
+        assert all(recorder.offer(frame_at(number / 30)) for number in range(3 * QUEUE_SIZE))
+    assert len(saved_in(tmp_path)) == 3 * QUEUE_SIZE
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="mounts a small disk")
-def test_a_disk_that_fills_up_stops_the_recording_and_keeps_what_is_there(tmp_path):
+@pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="mounting a small disk needs root on Linux")
+def test_a_full_disk_stops_the_recording_and_keeps_whole_files(tmp_path):
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
     if subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("can't mount here")
+        pytest.skip("this machine does not allow mounts")
     try:
         noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3)).astype(np.uint8)
         recorder = Recorder(fake_camera(live=False), tmp_path / "data", "a", 0)
@@ -143,23 +143,23 @@ def test_a_disk_that_fills_up_stops_the_recording_and_keeps_what_is_there(tmp_pa
             recorder.offer(frame_at(number / 30, noise))
         with pytest.raises(dataset.DatasetError, match="No space left on device"):
             recorder.close()
-        items = saved_in(tmp_path / "data")
-        assert len(items) > 3
-        for item in items:
-            assert read_image(item.path).shape == noise.shape
-        assert len(list((tmp_path / "data/a").iterdir())) == len(items)
+        samples = saved_in(tmp_path / "data")
+        assert len(samples) > 3
+        for sample in samples:
+            assert read_image(sample.path).shape == noise.shape
+        assert len(list((tmp_path / "data/a").iterdir())) == len(samples)
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
-def test_killed_at_any_moment_no_picture_is_broken(tmp_path):
-    """TEACHCAM_KILLS=100 for a longer run."""
+def test_killed_at_any_moment_it_leaves_no_broken_image(tmp_path):
+    """TEACHCAM_KILLS=100 makes a longer run."""
     rng = random.Random(0)
     command = [sys.executable, str(ROOT / "collect/capture.py"), "--label", "x", "--camera", "synthetic:palm"]
     for _ in range(int(os.environ.get("TEACHCAM_KILLS", "8"))):
         before = len(saved_in(tmp_path / "data"))
         process = subprocess.Popen(
-            [*command, "--headless", "--fps", "0", "--count", "9999"], cwd=tmp_path, stdout=subprocess.DEVNULL
+            [*command, "--headless", "--fps", "0", "--max-frames", "9999"], cwd=tmp_path, stdout=subprocess.DEVNULL
         )
         while len(saved_in(tmp_path / "data")) == before:
             assert process.poll() is None
@@ -167,9 +167,9 @@ def test_killed_at_any_moment_no_picture_is_broken(tmp_path):
         time.sleep(rng.uniform(0, 0.2))
         process.kill()
         process.wait()
-    items = saved_in(tmp_path / "data")
-    assert len({item.session for item in items}) >= 8
-    for item in items:
-        read_image(item.path)
+    samples = saved_in(tmp_path / "data")
+    assert len({sample.session for sample in samples}) >= 8
+    for sample in samples:
+        read_image(sample.path)
     for line in (tmp_path / "data/sessions.jsonl").read_text().splitlines():
         json.loads(line)

@@ -1,4 +1,4 @@
-"""Commands on a label: real programs, no shell unless asked."""
+"""Commands that run when a label appears: real programs, and a shell only with --shell."""
 
 from __future__ import annotations
 
@@ -13,61 +13,61 @@ from teachcam.live.prediction import to_prediction
 from teachcam.live.sinks.actions import Actions
 
 
-def see(actions: Actions, labels: list[str], seconds: float = 0.1) -> None:
-    """Show it one answer after another, `seconds` apart by the frames' clock."""
+def show(actions: Actions, labels: list[str], seconds: float = 0.1) -> None:
+    """Call the sink with one prediction for each label, `seconds` apart by the frames' timestamps."""
     for index, label in enumerate(labels):
         result = SimpleNamespace(
-            frame=SimpleNamespace(captured=index * seconds), answer=to_prediction({label: 0.9, "other": 0.1}, 0.0)
+            frame=SimpleNamespace(captured=index * seconds), prediction=to_prediction({label: 0.9, "other": 0.1}, 0.0)
         )
         assert actions(result)
         for thread in actions._running.values():
             thread.join(5)
 
 
-def test_a_command_runs_once_when_its_label_comes(tmp_path, monkeypatch):
+def test_a_command_runs_once_when_its_label_appears(tmp_path, monkeypatch):
     log = tmp_path / "log"
     script = tmp_path / "note"
     script.write_text(f'#!/bin/sh\necho "$TEACHCAM_LABEL $TEACHCAM_CONFIDENCE $1" >> {log}\n')
     script.chmod(0o755)
     actions = Actions([f"a={script} 'two words'"], ("a", "b"), cool_down=0)
-    see(actions, ["b", "a", "a", "a", "b", "a"])
+    show(actions, ["b", "a", "a", "a", "b", "a"])
     actions.close()
     assert log.read_text() == "a 0.900 two words\n" * 2
 
 
-def test_it_cools_down(tmp_path):
+def test_a_command_does_not_run_again_during_the_cool_down(tmp_path):
     log = tmp_path / "log"
     actions = Actions([f"a=echo x >> {log}"], ("a", "b"), cool_down=0.5, shell=True)
-    see(actions, ["a", "b"] * 6, seconds=0.1)  # a at 0, 0.2, 0.4, 0.6, 0.8, 1.0
+    show(actions, ["a", "b"] * 6, seconds=0.1)  # a at 0, 0.2, 0.4, 0.6, 0.8, 1.0
     actions.close()
     assert log.read_text() == "x\n" * 2
 
 
-def test_no_shell_sees_a_command_unless_asked(tmp_path):
+def test_a_shell_is_used_only_on_request(tmp_path):
     actions = Actions([f"a=echo $(touch {tmp_path}/pwned) ; touch {tmp_path}/pwned"], ("a",))
-    see(actions, ["a"])
+    show(actions, ["a"])
     assert not list(tmp_path.iterdir())
     actions = Actions([f"a=cd {tmp_path} && touch asked"], ("a",), shell=True)
-    see(actions, ["a"])
+    show(actions, ["a"])
     assert (tmp_path / "asked").exists()
 
 
-def test_a_command_that_fails_or_hangs_holds_nothing_up(capfd):
+def test_a_command_that_fails_or_hangs_does_not_stop_the_loop(capfd):
     actions = Actions(["a=false", "b=sleep 30"], ("a", "b"), cool_down=0)
-    see(actions, ["a"])
+    show(actions, ["a"])
     assert "--on a: the command failed (1)" in capfd.readouterr().err
     started = time.monotonic()
     for label in ["b", "a", "b", "a", "b"]:
-        actions(SimpleNamespace(frame=SimpleNamespace(captured=0.0), answer=to_prediction({label: 1.0}, 0.0)))
+        actions(SimpleNamespace(frame=SimpleNamespace(captured=0.0), prediction=to_prediction({label: 1.0}, 0.0)))
     assert time.monotonic() - started < 1
     assert sum(thread.is_alive() for thread in actions._running.values()) <= 2
     actions.close()
     assert time.monotonic() - started < 5
 
 
-def test_unknown_is_a_label_too(tmp_path):
+def test_unknown_can_have_a_command(tmp_path):
     actions = Actions([f"unknown=touch {tmp_path}/seen"], ("a",))
-    actions(SimpleNamespace(frame=SimpleNamespace(captured=0.0), answer=to_prediction({"a": 0.2}, 0.5)))
+    actions(SimpleNamespace(frame=SimpleNamespace(captured=0.0), prediction=to_prediction({"a": 0.2}, 0.5)))
     actions.close()
     assert (tmp_path / "seen").exists()
 
@@ -78,7 +78,7 @@ def test_unknown_is_a_label_too(tmp_path):
         ("c=true", "LABEL one of a, b, unknown"),
         ("true", "give LABEL=COMMAND"),
         ("a=", "no command after the ="),
-        ("a=no-such-program x", "no program 'no-such-program' here"),
+        ("a=no-such-program x", "the program 'no-such-program' is not installed"),
         ("a=echo 'open", "No closing quotation"),
     ],
 )
@@ -88,7 +88,7 @@ def test_bad_commands_are_refused(command, words):
 
 
 def test_as_a_command(trained, tmp_path):
-    arguments = ["--model", trained / "model.onnx", "--camera", "synthetic", "--headless", "--frames", "40"]
+    arguments = ["--model", trained / "model.onnx", "--camera", "synthetic", "--headless", "--max-frames", "40"]
     result = call("live/run.py", *arguments, "--on", "thumbs_sideways=true", cwd=tmp_path)
     assert_one_line_error(result, "--on thumbs_sideways=true", "palm, thumbs_down, thumbs_up, unknown")
     every = [part for label in ("palm", "thumbs_up", "thumbs_down") for part in ("--on", f"{label}=touch {label}")]

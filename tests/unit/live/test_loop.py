@@ -1,4 +1,4 @@
-"""The loop with a camera that breaks, sinks that fail or hang, and models that are replaced."""
+"""Test the live loop with a camera that breaks, sinks that fail or hang, and models that are replaced."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ import pytest
 from conftest import LABELS, ROOT, call, wait_until
 
 from teachcam.collect.camera import Camera
-from teachcam.collect.dataset import read_items
+from teachcam.collect.dataset import list_samples
 from teachcam.collect.synthetic import render
-from teachcam.errors import UserError
+from teachcam.errors import ModelError, UserError
 from teachcam.files import write_atomic
+from teachcam.live.active_model import ActiveModel
 from teachcam.live.classifier import Classifier
 from teachcam.live.loop import loop
+from teachcam.live.loop_stats import Latency, LoopStats
 from teachcam.live.model_watcher import ModelWatcher
 from teachcam.live.occlusion import heat_map
 from teachcam.live.prediction import Prediction
@@ -31,11 +33,11 @@ from teachcam.live.sinks.overlay import annotate
 from teachcam.live.sinks.text import JsonLines, LabelChanges
 from teachcam.live.sinks.video import Video
 
-FRAMES = render("palm", 1, 30, 320, 240)
+IMAGES = render("palm", 1, 30, 320, 240)
 
 
 class Source:
-    """A live source of 200 frames a second, which breaks when it is told to."""
+    """A live source of 200 images per second. It breaks once after `broken` is set."""
 
     live, fps = True, 200.0
     broken = threading.Event()
@@ -45,13 +47,13 @@ class Source:
         if self.broken.is_set():
             self.broken.clear()
             return None
-        return FRAMES[time.monotonic_ns() % len(FRAMES)]
+        return IMAGES[time.monotonic_ns() % len(IMAGES)]
 
     def close(self):
         pass
 
 
-class Notes(list):
+class ResultList(list):
     """A sink that keeps every result."""
 
     closed = False
@@ -75,51 +77,51 @@ def model(trained):
     return trained / "model.onnx"
 
 
-def test_a_camera_that_goes_and_comes_back_is_waited_for(camera, model):
-    notes, stop = Notes(), threading.Event()
-    thread = threading.Thread(target=loop, args=(camera, Classifier(model), [notes]), kwargs={"stop": stop})
+def test_the_loop_waits_for_a_camera_that_reconnects(camera, model):
+    results, stop = ResultList(), threading.Event()
+    thread = threading.Thread(target=loop, args=(camera, Classifier(model), [results]), kwargs={"stop": stop})
     thread.start()
-    wait_until(lambda: len(notes) > 5)
+    wait_until(lambda: len(results) > 5)
     Source.broken.set()
-    wait_until(lambda: camera.lost)
-    before = len(notes)
-    wait_until(lambda: not camera.lost and len(notes) > before + 5)
+    wait_until(lambda: camera.reconnecting)
+    before = len(results)
+    wait_until(lambda: not camera.reconnecting and len(results) > before + 5)
     stop.set()
     thread.join(5)
-    assert notes.closed
+    assert results.closed
 
 
-def test_a_sink_that_fails_is_left_out_and_the_last_ones_error_is_raised(camera, model, capfd):
-    class Broken(Notes):
+def test_a_failed_sink_is_closed_and_the_last_sinks_error_is_raised(camera, model, capfd):
+    class Broken(ResultList):
         def __call__(self, result):
             if len(self) == 3:
                 raise OSError(28, "No space left on device")
             return super().__call__(result)
 
-    notes = Notes()
-    assert loop(camera, Classifier(model), [Broken(), notes], most=10) == 10
-    assert len(notes) == 10
-    assert "went on without: [Errno 28] No space left on device" in capfd.readouterr().err
+    results = ResultList()
+    assert loop(camera, Classifier(model), [Broken(), results], max_frames=10) == 10
+    assert len(results) == 10
+    assert "an output failed, the others continue: [Errno 28] No space left on device" in capfd.readouterr().err
     with pytest.raises(OSError, match="No space"):
-        loop(camera, Classifier(model), [Broken()], most=10)
+        loop(camera, Classifier(model), [Broken()], max_frames=10)
 
 
 @pytest.mark.parametrize("kind", [JsonLines, LabelChanges])
-def test_a_reader_that_never_reads_holds_up_no_live_loop(kind, camera, model, monkeypatch):
+def test_a_reader_that_never_reads_does_not_stop_a_live_loop(kind, camera, model, monkeypatch):
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
-        sink, notes = kind(live=True), Notes()
+        sink, results = kind(live=True), ResultList()
         monkeypatch.undo()
         sink._queue.maxsize = 20
         os.set_blocking(writer, True)
-        stdout.write("x" * 65536)  # the pipe is full: the next write waits for ever
+        stdout.write("x" * 65536)  # the pipe is full, so the next write blocks forever
         stdout.flush()
-        close, sink.close = sink.close, lambda: close(stalled=0.2)
+        close, sink.close = sink.close, lambda: close(stall_timeout=0.2)
         started = time.monotonic()
-        with pytest.raises(UserError, match="stdout: it can't be written to any more"):
-            loop(camera, Classifier(model), [sink, notes], most=100)
-        assert len(notes) == 100
+        with pytest.raises(UserError, match="stdout: writing has stalled"):
+            loop(camera, Classifier(model), [sink, results], max_frames=100)
+        assert len(results) == 100
         assert time.monotonic() - started < 10
         assert kind is LabelChanges or sink.dropped >= 70
         os.close(reader)
@@ -128,56 +130,58 @@ def test_a_reader_that_never_reads_holds_up_no_live_loop(kind, camera, model, mo
             stdout.close()
 
 
-def test_a_closed_pipe_leaves_the_recording_going(model, tmp_path):
-    command = f"{sys.executable} {ROOT}/live/run.py --model {model} --camera synthetic --frames 40 --headless --json"
+def test_a_closed_pipe_does_not_stop_the_recording(model, tmp_path):
+    command = (
+        f"{sys.executable} {ROOT}/live/run.py --model {model} --camera synthetic --max-frames 40 --headless --json"
+    )
     shell = ["bash", "-c", f"{command} --record out.mp4 | head -n 2; exit ${{PIPESTATUS[0]}}"]
     result = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
-    assert "went on without: [Errno 32] Broken pipe" in result.stderr
+    assert "an output failed, the others continue: [Errno 32] Broken pipe" in result.stderr
     assert "40 frames" in result.stderr
     assert int(cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FRAME_COUNT)) >= 35
 
 
-def test_a_disk_that_fills_ends_the_recording_whole_and_nothing_else(camera, model, tmp_path, monkeypatch, capfd):
+def test_a_full_disk_ends_only_the_recording_and_leaves_a_playable_file(camera, model, tmp_path, monkeypatch, capfd):
     usage = shutil.disk_usage(tmp_path)
-    notes, video = Notes(), Video(tmp_path / "out.mp4", 30, live=True)
-    monkeypatch.setattr(video_module, "KEPT_FREE", 0)
-    filling = threading.Timer(1.5, lambda: monkeypatch.setattr(video_module, "KEPT_FREE", usage.total + 1))
+    results, video = ResultList(), Video(tmp_path / "out.mp4", 30, live=True)
+    monkeypatch.setattr(video_module, "MIN_FREE_BYTES", 0)
+    filling = threading.Timer(1.5, lambda: monkeypatch.setattr(video_module, "MIN_FREE_BYTES", usage.total + 1))
     filling.start()
-    assert loop(camera, Classifier(model), [video, notes], most=600) == 600
+    assert loop(camera, Classifier(model), [video, results], max_frames=600) == 600
     assert "free, so the recording ended here" in capfd.readouterr().err
     video._thread.join(5)
     assert cv2.VideoCapture(str(tmp_path / "out.mp4")).read()[0]
 
 
-def test_a_newer_model_is_taken_without_a_pause_and_a_broken_one_is_not(camera, run_copy, capfd):
+def test_a_newer_model_replaces_the_old_one_and_a_broken_one_does_not(camera, run_copy, capfd):
     path = run_copy / "model.onnx"
     content = path.read_bytes()
-    notes, stop, watcher = Notes(), threading.Event(), ModelWatcher(path, "cpu", period=0.02)
+    results, stop, watcher = ResultList(), threading.Event(), ModelWatcher(path, "cpu", period=0.02)
     settings = {"watcher": watcher, "stop": stop}
-    thread = threading.Thread(target=loop, args=(camera, Classifier(path), [notes]), kwargs=settings)
+    thread = threading.Thread(target=loop, args=(camera, Classifier(path), [results]), kwargs=settings)
     thread.start()
-    wait_until(lambda: notes)
+    wait_until(lambda: results)
     write_atomic(path, content.replace(b'"palm"', b'"hand"'))
-    wait_until(lambda: notes[-1].labels[0] == "hand")
+    wait_until(lambda: results[-1].labels[0] == "hand")
     write_atomic(path, content[:5000])
     wait_until(lambda: "kept the old model" in capfd.readouterr().err)
     write_atomic(path, content.replace(b'"palm"', b'"fist"'))
-    wait_until(lambda: notes[-1].labels[0] == "fist")
+    wait_until(lambda: results[-1].labels[0] == "fist")
     stop.set()
     thread.join(5)
     watcher.close()
-    for result in notes:
-        assert tuple(result.answer.probabilities) == tuple(result.raw.probabilities) == result.labels
-        assert result.answer.label in result.labels
-    assert [result.labels[0] for result in notes] == sorted(
-        (result.labels[0] for result in notes), key=["palm", "hand", "fist"].index
+    for result in results:
+        assert tuple(result.prediction.probabilities) == tuple(result.raw_prediction.probabilities) == result.labels
+        assert result.prediction.label in result.labels
+    assert [result.labels[0] for result in results] == sorted(
+        (result.labels[0] for result in results), key=["palm", "hand", "fist"].index
     )
 
 
-def test_a_newer_checkpoint_is_exported_and_taken(camera, run_copy, monkeypatch):
+def test_a_newer_checkpoint_is_exported_and_loaded(camera, run_copy, monkeypatch):
     monkeypatch.chdir(run_copy.parent.parent)
-    (run_copy.parent.parent / "train.py").touch()  # the user's own, not to be taken for our package
+    (run_copy.parent.parent / "train.py").touch()  # a file of the user's, which must not shadow the package
     (run_copy.parent / "latest").symlink_to("copy")
     before = run_copy / "model.onnx"
     watcher = ModelWatcher(None, "cpu", period=0.02)
@@ -197,7 +201,7 @@ def test_a_newer_checkpoint_is_exported_and_taken(camera, run_copy, monkeypatch)
 
 
 def test_json_goes_to_stdout_while_a_model_is_loaded(run_copy, tmp_path):
-    """Loading keeps what ONNX Runtime prints off stdout, for the whole program: the answers must not follow it."""
+    """Loading redirects what ONNX Runtime prints away from stdout. The JSON lines must still go to stdout."""
     model = run_copy / "model.onnx"
     command = [sys.executable, str(ROOT / "live/run.py"), "--model", str(model), "--camera", "synthetic", "--watch"]
     stdout, stderr = tmp_path / "stdout", tmp_path / "stderr"
@@ -209,29 +213,29 @@ def test_json_goes_to_stdout_while_a_model_is_loaded(run_copy, tmp_path):
         wait_until(lambda count=count: stderr.read_text().count("took the new model") == count, seconds=30)
     process.terminate()
     assert process.wait(30) == 130
-    answers = [json.loads(line) for line in stdout.read_text().splitlines()]
-    assert {answer["label"] for answer in answers} <= set(LABELS)
-    assert f"{len(answers)} frames, " in stderr.read_text()
+    predictions = [json.loads(line) for line in stdout.read_text().splitlines()]
+    assert {prediction["label"] for prediction in predictions} <= set(LABELS)
+    assert f"{len(predictions)} frames, " in stderr.read_text()
     assert "{" not in stderr.read_text()
 
 
-def test_classifier_watches_a_camera(model, tmp_path):
-    for index, image in enumerate(FRAMES[:5]):
+def test_predict_stream_classifies_every_image_of_a_folder(model, tmp_path):
+    for index, image in enumerate(IMAGES[:5]):
         cv2.imwrite(str(tmp_path / f"{index}.png"), image)
     classifier = Classifier(model)
     with Camera(tmp_path) as camera:
-        answers = list(classifier.predict_stream(camera, smoothing=0))
-    assert answers == [classifier.classify(image) for image in FRAMES[:5]]
+        predictions = list(classifier.predict_stream(camera, smoothing=0))
+    assert predictions == [classifier.classify(image) for image in IMAGES[:5]]
 
 
-def test_the_heat_map_shows_what_speaks_for_the_answer(model):
-    """A model that looks at one corner: only there does hiding something change its answer."""
+def test_the_heat_map_shows_what_supports_the_prediction(model):
+    """This model looks at one corner only, so hiding anything else changes nothing."""
 
     class Corner:
         contract = Classifier(model).contract
 
-        def probabilities(self, frame):
-            light = float(frame[:60, :60].mean()) / 255
+        def predict_probabilities(self, model_input):
+            light = float(model_input[:60, :60].mean()) / 255
             return np.array([light, 1 - light], np.float32)
 
     image = np.zeros((240, 320, 3), np.uint8)
@@ -240,8 +244,8 @@ def test_the_heat_map_shows_what_speaks_for_the_answer(model):
     assert heat.shape == (6, 6)
     assert heat.max() == heat[:2, :2].max() == 1
     assert heat[3:, 3:].max() == 0
-    assert heat_map(Corner(), np.full_like(image, 255)).max() == 0  # hiding white behind white changes nothing
-    assert heat_map(Classifier(model), FRAMES[0]).min() >= 0
+    assert heat_map(Corner(), np.full_like(image, 255)).max() == 0  # white hidden behind white changes nothing
+    assert heat_map(Classifier(model), IMAGES[0]).min() >= 0
 
 
 @pytest.mark.skipif(not (shutil.which("Xvfb") and shutil.which("xdotool")), reason="needs Xvfb and xdotool")
@@ -254,7 +258,7 @@ def test_keys_in_the_window(model, tmp_path, display):
         wait_until(lambda saved=saved: len(list((tmp_path / "data").glob("*/*.jpg"))) == saved, seconds=20)
     _, stderr = process.communicate(timeout=20)
     assert process.returncode == 0, stderr
-    items = read_items(tmp_path / "data")
+    items = list_samples(tmp_path / "data")
     assert sorted(item.label for item in items) == ["palm", "palm", "thumbs_down"]
     assert len({item.session for item in items}) == 2
 
@@ -265,7 +269,7 @@ def test_bad_input_is_one_line_and_exit_2(model, tmp_path):
         (["--min-hold", "nan"], "--min-hold"),
         (["--http", "no:port:here"], "--http"),
         (["--on", "palm"], "LABEL=COMMAND"),
-        (["--record", "x.avi"], "ends in .mp4"),
+        (["--record", "x.avi"], "must end in .mp4"),
     ):
         result = call("live/run.py", "--model", model, "--camera", "synthetic", "--headless", *arguments, cwd=tmp_path)
         assert result.returncode == 2
@@ -273,16 +277,52 @@ def test_bad_input_is_one_line_and_exit_2(model, tmp_path):
         assert "Traceback" not in result.stderr
 
 
-def test_user_errors_of_a_sink_end_nothing_either(camera, model):
-    class Refuses(Notes):
+def test_a_user_error_of_a_sink_does_not_end_the_loop(camera, model):
+    class Refuses(ResultList):
         def __call__(self, result):
             raise UserError("no")
 
-    notes = Notes()
-    assert loop(camera, Classifier(model), [Refuses(), notes], most=3) == 3
+    results = ResultList()
+    assert loop(camera, Classifier(model), [Refuses(), results], max_frames=3) == 3
 
 
-def test_a_tiny_picture_is_enlarged_before_it_is_written_on():
-    picture = annotate(np.zeros((28, 20, 3), np.uint8), Prediction("palm", 0.5, {"palm": 0.5, "none": 0.5}), "30 FPS")
-    assert picture.shape == (252, 180, 3)
-    assert picture.max() == 255
+def test_a_tiny_image_is_enlarged_before_text_is_drawn_on_it():
+    annotated = annotate(np.zeros((28, 20, 3), np.uint8), Prediction("palm", 0.5, {"palm": 0.5, "none": 0.5}), "30 FPS")
+    assert annotated.shape == (252, 180, 3)
+    assert annotated.max() == 255
+
+
+def test_percentiles_are_in_milliseconds_and_of_the_latest_times_only():
+    latency = Latency(max_count=100)
+    for number in range(1000):
+        latency.add(number / 1000)
+    assert latency.percentile(0) == pytest.approx(900)
+    assert latency.percentile(50) == pytest.approx(949.5)
+    assert np.isnan(Latency().percentile(50))
+
+
+def test_loop_stats_measure_frames_per_second(caplog):
+    stats = LoopStats()
+    stats.log(0, "cpu")
+    assert "no frame was classified" in caplog.text
+    stats.add(latency=0.004, age=0.010, now=100.0)
+    assert stats.fps == 0.0
+    for index in range(1, 10):
+        stats.add(latency=0.004, age=0.010, now=100 + index / 20)
+    assert (stats.num_frames, stats.fps) == (10, pytest.approx(20.0))
+    stats.log(3, "cpu")
+    line = "10 frames, 3 dropped, on cpu; latency p50 4.0 ms, p99 4.0 ms; frame age p50 10.0 ms, p99 10.0 ms"
+    assert line in caplog.text
+
+
+def test_the_active_model_goes_back_once_and_then_raises(model):
+    first, second = Classifier(model), Classifier(model)
+    active = ActiveModel(first, smoothing=0.0, min_hold=0.0)
+    with pytest.raises(ModelError, match="broken"):
+        active.roll_back(ModelError("broken"))
+    active.swap(second)
+    assert active.classifier is second
+    active.roll_back(ModelError("broken"))
+    assert active.classifier is first
+    with pytest.raises(ModelError, match="broken"):
+        active.roll_back(ModelError("broken"))

@@ -1,4 +1,4 @@
-"""Sinks that are slow, late or broken in a way of their own, and recordings that come out whole."""
+"""Slow, stalled and broken sinks, and recordings that are complete whatever happens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from teachcam.live.classifier import Classifier
 from teachcam.live.loop import loop
 from teachcam.live.model_watcher import ModelWatcher
 from teachcam.live.prediction import Prediction
-from teachcam.live.sinks.base import Result, ThreadedSink
+from teachcam.live.sinks.base import FrameResult, ThreadedSink
 from teachcam.live.sinks.video import Video
 
 
@@ -32,17 +32,18 @@ def model(trained):
     return trained / "model.onnx"
 
 
-def result(number: int, rate: float = 30.0) -> Result:
-    answer = Prediction("palm", 1.0, {"palm": 1.0})
+def result(number: int, rate: float = 30.0) -> FrameResult:
+    prediction = Prediction("palm", 1.0, {"palm": 1.0})
     frame = Frame(np.full((48, 64, 3), number % 256, np.uint8), number, number / rate, time.monotonic())
-    return Result(frame, answer, answer, 0.001, 0.001, rate, "cpu", ("palm",))
+    classifier = SimpleNamespace(provider="cpu", contract=SimpleNamespace(labels=("palm",)))
+    return FrameResult(frame, prediction, prediction, 0.001, 0.001, rate, classifier)
 
 
-def frames_in(path) -> int:
-    recording, frames = cv2.VideoCapture(str(path)), 0
-    while recording.read()[0]:
-        frames += 1
-    return frames
+def count_frames(path) -> int:
+    video, count = cv2.VideoCapture(str(path)), 0
+    while video.read()[0]:
+        count += 1
+    return count
 
 
 class Slow(Video):
@@ -64,37 +65,37 @@ class Broken(ThreadedSink):
         raise TypeError("nobody expected this")
 
 
-def test_a_slow_writer_ends_its_file_and_one_that_stalls_is_said(tmp_path):
+def test_a_slow_writer_finishes_its_file_and_a_stalled_one_is_an_error(tmp_path):
     slow = Slow(tmp_path / "slow.mp4", 30.0, live=True)
     for number in range(12):
         slow(result(number))
-    slow.close(stalled=0.5)
-    assert frames_in(tmp_path / "slow.mp4") == 12
+    slow.close(stall_timeout=0.5)
+    assert count_frames(tmp_path / "slow.mp4") == 12
     stalls = Slow(tmp_path / "stalls.mp4", 30.0, live=True)
     stalls(result(0))
-    with pytest.raises(UserError, match=r"stalls.mp4: it can't be written to any more"):
-        stalls.close(stalled=0.01)
+    with pytest.raises(UserError, match=r"stalls\.mp4: writing has stalled"):
+        stalls.close(stall_timeout=0.01)
 
 
 @pytest.mark.parametrize(("rate", "written"), [(10.0, 90), (30.0, 30), (60.0, 16)])
-def test_a_recording_plays_as_fast_as_it_was(rate, written, tmp_path):
+def test_a_recording_plays_at_the_recorded_speed(rate, written, tmp_path):
     video = Video(tmp_path / "out.mp4", 30.0, live=False)
     for number in range(30):
         video(result(number, rate))
     video.close()
-    assert abs(frames_in(tmp_path / "out.mp4") - written) <= 3
+    assert abs(count_frames(tmp_path / "out.mp4") - written) <= 3
 
 
-def test_a_camera_that_was_away_is_cut_out(tmp_path):
+def test_a_long_gap_is_cut_out_of_the_recording(tmp_path):
     video = Video(tmp_path / "out.mp4", 30.0, live=False)
     for number in (*range(10), *range(3600 * 30, 3600 * 30 + 10)):
         video(result(number))
     video.close()
-    assert frames_in(tmp_path / "out.mp4") == 20
+    assert count_frames(tmp_path / "out.mp4") == 20
 
 
-def test_a_sink_that_breaks_in_an_unforeseen_way_stops_nothing(model, tmp_path, capfd):
-    clip = tmp_path / "12:30.mp4"  # FFmpeg would take 12 for a protocol
+def test_an_unexpected_error_in_a_sink_stops_nothing_else(model, tmp_path, capfd):
+    clip = tmp_path / "12:30.mp4"  # FFmpeg would take "12" for a protocol
     video = Video(clip, 30.0, live=False)
     for number in range(60):
         video(result(number))
@@ -102,11 +103,11 @@ def test_a_sink_that_breaks_in_an_unforeseen_way_stops_nothing(model, tmp_path, 
     with Camera(str(clip)) as camera:
         sinks = [Broken(False, 3), Video(tmp_path / "copy.mp4", 30.0, False)]
         assert loop(camera, Classifier(model), sinks) == 60
-    assert "went on without: broken: TypeError: nobody expected this" in capfd.readouterr().err
-    assert frames_in(tmp_path / "copy.mp4") == 60
+    assert "an output failed, the others continue: broken: TypeError: nobody expected this" in capfd.readouterr().err
+    assert count_frames(tmp_path / "copy.mp4") == 60
 
 
-def test_a_second_interrupt_still_ends_the_recording(model, tmp_path):
+def test_a_second_interrupt_still_finishes_the_recording(model, tmp_path):
     class Interrupted(Broken):
         def __call__(self, result):
             return True
@@ -116,11 +117,11 @@ def test_a_second_interrupt_still_ends_the_recording(model, tmp_path):
 
     sinks = [Interrupted(True, 1), Video(tmp_path / "out.mp4", 30.0, True)]
     with Camera("synthetic") as camera, pytest.raises(KeyboardInterrupt):
-        loop(camera, Classifier(model), sinks, most=10)
-    assert frames_in(tmp_path / "out.mp4") > 0
+        loop(camera, Classifier(model), sinks, max_frames=10)
+    assert count_frames(tmp_path / "out.mp4") > 0
 
 
-def test_a_recording_in_mkv_survives_what_gives_no_time_to_end_it(model, tmp_path):
+def test_an_mkv_recording_is_readable_after_a_kill(model, tmp_path):
     command = [sys.executable, str(ROOT / "live/run.py"), "--model", str(model), "--headless", "--camera", "synthetic"]
     path = tmp_path / "out.mkv"
     process = subprocess.Popen([*command, "--record", path.name], cwd=tmp_path, stdout=subprocess.DEVNULL)
@@ -129,65 +130,65 @@ def test_a_recording_in_mkv_survives_what_gives_no_time_to_end_it(model, tmp_pat
     finally:
         process.kill()
         process.wait()
-    assert frames_in(path) >= 10  # of noisy pictures, a megabyte is a few dozen
+    assert count_frames(path) >= 10  # the images are noisy, so a megabyte is a few dozen frames
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_ending_it_from_outside_finishes_the_video(name, model, tmp_path):
+def test_a_termination_signal_finishes_the_recording(name, model, tmp_path):
     command = [sys.executable, str(ROOT / "live/run.py"), "--model", str(model), "--headless", "--camera", "synthetic"]
     process = subprocess.Popen([*command, "--record", "out.mp4"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    process.stdout.readline()  # the first answer
+    process.stdout.readline()  # the first prediction
     time.sleep(0.5)
     process.send_signal(getattr(signal, name))
     process.communicate(timeout=20)
     assert process.returncode == 130
-    assert frames_in(tmp_path / "out.mp4") > 0
+    assert count_frames(tmp_path / "out.mp4") > 0
 
 
-def test_beside_other_programs_a_recording_is_whole(model, tmp_path):
+def test_a_recording_is_complete_beside_busy_programs(model, tmp_path):
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
     try:
-        arguments = ["--camera", "synthetic", "--headless", "--frames", "60", "--record", "out.mkv"]
+        arguments = ["--camera", "synthetic", "--headless", "--max-frames", "60", "--record", "out.mkv"]
         assert call("live/run.py", "--model", model, *arguments, cwd=tmp_path).returncode == 0
     finally:
         for process in busy:
             process.kill()
             process.wait()
-    assert frames_in(tmp_path / "out.mkv") >= 30
+    assert count_frames(tmp_path / "out.mkv") >= 30
 
 
-def test_where_another_sink_cannot_begin_no_empty_recording_is_left(model, tmp_path):
+def test_no_empty_recording_is_left_if_another_sink_cannot_open(model, tmp_path):
     (tmp_path / "file").touch()
     arguments = ["--headless", "--camera", "synthetic", "--record", "out.mp4", "--save-uncertain", "file"]
     assert call_here("live/run.py", "--model", model, *arguments, cwd=tmp_path).returncode == 2
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_closed_streams_are_no_error(model, tmp_path):
-    command = f"{sys.executable} {ROOT}/live/run.py --model {model} --camera synthetic --frames 3 --headless --json"
+def test_closed_stdout_and_stderr_are_no_error(model, tmp_path):
+    command = f"{sys.executable} {ROOT}/live/run.py --model {model} --camera synthetic --max-frames 3 --headless --json"
     for closed in (">&-", "2>&-"):
         run = subprocess.run(["bash", "-c", f"{command} {closed}"], cwd=tmp_path, capture_output=True, timeout=60)
         assert run.returncode == 0, run.stderr
         assert b"Traceback" not in run.stderr
 
 
-def test_pictures_of_a_folder_are_not_averaged(model, tmp_path):
+def test_predictions_for_a_folder_are_not_averaged(model, tmp_path):
     for number in range(8):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((48, 64, 3), 255 * (number % 2), np.uint8))
     classifier = Classifier(model)
     with Camera(str(tmp_path)) as camera:
-        answers = list(classifier.predict_stream(camera))
+        predictions = list(classifier.predict_stream(camera))
     alone = [classifier.classify(np.full((48, 64, 3), 255 * (number % 2), np.uint8)) for number in range(8)]
-    assert answers == alone
+    assert predictions == alone
 
 
-def test_a_newer_model_that_fails_on_a_frame_is_given_back(model, tmp_path, capfd):
-    """It runs on a black frame, which is what it is tried on, and fails on one that is brighter than 9."""
+def test_a_newer_model_that_fails_on_a_frame_is_rolled_back(model, tmp_path, capfd):
+    """The model accepts the black image that it is tried on, and fails on an image with a value above 9."""
     graph = onnx.parser.parse_model("""
         <ir_version: 8, opset_import: ["": 13]>
-        dark_only (uint8[1, 8, 8, 3] frames) => (float[1, 3] probabilities)
+        dark_only (uint8[1, 8, 8, 3] images) => (float[1, 3] probabilities)
         <int64[1] one = {1}> {
-            values = Cast <to = 7> (frames)
+            values = Cast <to = 7> (images)
             largest = ReduceMax <keepdims = 0> (values)
             place = Reshape (largest, one)
             probabilities = Gather (table, place)
@@ -200,20 +201,21 @@ def test_a_newer_model_that_fails_on_a_frame_is_given_back(model, tmp_path, capf
     newer = [Classifier(tmp_path / "newer.onnx")]
     watcher = SimpleNamespace(take=lambda: newer.pop() if newer else None)
     with Camera("synthetic") as camera:
-        assert loop(camera, Classifier(model), [Video(tmp_path / "out.mp4", 30, True)], most=3, watcher=watcher) == 3
+        sinks = [Video(tmp_path / "out.mp4", 30, True)]
+        assert loop(camera, Classifier(model), sinks, max_frames=3, watcher=watcher) == 3
     assert "went back to the old model" in capfd.readouterr().err
     with pytest.raises(UserError, match="out of data bounds"):
         Classifier(tmp_path / "newer.onnx").classify(np.full((8, 8, 3), 200, np.uint8))
 
 
-def test_an_export_that_is_killed_keeps_the_old_model_and_the_next_is_taken(run_copy, monkeypatch, capfd):
+def test_a_killed_export_keeps_the_old_model_and_the_next_one_succeeds(run_copy, monkeypatch, capfd):
     monkeypatch.chdir(run_copy.parent.parent)
     (run_copy.parent / "latest").symlink_to("copy")
     (run_copy / "model.onnx").unlink()
     watcher, checkpoint = ModelWatcher(None, "cpu", period=0.02), run_copy / "checkpoint.pt"
     checkpoint.write_bytes(checkpoint.read_bytes())
-    wait_until(lambda: watcher._exporting)
-    watcher._exporting.kill()
+    wait_until(lambda: watcher._export_process)
+    watcher._export_process.kill()
     wait_until(lambda: "kept the old model" in capfd.readouterr().err)
     checkpoint.write_bytes(checkpoint.read_bytes())
     wait_until(watcher.take, seconds=60)

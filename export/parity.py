@@ -1,0 +1,47 @@
+"""Compare the probabilities of an exported model with those of the network that it was exported from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from teachcam.errors import ExportError
+
+# The largest difference of a probability that is allowed. Rounding explains less than this.
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How closely two models agree on the same images."""
+
+    num_images: int
+    same_label: int  # number of images for which both models give the same label
+    largest_difference: float  # of any probability
+
+    def require(self, tolerance: float = TOLERANCE["fp32"]) -> None:
+        """Check that the models agree.
+
+        Args:
+            tolerance: The largest difference of a probability that is allowed. Above the tolerance of fp32, labels
+                may differ: two labels can be almost equally probable.
+
+        Raises:
+            ExportError: A probability differs by more than `tolerance`, or is NaN, or a label differs in fp32.
+        """
+        labels_agree = self.same_label == self.num_images or tolerance > TOLERANCE["fp32"]
+        if not (labels_agree and self.largest_difference <= tolerance):  # False for NaN
+            raise ExportError(
+                f"the exported model does not match the trained one: {self.same_label} of {self.num_images} labels "
+                f"agree, largest difference {self.largest_difference:.2g} (allowed: {tolerance:g}); no file was written"
+            )
+
+
+def compare(probabilities: np.ndarray, expected: np.ndarray) -> Parity:
+    """Compare two models' probabilities, float [N, num_classes] each, of the same images."""
+    return Parity(
+        num_images=len(probabilities),
+        same_label=int((probabilities.argmax(1) == expected.argmax(1)).sum()),
+        largest_difference=float(np.abs(probabilities - expected).max()),
+    )

@@ -1,0 +1,60 @@
+"""The `teachcam` command: `teachcam capture` does what `python collect/capture.py` does, wherever it is installed."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from teachcam import __version__, cli
+from teachcam.errors import UserError
+
+# Each command: the module whose `main(argv)` it calls, and a line for `teachcam --help`.
+COMMANDS = {
+    "capture": ("teachcam.collect.capture", "record labeled images with a camera"),
+    "check": ("teachcam.collect.check", "find what is wrong with a dataset"),
+    "train": ("teachcam.train.finetune", "train a classifier on a dataset"),
+    "export": ("teachcam.export.to_onnx", "write a trained model as ONNX, for a device"),
+    "compare": ("teachcam.export.compare", "compare fp32, fp16 and int8 on this machine"),
+    "engine": ("teachcam.export.engine", "build a TensorRT engine, on the device"),
+    "live": ("teachcam.live.run", "classify what a camera sees"),
+    "doctor": ("teachcam.live.doctor", "find what keeps this machine from running a model"),
+    "demo": ("teachcam.live.demo", "do all of it once, on a synthetic camera"),
+}
+
+
+def main() -> None:
+    """Run one command with the rest of the arguments, and leave the program with its exit code."""
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help"):
+        print(_help())
+        sys.exit(0)
+    if name == "--version":
+        print(__version__)
+        sys.exit(0)
+    sys.argv[0] = f"teachcam {name}"  # what usage lines call the program
+    cli.run(lambda: _command(name)(arguments))
+
+
+def _command(name: str):
+    """Return the `main` function of a command."""
+    if name not in COMMANDS:
+        raise UserError(f"there is no command {name!r}: choose one of {', '.join(COMMANDS)}")
+    try:
+        return import_module(COMMANDS[name][0]).main
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        extra = "train" if name in ("train", "export", "compare", "demo") else "device"
+        raise UserError(
+            f"teachcam {name} needs the package {package}, which is not installed: pip install 'teachcam[{extra}]'"
+        ) from None
+
+
+def _help() -> str:
+    lines = [f"  {name:<9} {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: teachcam COMMAND ...", "", *lines, "", "teachcam COMMAND --help lists the options of a command."]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The threads of an ONNX Runtime session."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from teachcam import onnx_session
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity"), reason="needs Linux, where threads have affinities"
+)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "workers", "affinities"),
+    [
+        ({0, 1, 2, 3}, [{2, 3}], "3,4"),  # two cores of two hardware threads each
+        ({1, 2, 3}, [{2, 3}], "3,4"),
+        ({0, 2}, [{2}], "3"),
+        ({2, 3, 4, 5}, [{4, 5}], "5,6"),
+        ({0, 1}, [], None),  # one core: the caller's
+    ],
+)
+def test_there_is_one_tied_thread_for_every_further_core(allowed, workers, affinities, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: allowed)
+    monkeypatch.setattr(onnx_session, "_hardware_threads", lambda cpu: {cpu // 2 * 2, cpu // 2 * 2 + 1})
+    assert onnx_session._worker_cores() == workers
+    options = onnx_session._session_options()
+    assert options.intra_op_num_threads == 1 + len(workers)
+    if affinities is None:
+        with pytest.raises(RuntimeError):
+            options.get_session_config_entry("session.intra_op_thread_affinities")
+    else:
+        assert options.get_session_config_entry("session.intra_op_thread_affinities") == affinities
+
+
+def test_hardware_threads_are_read_from_linux_lists(monkeypatch):
+    for text, cpus in (("0,4\n", {0, 4}), ("2-3\n", {2, 3}), ("0-1,8-9\n", {0, 1, 8, 9}), ("", {7})):
+        monkeypatch.setattr(onnx_session.Path, "read_text", lambda _, text=text: text)
+        assert onnx_session._hardware_threads(7) == cpus

@@ -1,0 +1,76 @@
+"""The images of a training, with what is computed from them once: the backbone's features, and foregrounds."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+
+from teachcam.contract import Contract
+from teachcam.train.augment.cpu import Augmentation
+from teachcam.train.augment.foreground import Foregrounds, segment_foregrounds
+from teachcam.train.data.dataset import Examples
+from teachcam.train.engine.context import Context
+from teachcam.train.engine.features import extract_features
+from teachcam.train.model.backbones import Network
+
+
+class TrainingData:
+    """Training and validation images. What is computed from them is computed when it is first needed, and kept."""
+
+    def __init__(
+        self,
+        network: Network,
+        contract: Contract,
+        train: Examples,
+        validation: Examples,
+        context: Context,
+        augment: str = "room",
+    ):
+        """Store the images; nothing is computed yet.
+
+        Args:
+            network: its backbone computes the features; it is not changed.
+            contract: input size and normalization.
+            train: the training images.
+            validation: the validation images; may be empty.
+            context: device and processes that compute the features.
+            augment: kind of augmentation: room, light or none.
+        """
+        self.train, self.validation = train, validation
+        self._network, self._contract, self._context, self._augment = network, contract, context, augment
+
+    @cached_property
+    def features(self) -> torch.Tensor:
+        """The backbone's features of all images, training images first, float32 [N, D] on the device."""
+        images = self.train.images + self.validation.images
+        return extract_features(self._network, images, self._contract, self._context)
+
+    @cached_property
+    def augmentation(self) -> Augmentation:
+        """The augmentation of the training images."""
+        return make_augmentation(self.train, self._augment)
+
+    def merged(self) -> TrainingData:
+        """Return the data with the validation images moved to the training images. What was computed is reused."""
+        merged = TrainingData(
+            self._network,
+            self._contract,
+            self.train + self.validation,
+            self.validation[:0],
+            self._context,
+            self._augment,
+        )
+        if "features" in self.__dict__:
+            merged.features = self.features
+        if "augmentation" in self.__dict__:
+            merged.augmentation = self.augmentation + make_augmentation(self.validation, self._augment)
+        return merged
+
+
+def make_augmentation(examples: Examples, kind: str = "room") -> Augmentation:
+    """Return the augmentation of these images; the kind `room` segments their foregrounds."""
+    if kind != "room":
+        return Augmentation(examples.images, Foregrounds.empty(len(examples)), kind)
+    foregrounds = segment_foregrounds(examples.images, examples.class_ids.numpy(), examples.sessions)
+    return Augmentation(examples.images, foregrounds)
