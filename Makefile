@@ -18,7 +18,8 @@ test-all: lint docs
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pip install --quiet --no-deps --upgrade --target build/site .
+	rm -rf build/lib build/site  # setuptools would put files of an older build into the package
+	$(BIN)/pip install --quiet --no-deps --target build/site .
 	cd build/site && ../../$(BIN)/mypy --config-file ../../pyproject.toml
 
 docs: .venv/ready
