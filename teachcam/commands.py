@@ -32,7 +32,19 @@ def main() -> None:
         print(__version__)
         sys.exit(0)
     sys.argv[0] = f"teachcam {name}"  # what usage lines call the program
-    cli.run(lambda: _command(name)(arguments))
+    cli.run(lambda: _run(name, arguments))
+
+
+def _run(name: str, arguments: list[str]) -> int | None:
+    """Run a command. Its errors name other commands as this one was called, since a wheel has no folders to call."""
+    try:
+        return _command(name)(arguments)
+    except UserError as error:
+        text = str(error)
+        for command, (module, _) in COMMANDS.items():
+            path = module.split(".", 1)[1].replace(".", "/")
+            text = text.replace(f"python {path}.py", f"teachcam {command}")
+        raise type(error)(text) from None
 
 
 def _command(name: str):

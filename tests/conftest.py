@@ -25,6 +25,22 @@ LABELS = ("palm", "thumbs_down", "thumbs_up")
 REAL_DATA = ROOT.parent / "shared" / "data"  # real recordings, where a machine has them
 
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NEEDS = {  # what a marker's tests need, and whether this machine has it
+    "display": ("Xvfb and xdotool", bool(shutil.which("Xvfb") and shutil.which("xdotool"))),
+    "browser": ("Chromium", bool(CHROMIUM)),
+    "real_data": ("the real recordings", REAL_DATA.is_dir()),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests whose marker asks for what this machine does not have."""
+    for item in items:
+        for marker, (what, available) in NEEDS.items():
+            if item.get_closest_marker(marker) and not available:
+                item.add_marker(pytest.mark.skip(reason=f"needs {what}"))
+
+
 def call(*command: object, cwd: Path, **options) -> subprocess.CompletedProcess:
     """Run `python COMMAND` as a user would, from `cwd`; a command's path is given from the project's root."""
     script, *arguments = map(str, command)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -143,7 +142,7 @@ def test_an_interrupted_recording_keeps_its_images(tmp_path):
         read_image(sample.path)
 
 
-@pytest.mark.skipif(not (shutil.which("Xvfb") and shutil.which("xdotool")), reason="needs Xvfb and xdotool")
+@pytest.mark.display
 def test_the_keys_of_the_window(tmp_path, display):
     command = [
         sys.executable,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -218,6 +217,7 @@ def test_live_needs_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_live_and_capture_run_with_the_packages_of_a_device(trained, clip, tmp_path, package_path):
     """They need numpy, OpenCV, ONNX Runtime and traitlets only, on Python 3.8, which CI must have."""
     old = sorted(Path.home().glob(".pyenv/versions/3.8.*/bin/python"))
@@ -360,7 +360,7 @@ def test_bad_input_is_one_line_and_exit_2(trained, tmp_path):
     assert_one_line_error(live("--model", good, "--max-frames", "0"), "--max-frames")
 
 
-@pytest.mark.skipif(not (shutil.which("Xvfb") and shutil.which("xdotool")), reason="needs Xvfb and xdotool")
+@pytest.mark.display
 def test_the_window_shows_and_closes(trained, tmp_path, display):
     command = [sys.executable, str(ROOT / "live/run.py"), "--model", str(trained / "model.onnx")]
     process = subprocess.Popen(
@@ -376,7 +376,8 @@ def test_the_window_shows_and_closes(trained, tmp_path, display):
     assert b"frames, " in stderr
 
 
-@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="needs the real recordings")
+@pytest.mark.slow
+@pytest.mark.real_data
 def test_a_real_recording_is_classified_right(tmp_path, monkeypatch, capsys):
     """An easy test: the room of this recording is in the training data."""
     from teachcam.train import finetune

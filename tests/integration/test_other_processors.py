@@ -25,6 +25,7 @@ from teachcam.export.metadata import read_metadata
 from teachcam.images import read_image
 from teachcam.onnx_session import predict_probabilities
 
+pytestmark = pytest.mark.slow
 ARM64 = ROOT / "build" / "arm64"
 HASWELL = ["qemu-x86_64", "-cpu", "Haswell", sys.executable]
 CORTEX_A57 = ["qemu-aarch64", "-cpu", "cortex-a57", "-L", str(ARM64), str(ARM64 / "python")]

@@ -35,6 +35,7 @@ def given(tmp_path_factory):
     return home
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_runs_and_reports_its_accuracy(recipe, given, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -78,7 +79,8 @@ def test_a_gray_model_of_small_images_with_an_mlp_head_is_exported_and_runs_live
     assert classifier.classify(color).probabilities == pytest.approx(classifier.classify(gray).probabilities, abs=1e-3)
 
 
-@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="needs the real recordings")
+@pytest.mark.slow
+@pytest.mark.real_data
 def test_the_fashion_mnist_recipe_reaches_its_accuracy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = f"@{ROOT / 'train/recipes/fashion_mnist.args'}"

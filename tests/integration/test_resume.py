@@ -39,6 +39,7 @@ def start(*arguments: object, cwd) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_any_moment_ends_with_the_same_weights(dataset, tmp_path, monkeypatch):
     """Set TEACHCAM_KILLS=20 for a thorough test."""
     monkeypatch.chdir(tmp_path)
@@ -66,6 +67,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_weights(dataset, tmp_path
         assert not (run / ".state").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [["--strategy", "auto", "--budget", "1000", "--epochs", "2"], ["--folds", "2"]])
 def test_finished_trainings_are_not_repeated(more, dataset, tmp_path, monkeypatch):
     """A run interrupted in the last of several trainings continues that one only, with the same result."""
@@ -94,6 +96,7 @@ def test_finished_trainings_are_not_repeated(more, dataset, tmp_path, monkeypatc
     assert one["validation"] == other["validation"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_tells_how_to_continue(dataset, tmp_path):
     process = start("--data", dataset, *OPTIONS, "--epochs", "200", "--out", "runs/x", cwd=tmp_path)
     while not list(tmp_path.glob("runs/x/.state/partial.pt")):
@@ -139,6 +142,7 @@ def begin_and_interrupt(monkeypatch, *options: str) -> None:
             finetune.main([*options, *OPTIONS])
 
 
+@pytest.mark.slow
 def test_a_run_is_not_resumed_if_its_split_would_change(dataset, tmp_path, monkeypatch):
     """Renamed images may be split differently, so that training might have seen validation images."""
     monkeypatch.chdir(tmp_path)

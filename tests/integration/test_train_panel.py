@@ -39,6 +39,7 @@ def panel(make_panel, dataset) -> TrainPanel:
     return make_panel(dataset)
 
 
+@pytest.mark.slow
 def test_train_stop_and_resume(panel):
     assert panel._resume_button.disabled
     assert panel._labels.value == LABELS
@@ -57,6 +58,7 @@ def test_train_stop_and_resume(panel):
     assert panel._process.poll() is None
 
 
+@pytest.mark.slow
 def test_the_result_is_that_of_the_chosen_labels(panel):
     panel._labels.value = LABELS[:2]
     panel._strategy.value, panel._epochs.value = "head", 1
@@ -67,6 +69,7 @@ def test_the_result_is_that_of_the_chosen_labels(panel):
     assert "thumbs_up" not in (panel.run / "metrics.json").read_text().partition('"labels"')[2].partition("]")[0]
 
 
+@pytest.mark.slow
 def test_mistakes_are_shown_with_their_images(dataset, make_panel, tmp_path):
     """Two labels of the same images: one of each two predictions is wrong."""
     for label in ("palm", "same"):

@@ -6,7 +6,6 @@ import argparse
 import http.client
 import json
 import os
-import shutil
 import socket
 import sys
 import threading
@@ -16,7 +15,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from conftest import call, wait_until
+from conftest import CHROMIUM, call, wait_until
 
 from teachcam.collect.camera import Frame
 from teachcam.collect.dataset import list_samples
@@ -31,7 +30,6 @@ from teachcam.live.web.server import Web
 
 LABELS = ["none", "<b>bold</b>"]
 IMAGE = render("palm", 3, 1, 320, 240)[0]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 def result(number: int = 0, labels=LABELS, image: np.ndarray = IMAGE) -> FrameResult:
@@ -294,8 +292,6 @@ def test_as_a_command(trained, tmp_path):
 @pytest.fixture(scope="module")
 def chromium():
     playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
@@ -307,6 +303,7 @@ def see(page, where: str, text: str) -> None:
     wait_until(lambda: page.locator(where).inner_text(timeout=5000).startswith(text))
 
 
+@pytest.mark.browser
 def test_in_a_browser(chromium, guarded, tmp_path):
     """The image, the bars, corrections by click and key, HTML in a label, a lost camera, a server that ends."""
     page = chromium.new_page(viewport={"width": 390, "height": 844})
@@ -340,6 +337,8 @@ def test_in_a_browser(chromium, guarded, tmp_path):
     page.close()
 
 
+@pytest.mark.slow
+@pytest.mark.browser
 def test_the_page_reconnects_when_its_server_restarts(chromium, served):
     page = chromium.new_page()
     served.web(result(1))

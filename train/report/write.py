@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 import torchvision
@@ -15,6 +13,7 @@ from teachcam.collect.dataset import Sample
 from teachcam.contract import Contract, TrainingInfo
 from teachcam.files import write_atomic
 from teachcam.processor import processor_name
+from teachcam.runs import set_latest_run
 from teachcam.train.config import RunConfig
 from teachcam.train.engine.context import Context
 from teachcam.train.metrics import Evaluation, Metrics, Predictions, evaluate
@@ -43,7 +42,10 @@ def write_results(config: RunConfig, result: TrainingResult, context: Context) -
     save_checkpoint(checkpoint_file, _checkpoint(config, result, contract))
     write_atomic(config.out / "metrics.json", metrics.to_json().encode())
     write_report(report_file, metrics, result)
-    _point_latest_at(config.out)
+    try:
+        set_latest_run(config.out)
+    except OSError as error:
+        logger.warning("runs/latest could not be changed (%s): name the files in %s", error.strerror, config.out)
     speed = f", {metrics.images_per_second:.0f} images a second" if metrics.images_per_second else ""
     files = f"{checkpoint_file}, {metrics.seconds} s{speed}; the report: {report_file}"
     return [*describe_results(result, metrics), files]
@@ -127,15 +129,3 @@ def _checkpoint(config: RunConfig, result: TrainingResult, contract: Contract) -
     training = [sample for sample in result.splits[0].train if sample not in validation]
     data_folder = str(config.data.resolve())
     return Checkpoint(result.outcome.network, contract, data_folder, files(result.validation), files(training))
-
-
-def _point_latest_at(out: Path) -> None:
-    """Make runs/latest a link to this run. The link is replaced in one step, so that there is one at every moment."""
-    latest = Path("runs/latest")
-    beside = latest.with_name(f".latest.{os.getpid()}")
-    try:
-        latest.parent.mkdir(exist_ok=True)
-        beside.symlink_to(os.path.relpath(out.resolve(), latest.parent.resolve()), target_is_directory=True)
-        beside.replace(latest)
-    except OSError as error:
-        logger.warning("runs/latest could not be changed (%s): name files in %s explicitly", error.strerror, out)

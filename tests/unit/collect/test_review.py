@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import time
@@ -133,7 +132,7 @@ def test_an_empty_folder_is_a_one_line_error(tmp_path):
         Review(tmp_path / "empty", tmp_path / "data", [])
 
 
-@pytest.mark.skipif(not (shutil.which("Xvfb") and shutil.which("xdotool")), reason="needs Xvfb and xdotool")
+@pytest.mark.display
 def test_in_a_window(uncertain, tmp_path, display):
     command = [sys.executable, str(ROOT / "collect/capture.py"), "--review", str(uncertain), "--label", "thumbs_up"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

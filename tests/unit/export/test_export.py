@@ -106,6 +106,7 @@ def checkpoint(request, dataset, tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 @pytest.mark.parametrize("target", DEVICES)
 def test_every_target_and_precision(checkpoint, target, precision, tmp_path):
@@ -362,6 +363,7 @@ def test_parity_counts_equal_labels():
         parity.Parity(100, 100, float("nan")).require()
 
 
+@pytest.mark.slow
 def test_int8_that_loses_accuracy_leaves_layers_in_float_or_is_not_written(run_copy, monkeypatch):
     drops = iter([0.30, 0.02, 0.005])
     monkeypatch.setattr(Validator, "accuracy_drop", lambda *_: next(drops))
@@ -518,6 +520,7 @@ def test_an_engine_is_compared_with_the_onnx_file(trained, dataset, monkeypatch,
             engine._verify(*arguments)
 
 
+@pytest.mark.slow
 def test_compare_recommends_the_fastest_accurate_precision(run_copy):
     result = call_here("export/compare.py", "--checkpoint", "checkpoint.pt", "--num-images", "5", cwd=run_copy)
     assert result.returncode == 0, result.stderr
@@ -557,6 +560,7 @@ to_onnx.main(["--checkpoint", "checkpoint.pt", "--precision", "fp16"])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("program", "precision"), [(KILL_DURING_WRITE, "fp32"), (KILL_AFTER_REPLACE, "fp16")], ids=["during", "after"]
 )

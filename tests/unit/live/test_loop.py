@@ -248,7 +248,7 @@ def test_the_heat_map_shows_what_supports_the_prediction(model):
     assert heat_map(Classifier(model), IMAGES[0]).min() >= 0
 
 
-@pytest.mark.skipif(not (shutil.which("Xvfb") and shutil.which("xdotool")), reason="needs Xvfb and xdotool")
+@pytest.mark.display
 def test_keys_in_the_window(model, tmp_path, display):
     command = [sys.executable, str(ROOT / "live/run.py"), "--model", str(model), "--camera", "synthetic?seed=5"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -74,6 +74,7 @@ def test_without_augmentation_the_result_is_that_of_preprocess():
     assert on_gpu(batch, (64, 64)).shape == (2, 64, 64, 3)
 
 
+@pytest.mark.slow
 def test_training_with_gpu_augmentation_gives_about_the_same_losses(dataset, monkeypatch):
     """GpuAugmentation runs on the CPU here; the code is the same on a GPU."""
     changes = {"epochs": 2, "dropout": 0.0, "progressive_resize": (0.3, 0.5)}

@@ -41,6 +41,7 @@ class SmallMemory:
         self.largest = max(self.largest, len(inputs[0]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["head", "partial"])
 def test_out_of_memory_halves_the_chunks_with_the_same_result(strategy, dataset):
     lines, results = [], []
@@ -74,6 +75,7 @@ def test_other_errors_do_not_count_as_out_of_memory():
         MicroBatcher().run_in_chunks(4, lambda chunks: (_ for _ in ()).throw(RuntimeError("shape")))
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_losses_of_one(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ["--data", str(dataset), *OPTIONS]
@@ -91,6 +93,7 @@ def test_two_processes_give_the_losses_of_one(dataset, tmp_path, monkeypatch):
         assert a["validation_loss"] == pytest.approx(b["validation_loss"], rel=0.03)
 
 
+@pytest.mark.slow
 def test_an_error_ends_all_processes(tmp_path):
     result = subprocess.run(TORCHRUN, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert result.returncode != 0

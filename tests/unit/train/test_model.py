@@ -84,6 +84,7 @@ def test_a_failed_download_names_every_alternative(monkeypatch, tmp_path):
         build_network("resnet18", 2, "imagenet")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The default weight initialization")
 @pytest.mark.parametrize(
     ("backbone", "size"),

@@ -9,12 +9,11 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from conftest import CHROMIUM
 
 from teachcam.contract import Contract
 from teachcam.train.model.backbones import Network
 from teachcam.train.report.gradcam import activation_maps
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def test_the_heat_map_shows_the_place_that_speaks_for_a_class():
@@ -68,7 +67,7 @@ def test_labels_are_escaped_in_the_report(dataset, tmp_path, monkeypatch):
     assert "<script" not in (tmp_path / "runs/x/report.html").read_text()
 
 
-@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
+@pytest.mark.browser
 def test_the_report_works_in_a_browser_from_a_file(trained):
     from playwright.sync_api import sync_playwright
 

@@ -19,6 +19,7 @@ from teachcam.train.model.checkpoint import load_checkpoint
 from teachcam.train.model.inference import InferenceModel
 
 
+@pytest.mark.slow
 def test_accuracy_on_random_images_comes_with_that_on_whole_sessions(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     finetune.main(["--data", str(dataset), "--strategy", "head", "--split", "frames"])
@@ -30,6 +31,7 @@ def test_accuracy_on_random_images_comes_with_that_on_whole_sessions(dataset, tm
     assert (metrics["split"], metrics["validation"]["num_images"]) == ("frames", 12)
 
 
+@pytest.mark.slow
 def test_cross_validation_evaluates_every_session_once(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     finetune.main(["--data", str(dataset), "--strategy", "head", "--folds", "3"])

@@ -87,6 +87,7 @@ NUM_CONVOLUTIONS = 25
 FIRST_TRAINED = {"partial": 7, "differential": 0, "full": 0, "gradual": 0, "scratch": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", list(FIRST_TRAINED))
 def test_a_strategy_trains_its_layers_only(strategy, dataset):
     trainer = make_trainer(dataset)
