@@ -11,9 +11,9 @@ demo: .venv/ready
 test: lint
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not network"
 
-# Everything, as CI runs it. Tests that watch the clock get the machine to themselves.
+# Everything, as CI runs it.
 test-all: lint docs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: .venv/ready
 	$(BIN)/ruff check .

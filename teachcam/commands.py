@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": ("teachcam.live.doctor", "find what keeps this machine from running a model"),
     "demo": ("teachcam.live.demo", "do all of it once, on a synthetic camera"),
 }
+TRAINING = ("train", "export", "compare", "demo")  # these need PyTorch, and Python 3.10
 
 
 def main() -> None:
@@ -51,11 +52,14 @@ def _command(name: str):
     """Return the `main` function of a command."""
     if name not in COMMANDS:
         raise UserError(f"there is no command {name!r}: choose one of {', '.join(COMMANDS)}")
+    if name in TRAINING and sys.version_info < (3, 10):
+        version = ".".join(map(str, sys.version_info[:2]))
+        raise UserError(f"teachcam {name} needs Python 3.10 or newer, and this is {version}: train on another machine")
     try:
         return import_module(COMMANDS[name][0]).main
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
-        extra = "train" if name in ("train", "export", "compare", "demo") else "device"
+        extra = "train" if name in TRAINING else "device"
         raise UserError(
             f"teachcam {name} needs the package {package}, which is not installed: pip install 'teachcam[{extra}]'"
         ) from None
