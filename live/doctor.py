@@ -211,8 +211,8 @@ def cameras(options: argparse.Namespace) -> Iterator[Finding]:
             yield Finding("ok", f"Camera {options.camera}: {width}x{height}, {rate:.0f} FPS measured.")
         return
     found = list(find_cameras())
-    for camera in found:
-        yield Finding("ok", f"Camera {camera.source}: {camera.width}x{camera.height}, {camera.fps:g} FPS.")
+    for info in found:
+        yield Finding("ok", f"Camera {info.source}: {info.width}x{info.height}, {info.fps:g} FPS.")
     forbidden = [str(path) for path in Path("/dev").glob("video*") if not os.access(path, os.R_OK | os.W_OK)]
     if forbidden:
         fix = "sudo usermod -aG video $USER, then log in again"

@@ -131,4 +131,4 @@ class ModelWatcher:
 
 
 if __name__ == "__main__":
-    cli.run(lambda: find_model(Path(sys.argv[1])) and 0)
+    cli.run(lambda: 0 if find_model(Path(sys.argv[1])) else 2)

@@ -80,9 +80,8 @@ class LivePanel(widgets.VBox):
         super().close()
 
     def _run(self, camera: Camera, classifier: Classifier, smoothing: float | None) -> None:
-        sinks = [_PanelSink(self)]
         try:
-            loop(camera, classifier, sinks, smoothing=smoothing, watcher=self._watcher, stop=self._stop)
+            loop(camera, classifier, [_PanelSink(self)], smoothing=smoothing, watcher=self._watcher, stop=self._stop)
         except UserError as error:
             self._status.value = str(error)
 

@@ -80,8 +80,10 @@ def _open_sinks(
     if options.http:
         from teachcam.live.web.server import Web  # takes as long to import as everything else together
 
-        sinks.append(Web(*options.http, list(labels), camera, correct))
-        logger.info(f"the page: {sinks[-1].url}")
+        address, port = options.http
+        page = Web(address, port, list(labels), camera, correct)
+        sinks.append(page)
+        logger.info(f"the page: {page.url}")
     if options.save_uncertain:
         sinks.append(UncertainFrames(options.save_uncertain, camera.live))
     if options.record:  # last: if another sink can't be opened, no empty video is left behind

@@ -17,7 +17,7 @@ import threading
 import time
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -181,7 +181,7 @@ class ThreadedSink:
         """Return the entry to queue, or None for nothing. Runs in the loop's thread, so it must be quick."""
         raise NotImplementedError
 
-    def _write(self, entry: object) -> None:
+    def _write(self, entry: Any) -> None:
         """Write one entry. Runs in the sink's thread and may take its time."""
         raise NotImplementedError
 

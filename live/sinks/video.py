@@ -71,7 +71,7 @@ class Video(ThreadedSink):
 
     def _open_writer(self, size: tuple[int, int]) -> cv2.VideoWriter:
         # The path is made absolute because FFmpeg takes the part before a colon for a protocol.
-        writer = cv2.VideoWriter(str(self._path.absolute()), cv2.VideoWriter_fourcc(*"mp4v"), self._fps, size)
+        writer = cv2.VideoWriter(str(self._path.absolute()), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size)
         if not writer.isOpened():
             raise UserError(f"--record {self._path}: this OpenCV can't write MPEG-4 videos; install opencv-python")
         return writer

@@ -140,8 +140,9 @@ def listen(address: str, port: int) -> socket.socket:
         both = address == "::" and socket.has_dualstack_ipv6()
         listener = socket.create_server(bound, family=family, dualstack_ipv6=both)
     except (OSError, UnicodeError) as error:
-        known = isinstance(error, OSError) and not isinstance(error, socket.gaierror)
-        reason = os.strerror(error.errno) if known else "there is no such address"
+        reason = "there is no such address"
+        if isinstance(error, OSError) and not isinstance(error, socket.gaierror):
+            reason = os.strerror(error.errno)
         raise UserError(f"--http: can't serve on {address} port {port}: {reason}; give another one") from None
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     if hasattr(socket, "TCP_USER_TIMEOUT"):

@@ -255,7 +255,7 @@ class Web:
             await self._wait_for_turn()
 
     def _state(self, result: FrameResult | None) -> dict[str, object]:
-        state = {
+        state: dict[str, object] = {
             "camera": "lost" if self._camera.reconnecting else "ok",
             "dropped": self._camera.dropped,
             "labels": self._labels if result is None else list(result.labels),
@@ -299,7 +299,7 @@ class _Connection(H11Protocol):
     Each connection takes a file descriptor, so idle ones could use up all that the process may have.
     """
 
-    def connection_made(self, transport: asyncio.Transport) -> None:
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
