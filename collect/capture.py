@@ -75,17 +75,23 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         type=cli.non_negative_float,
         help=f"frames to record per second, 0 for all (default: {DEFAULT_FPS:g}, all of a folder)",
     )
-    parser.add_argument("--max-frames", type=cli.positive_int, help="end each session after this many frames")
+    parser.add_argument(
+        "--max-frames", type=cli.positive_int, help="end each session after this many frames (headless, live: 40)"
+    )
     parser.add_argument(
         "--duration", type=cli.non_negative_float, help="end each session after this many seconds (with --headless)"
     )
     parser.add_argument(
-        "--delay", type=cli.non_negative_float, help="seconds to count down before each label (with --headless)"
+        "--delay",
+        type=cli.non_negative_float,
+        help="seconds to count down before each label, with --headless (default: 3 with several labels, else 0)",
     )
     parser.add_argument("--note", default="", help="a note for these sessions, for example the place or the person")
-    parser.add_argument("--headless", action="store_true", help="open no window: record each label at once")
     parser.add_argument(
-        "--review", type=Path, metavar="DIR", help="sort the images of live/run.py --save-uncertain DIR"
+        "--headless", action="store_true", help="open no window: record one label after the other, without a key"
+    )
+    parser.add_argument(
+        "--review", type=Path, metavar="DIR", help="label the images that live/run.py --save-uncertain saved in DIR"
     )
     parser.add_argument("--list-cameras", action="store_true", help="list the cameras that work, and exit")
     add_camera_arguments(parser)

@@ -57,7 +57,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the dataset (default: data)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a report with images, as one HTML file")
-    parser.add_argument("--fix", action="store_true", help=f"move {', '.join(FIXABLE)} files to DATA/{REJECTED}/")
+    parser.add_argument(
+        "--fix", action="store_true", help=f"move files with these faults to DATA/{REJECTED}/: {', '.join(FIXABLE)}"
+    )
     parser.add_argument("--undo", action="store_true", help="move back the files that --fix moved, and exit")
     return parser.parse_args(argv)
 

@@ -87,11 +87,16 @@ def _parser() -> cli.Parser:
     )
     add("--target", choices=list(TARGETS), default="desktop", help="the device that will run the model (%(default)s)")
     add("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="the number format (%(default)s)")
-    add("--batch-size", type=int, metavar="N", help="number of images that the model takes at once (1)")
+    add(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="images that the model takes at once (1; with --dynamic-batch: at most 8)",
+    )
     add(
         "--dynamic-batch",
         action="store_true",
-        help=f"accept any number of images from 1 to --batch-size ({DYNAMIC_BATCH_SIZE})",
+        help="accept any number of images from 1 to --batch-size",
     )
     add(
         "--allow-accuracy-drop",

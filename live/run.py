@@ -111,7 +111,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", type=Path, help="an ONNX file or a checkpoint (default: the newest run's)")
     add("--watch", action="store_true", help="load a newer model as soon as it is written")
-    add("--provider", choices=list(PROVIDERS), help="the execution provider (default: the first that works)")
+    add("--provider", choices=list(PROVIDERS), help="what runs the model (default: the first of these that works)")
     add("--max-frames", type=int, metavar="N", help="stop after N frames")
     add(
         "--smoothing",
@@ -138,7 +138,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--headless", action="store_true", help="open no window")
     add("--json", action="store_true", help="print one JSON object per frame on stdout")
     add("--record", type=Path, metavar="FILE", help="record a video with the predictions drawn in, .mp4 or .mkv")
-    add("--http", type=_address, metavar="[ADDRESS:]PORT", help="serve a web page with the live picture")
+    add(
+        "--http", type=_address, metavar="[ADDRESS:]PORT", help="serve a web page; a bare PORT is for this machine only"
+    )
     add("--save-uncertain", type=Path, metavar="DIR", help="save the frames that the model was unsure of")
     add("--data", type=Path, default=Path("data"), metavar="DIR", help="dataset for corrections (default: %(default)s)")
     options = parser.parse_args(argv)

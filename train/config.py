@@ -285,7 +285,7 @@ class RunConfig:
         default="auto",
         metadata=_option(
             "training",
-            f"which layers to train, and how; auto tries {', '.join(AUTO_STRATEGIES)} and keeps the best",
+            f"which layers to train, and how; auto tries {', then '.join(AUTO_STRATEGIES)}, and keeps the better",
             choices=("auto", *STRATEGIES),
         ),
     )
