@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from teachcam.collect.synthetic import LABELS, render
+from teachcam.collect.hands import LABELS
+from teachcam.collect.synthetic import render
 from teachcam.contract import Contract
 from teachcam.processor import processor_name
 from teachcam.train.augment.cpu import Augmentation

@@ -24,7 +24,7 @@ import numpy as np
 from PIL import ImageGrab
 from playwright.sync_api import Page, expect, sync_playwright
 
-from teachcam.collect.synthetic import LABELS, SECONDS_PER_LABEL
+from teachcam.collect.hands import LABELS, SECONDS_PER_LABEL
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / "docs" / "images"

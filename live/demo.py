@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Iterator
 
 from teachcam import cli
-from teachcam.collect.synthetic import LABELS, SECONDS_PER_LABEL, label_at
+from teachcam.collect.hands import LABELS, SECONDS_PER_LABEL, label_at
 from teachcam.errors import UserError
 
 ROOMS = range(1, 25)  # seeds of the synthetic camera: each is a room with its light and a person

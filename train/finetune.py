@@ -16,7 +16,8 @@ from pathlib import Path
 
 from teachcam import cli
 from teachcam.errors import TrainingError
-from teachcam.train.config import Option, RunConfig, TrainConfig, options_of
+from teachcam.train.config import RunConfig, TrainConfig
+from teachcam.train.options import Option, options_of
 from teachcam.train.run import load_interrupted_run, show_augmentation, train
 
 GROUPS = {  # the headings of --help

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import wait_until
 
-from teachcam.collect import synthetic
+from teachcam.collect import hands, synthetic
 from teachcam.collect.camera import Camera, CameraError, CaptureSettings
 from teachcam.collect.camera_options import add_camera_arguments, open_camera
 from teachcam.collect.dataset import list_samples
@@ -325,8 +325,8 @@ def test_the_synthetic_camera_shows_each_label_in_turn():
     with Camera("synthetic?seed=4&fps=30&size=64x48") as camera:
         frame = camera.read_frame()
     assert frame.image.shape == (48, 64, 3)
-    turns = [synthetic.label_at(number, fps=30) for number in range(0, 180, 45)]
-    assert turns == list(synthetic.LABELS)
+    turns = [hands.label_at(number, fps=30) for number in range(0, 180, 45)]
+    assert turns == list(hands.LABELS)
 
 
 @pytest.mark.parametrize(

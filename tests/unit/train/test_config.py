@@ -11,7 +11,8 @@ from conftest import assert_one_line_error, call_here
 
 from teachcam.errors import TrainingError
 from teachcam.train import finetune
-from teachcam.train.config import STRATEGIES, RunConfig, TrainConfig, options_of
+from teachcam.train.config import STRATEGIES, RunConfig, TrainConfig
+from teachcam.train.options import options_of
 
 
 def parse(monkeypatch, *arguments: str) -> RunConfig:
