@@ -33,7 +33,9 @@ from teachcam.train.calibration import expected_calibration_error
 from teachcam.train.config import BUDGET, STRATEGIES
 from teachcam.train.data.dataset import Dataset, Examples
 from teachcam.train.data.split import split_by_session
-from teachcam.train.engine.strategies import AutoSelector, StrategyTrainer
+from teachcam.train.engine.selection import AutoSelector
+from teachcam.train.engine.strategies import StrategyTrainer
+from teachcam.train.engine.training_data import TrainingData
 from teachcam.train.model.backbones import INPUT_SIZE, Network, build_network
 from teachcam.train.model.inference import InferenceModel, predict
 
@@ -115,7 +117,7 @@ def measure(
     else:
         split = split_by_session(train, seed=seed)
         examples = dataset.examples(split.train), dataset.examples(split.validation)
-        trainer = StrategyTrainer(network, contract, *examples, seed=seed)
+        trainer = StrategyTrainer(TrainingData(network, contract, *examples), seed)
         outcome = AutoSelector(trainer).select(strategy, budget=budget)
         network, contract = outcome.network, outcome.contract
         validation_accuracy = (outcome.probabilities.argmax(1) == examples[1].class_ids.numpy()).mean()

@@ -5,11 +5,13 @@ Both are fitted on validation images, which show how the model does in a new pla
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
+
+from teachcam.contract import Contract
 
 ACCEPTED_FRACTION = 0.95  # of validation images whose confidence reaches the threshold
 MIN_IMAGES = 20  # fewer than this say nothing about a 5 % quantile
@@ -90,3 +92,24 @@ def expected_calibration_error(confidences: np.ndarray, correct: np.ndarray, num
     """
     bins = confidence_bins(confidences, correct, num_bins)
     return float(sum(abs(one.confidence - one.accuracy) * (one.num_images / len(correct)) for one in bins))
+
+
+def calibrate(
+    contract: Contract, logits: np.ndarray, class_ids: np.ndarray, has_outliers: bool
+) -> tuple[Contract, np.ndarray]:
+    """Fit temperature and threshold to the validation images.
+
+    Args:
+        contract: of the trained network.
+        logits: float32 [N, num_classes], of the validation images.
+        class_ids: int64 [N], their labels.
+        has_outliers: whether training used images of no label (outlier exposure, Hendrycks 2019). Only then does a low
+            confidence mean "unknown". Otherwise the threshold is 0: it would reject images of another room.
+
+    Returns:
+        The contract with temperature and threshold, and the probabilities, float64 [N, num_classes].
+    """
+    temperature = fit_temperature(logits, class_ids)
+    probabilities = softmax(logits, temperature)
+    threshold = fit_threshold(probabilities) if has_outliers else 0.0
+    return replace(contract, temperature=temperature, unknown_threshold=threshold), probabilities

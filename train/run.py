@@ -34,8 +34,9 @@ from teachcam.train.engine.distributed import init_distributed
 from teachcam.train.engine.micro_batch import MicroBatcher
 from teachcam.train.engine.progress import Progress, ProgressBar
 from teachcam.train.engine.resume import TrainingState
-from teachcam.train.engine.strategies import AutoSelector, StrategyTrainer, cross_validate
-from teachcam.train.engine.training_data import make_augmentation
+from teachcam.train.engine.selection import AutoSelector, cross_validate
+from teachcam.train.engine.strategies import StrategyTrainer
+from teachcam.train.engine.training_data import TrainingData, make_augmentation
 from teachcam.train.model.backbones import build_network, check_backbone, check_input_size
 from teachcam.train.report.result import TrainingResult
 from teachcam.train.report.summary import describe_split
@@ -247,13 +248,15 @@ def _train_splits(
     contract = Contract(labels=labels, input_size=config.input_size, color_order=color_order)
     trainers = [
         StrategyTrainer(
-            network,
-            contract,
-            dataset.examples(split.train),
-            dataset.examples(split.validation),
-            context,
+            TrainingData(
+                network,
+                contract,
+                dataset.examples(split.train),
+                dataset.examples(split.validation),
+                context,
+                config.augment,
+            ),
             config.seed,
-            config.augment,
             name=f"fold{number}-" if len(splits) > 1 else "",
         )
         for number, split in enumerate(splits, 1)

@@ -1,7 +1,8 @@
 """The training engine.
 
 loss.py           the loss: cross entropy in which all labels count the same
-strategies.py     which layers are trained, and how fast; AutoSelector chooses between strategies
+strategies.py     trains by a strategy: which layers, and how fast
+selection.py      chooses between strategies (AutoSelector), cross-validation
 trainer.py        the training loop over augmented images (Trainer)
 head.py           the training loop of the head alone, on features computed once
 loader.py         makes batches of augmented images

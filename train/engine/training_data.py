@@ -1,4 +1,4 @@
-"""The images of a training, with what is computed from them once: the backbone's features, and foregrounds."""
+"""The images of a training, with the features and foregrounds that are computed from them once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from teachcam.train.model.backbones import Network
 
 
 class TrainingData:
-    """Training and validation images. What is computed from them is computed when it is first needed, and kept."""
+    """The network to start from, and the images to train and validate it on.
+
+    Features and foregrounds are computed when they are first needed, and kept.
+    """
 
     def __init__(
         self,
@@ -24,27 +27,27 @@ class TrainingData:
         contract: Contract,
         train: Examples,
         validation: Examples,
-        context: Context,
+        context: Context | None = None,
         augment: str = "room",
     ):
         """Store the images; nothing is computed yet.
 
         Args:
-            network: its backbone computes the features; it is not changed.
-            contract: input size and normalization.
+            network: the network to start from; its backbone computes the features, and it is not changed.
+            contract: labels, input size and normalization.
             train: the training images.
             validation: the validation images; may be empty.
-            context: device and processes that compute the features.
+            context: what the trainings run with.
             augment: kind of augmentation: room, light or none.
         """
-        self.train, self.validation = train, validation
-        self._network, self._contract, self._context, self._augment = network, contract, context, augment
+        self.network, self.contract, self.train, self.validation = network, contract, train, validation
+        self.context, self._augment = context or Context(), augment
 
     @cached_property
     def features(self) -> torch.Tensor:
         """The backbone's features of all images, training images first, float32 [N, D] on the device."""
         images = self.train.images + self.validation.images
-        return extract_features(self._network, images, self._contract, self._context)
+        return extract_features(self.network, images, self.contract, self.context)
 
     @cached_property
     def augmentation(self) -> Augmentation:
@@ -54,11 +57,11 @@ class TrainingData:
     def merged(self) -> TrainingData:
         """Return the data with the validation images moved to the training images. What was computed is reused."""
         merged = TrainingData(
-            self._network,
-            self._contract,
+            self.network,
+            self.contract,
             self.train + self.validation,
             self.validation[:0],
-            self._context,
+            self.context,
             self._augment,
         )
         if "features" in self.__dict__:

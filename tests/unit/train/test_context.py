@@ -17,7 +17,7 @@ from teachcam.train import finetune
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.micro_batch import MicroBatcher
 from teachcam.train.engine.progress import read_epochs
-from teachcam.train.engine.strategies import AutoSelector
+from teachcam.train.engine.selection import AutoSelector
 from teachcam.train.model.backbones import build_network
 
 OPTIONS = ["--backbone", "resnet18", "--weights", "none", "--image-size", "64", "--strategy", "differential",

@@ -20,7 +20,9 @@ from teachcam.train.data.dataset import Examples
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.features import extract_features
 from teachcam.train.engine.loss import OUTLIER_WEIGHT, balanced_cross_entropy, batch_targets, class_weights
-from teachcam.train.engine.strategies import AutoSelector, StrategyTrainer
+from teachcam.train.engine.selection import AutoSelector
+from teachcam.train.engine.strategies import StrategyTrainer
+from teachcam.train.engine.training_data import TrainingData
 from teachcam.train.model.backbones import build_network
 from teachcam.train.model.checkpoint import load_checkpoint
 
@@ -44,7 +46,7 @@ def test_preprocess_uses_the_whole_frame_in_rgb():
     assert tuple(seen[100, -1]) == (255, 0, 0)
 
 
-def make_trainer(dataset, **options) -> StrategyTrainer:
+def make_trainer(dataset, context=None, **options) -> StrategyTrainer:
     """Return a trainer on all images of the dataset; the first six are the validation images too."""
     samples = list_samples(dataset)
     images = [shrink(read_image(sample.path), (224, 224)) for sample in samples]
@@ -52,7 +54,7 @@ def make_trainer(dataset, **options) -> StrategyTrainer:
     examples = Examples(images, class_ids, [sample.session for sample in samples])
     network, _ = build_network("squeezenet1_1", len(LABELS), "imagenet")
     contract = Contract(labels=LABELS, input_size=(224, 224))
-    return StrategyTrainer(network, contract, examples, examples[:6], **options)
+    return StrategyTrainer(TrainingData(network, contract, examples, examples[:6], context), **options)
 
 
 def give_wrong_validation_labels(trainer: StrategyTrainer) -> None:
