@@ -6,6 +6,7 @@ Images wait in a queue for the disk. Those that do not fit are counted in `dropp
 
 from __future__ import annotations
 
+import atexit
 import queue
 import threading
 import time
@@ -57,8 +58,9 @@ class Recorder:
         self._error: Exception | None = None
         self._writer = threading.Thread(target=self._write, name="recorder", daemon=True)
         self._writer.start()
+        atexit.register(self.close)  # so that Python, ending, waits until the queue is on disk
         if camera.live:
-            camera.on_frame = self.offer
+            camera.on_each_frame(self.offer)
 
     # What is recorded
 
@@ -146,8 +148,12 @@ class Recorder:
         self.label = label
 
     def close(self) -> None:
-        """End the session and the writing thread."""
-        self._camera.on_frame = None
+        """End the session and the writing thread. A second call does nothing."""
+        atexit.unregister(self.close)
+        if not self._writer.is_alive():
+            return
+        if self._camera.live:
+            self._camera.on_each_frame(None)
         try:
             self.stop()
         finally:

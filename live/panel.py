@@ -10,6 +10,7 @@ It runs the same loop as `python live/run.py`.
 
 from __future__ import annotations
 
+import atexit
 import html
 import threading
 import time
@@ -69,11 +70,13 @@ class LivePanel(widgets.VBox):
         self._watcher = ModelWatcher(classifier.path, classifier.provider)
         self._thread = threading.Thread(target=self._run, args=(camera, classifier, smoothing), daemon=True)
         self._thread.start()
+        atexit.register(self.close)  # Python aborts if it ends while the thread is inside OpenCV
 
     def close(self) -> None:
         """Stop the loop and remove the widgets."""
         if self._stop.is_set():  # ipywidgets calls close again on garbage collection
             return
+        atexit.unregister(self.close)
         self._stop.set()
         self._thread.join(5.0)
         self._watcher.close()

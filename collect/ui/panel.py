@@ -10,7 +10,9 @@ It uses the same recorder as `python collect/capture.py`.
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Iterator
 
 import ipywidgets as widgets
 import numpy as np
@@ -103,25 +105,33 @@ class CapturePanel(widgets.VBox):
     def _on_label(self, change) -> None:
         if not self._setting_labels and change.new != self.recorder.label:
             self._record.value = False
-            self.recorder.switch(change.new)
+            with self._errors_as_message():
+                self.recorder.switch(change.new)
 
     def _on_record(self, change) -> None:
-        try:
+        with self._errors_as_message():
             if change.new:
                 self.recorder.start()
                 self._message.value = f"recording {self.recorder.label}"
             else:
                 self.recorder.stop()
                 self._message.value = ""
-        except UserError as error:
-            self._record.value = False
-            self._message.value = str(error)
         self._set_labels(self._label_names())
 
     def _on_undo(self, _) -> None:
         self._record.value = False
-        self._message.value = describe_undo(self.recorder.undo())
+        with self._errors_as_message():
+            self._message.value = describe_undo(self.recorder.undo())
         self._set_labels(self._label_names())
+
+    @contextmanager
+    def _errors_as_message(self) -> Iterator[None]:
+        """Show an error, for example of a full disk, in place of raising it, and stop recording."""
+        try:
+            yield
+        except UserError as error:
+            self._record.value = False
+            self._message.value = str(error)
 
     def _on_new_label(self, change) -> None:
         if not change.new:
@@ -144,11 +154,9 @@ class CapturePanel(widgets.VBox):
         self._picture.value = _encode(change.new, WIDTH)
         if not self.recorder.recording:
             return
-        try:
+        with self._errors_as_message():
             self.recorder.check_writer()
-        except UserError as error:  # for example a full disk
-            self._record.value = False
-            self._message.value = str(error)
+        if not self.recorder.recording:
             return
         images = self._thumbnails.children
         for left, right in zip(images, images[1:]):

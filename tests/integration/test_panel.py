@@ -10,6 +10,7 @@ from conftest import wait_until
 from teachcam.collect.camera import Camera
 from teachcam.collect.dataset import list_samples
 from teachcam.collect.ui.panel import CapturePanel
+from teachcam.errors import DatasetError
 from teachcam.files import write_atomic
 from teachcam.live.classifier import Classifier
 from teachcam.live.panel import LivePanel
@@ -56,6 +57,22 @@ def test_undo_and_new_labels(panel):
     panel._new_label.value = "fist"
     assert panel._labels.value == panel.recorder.label == "fist"
     assert panel._new_label.value == ""
+
+
+@pytest.mark.parametrize("method", ["start", "stop", "switch", "undo", "check_writer"])
+def test_an_error_of_the_disk_is_a_message(panel, method, monkeypatch):
+    def fail(*_):
+        raise DatasetError("No space left on device")
+
+    panel._record.value = method != "start"
+    monkeypatch.setattr(panel.recorder, method, fail)
+    panel._record.value = method not in ("stop", "undo")
+    panel._labels.value = "none" if method == "switch" else "palm"
+    if method == "undo":
+        panel._undo.click()
+    wait_until(lambda: panel._message.value == "No space left on device")
+    assert not panel._record.value
+    monkeypatch.undo()
 
 
 def test_it_predicts_saves_corrections_and_loads_a_newer_model(run_copy, tmp_path):

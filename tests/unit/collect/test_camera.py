@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -64,7 +66,7 @@ def test_a_live_camera_gives_the_newest_frame_and_counts_dropped_ones():
     with Camera("0", opener=lambda *_: source) as camera:
         assert number_of(camera.read()) == 0
         source.send(*(numbered(number) for number in range(1, 8)))
-        wait_until(lambda: camera._newest.number == 7)
+        wait_until(lambda: camera._input.newest.number == 7)
         frame = camera.read_frame()
         assert (number_of(frame.image), frame.number, camera.dropped) == (7, 7, 6)
 
@@ -354,3 +356,44 @@ def test_an_unreadable_file_is_an_error(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(CameraError, match="no readable image"):
         Camera(str(tmp_path / "empty"))
+
+
+NEVER_CLOSED = """
+import os, time, cv2, numpy as np
+from teachcam.collect.camera import Camera
+
+class Source:
+    live, fps = True, 0.0
+    def read(self):
+        return cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (9, 9), 0)
+    def close(self):
+        pass
+
+class SlowToEnd:  # so that Python's end takes longer than an image
+    def __del__(self, sleep=time.sleep, write=os.write):
+        sleep(0.3)
+        write(1, b"whole")
+
+slow, camera = SlowToEnd(), Camera("0", opener=lambda *_: Source())
+camera.running = {running}
+camera.read()
+"""
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_a_camera_that_is_never_closed_does_not_abort_python_at_its_end(running):
+    code = NEVER_CLOSED.replace("{running}", str(running))
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "whole", "")
+
+
+def test_a_camera_that_nobody_holds_is_released():
+    source, released = FakeSource(), threading.Event()
+    source.close = released.set
+    camera = Camera("0", opener=lambda *_: source)
+    camera.read()
+    source.send(numbered(1))
+    source.step.release()
+    source.frames.append(numbered(2))
+    del camera
+    assert released.wait(5)

@@ -26,7 +26,7 @@ IMAGE = np.zeros((8, 8, 3), np.uint8)
 
 def fake_camera(live: bool = True) -> SimpleNamespace:
     """Return what the recorder needs of a camera. The test passes the frames."""
-    return SimpleNamespace(metadata={"camera": "test"}, live=live, on_frame=None)
+    return SimpleNamespace(metadata={"camera": "test"}, live=live, on_each_frame=lambda function: None)
 
 
 def frame_at(seconds: float, image: np.ndarray = IMAGE) -> Frame:
