@@ -74,6 +74,17 @@ class FrameResult:
         """The execution provider that runs the model: tensorrt, cuda or cpu."""
         return self.classifier.provider
 
+    def to_dict(self) -> dict[str, object]:
+        """Return the prediction and its times in milliseconds, as JSON can hold them."""
+        return {
+            "frame": self.frame.number,
+            "label": self.prediction.label,
+            "confidence": round(self.prediction.confidence, 6),
+            "probabilities": {label: round(value, 6) for label, value in self.prediction.probabilities.items()},
+            "latency_ms": round(1000 * self.latency, 3),
+            "age_ms": round(1000 * self.age, 3),
+        }
+
     @cached_property
     def annotated_image(self) -> np.ndarray:
         """The image with the prediction drawn on it, uint8 [H, W, 3] BGR. All sinks share it: copy it to change it."""

@@ -23,17 +23,7 @@ class JsonLines(ThreadedSink):
         return "stdout"
 
     def _prepare(self, result: FrameResult) -> str | None:
-        prediction = result.prediction
-        return json.dumps(
-            {
-                "frame": result.frame.number,
-                "label": prediction.label,
-                "confidence": round(prediction.confidence, 6),
-                "probabilities": {label: round(value, 6) for label, value in prediction.probabilities.items()},
-                "latency_ms": round(1000 * result.latency, 3),
-                "age_ms": round(1000 * result.age, 3),
-            }
-        )
+        return json.dumps(result.to_dict())
 
     def _write(self, entry: str) -> None:
         print(entry, file=self._stdout, flush=True)

@@ -15,17 +15,14 @@ On a loopback address only this machine may open it. On any other address the to
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import socket
 import threading
 import time
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, AsyncIterator, Callable
 
-import cv2
 import numpy as np
 import uvicorn
 from starlette.applications import Starlette
@@ -38,30 +35,20 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from teachcam.cli import first_line
 from teachcam.collect.camera import Camera
 from teachcam.errors import UserError
-from teachcam.images import encode_jpeg
 from teachcam.live.sinks.base import FrameResult, lower_thread_priority
 from teachcam.live.web.auth import AccessControl, AccessMiddleware, listen, security_headers
+from teachcam.live.web.broadcast import Broadcast
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-MAX_RATE = 40  # updates per second, at most
-CLIENTS_PER_UPDATE = 4  # the others have to wait for their turn, so that many clients leave the loop its cores
-HEARTBEAT = 1.0  # seconds after which a client gets an update even if there is no new result
-JPEG_QUALITY = 80
-MAX_IMAGE_SIDE = 1280  # pixels: larger images are sent smaller
 MAX_CONNECTIONS = 256
 REQUEST_TIMEOUT = 10.0  # seconds that a new connection may take until its first request
 MAX_BODY_BYTES = 4096  # of a correction
 
 
 class Web:
-    """A sink of the live loop that serves the page.
-
-    It keeps only the newest result. The server runs in one thread, and a second thread encodes the images. Each image
-    is encoded once, and only while a browser shows it. A client gets the newest result when it has taken the one
-    before; a slow client skips results.
-    """
+    """A sink of the live loop that serves the page. The server runs in a thread."""
 
     def __init__(
         self,
@@ -90,13 +77,6 @@ class Web:
         self.url = self._access.url
         self._page = Path(__file__).with_name("page.html").read_bytes()
         self._labels, self._camera, self._save_correction = labels, camera, save_correction
-        self._newest: FrameResult | None = None
-        # Set by the loop for each result. The loop does not wake the server itself, because that takes it 1 ms.
-        self._new_result = threading.Event()
-        self._encoded: FrameResult | None = None  # the result whose image was encoded last
-        self._jpeg = b""  # that image
-        self._num_watchers = 0  # connections that show images
-        self._turns: deque[asyncio.Future] = deque()  # of the clients that wait for a result, the longest wait first
         self._correction_thread = ThreadPoolExecutor(1, "correction")
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -107,16 +87,13 @@ class Web:
         )  # fmt: skip
         self._closed = False
         self._ready = threading.Event()
-        self._server_thread = threading.Thread(target=self._run_server, args=(listener,), name="web", daemon=True)
-        self._server_thread.start()
+        self._thread = threading.Thread(target=self._run_server, args=(listener,), name="web", daemon=True)
+        self._thread.start()
         self._ready.wait()
-        self._encoder_thread = threading.Thread(target=self._encode_and_wake, name="web encoder", daemon=True)
-        self._encoder_thread.start()
 
     def __call__(self, result: FrameResult) -> bool:
         """Take the newest result."""
-        self._newest = result
-        self._new_result.set()
+        self._broadcast.publish(result)
         return True
 
     def close(self) -> None:
@@ -124,26 +101,12 @@ class Web:
         if self._closed:
             return
         self._closed = True
-        self._new_result.set()
-        self._encoder_thread.join(1.0)
+        self._broadcast.close()
         self._loop.call_soon_threadsafe(self._closing.set)
-        self._server_thread.join(5.0)
+        self._thread.join(5.0)
         self._correction_thread.shutdown()
 
-    # The threads.
-
-    def _encode_and_wake(self) -> None:
-        """After a result, encode its image if a browser shows it, and wake clients; at most MAX_RATE times a second."""
-        lower_thread_priority(19)
-        while not self._closed:
-            self._new_result.wait()
-            self._new_result.clear()
-            newest = self._newest
-            if self._num_watchers and newest is not None and newest is not self._encoded:
-                self._jpeg, self._encoded = _encode(newest.frame.image), newest
-            if self._turns and not self._closed:
-                self._loop.call_soon_threadsafe(self._wake_clients)
-            time.sleep(1 / MAX_RATE)
+    # The server's thread.
 
     def _run_server(self, listener: socket.socket) -> None:
         lower_thread_priority(19)
@@ -151,36 +114,15 @@ class Web:
 
     async def _serve(self, listener: socket.socket) -> None:
         self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
+        self._broadcast = Broadcast(self._loop)
         self._ready.set()
         serving = asyncio.ensure_future(self._server.serve([listener]))
         await self._closing.wait()
-        self._wake_clients(MAX_CONNECTIONS)
         self._server.should_exit = True
         await asyncio.wait([serving], timeout=0.5)
         for connection in list(self._server.server_state.connections):
             connection.transport.abort()  # this client does not read, so the server would wait for it
         await serving
-
-    # The turns of the clients, in the server's thread.
-
-    def _wake_clients(self, limit: int = CLIENTS_PER_UPDATE) -> None:
-        """Wake the clients that have waited longest."""
-        for _ in range(min(limit, len(self._turns))):
-            turn = self._turns.popleft()
-            if not turn.done():
-                turn.set_result(None)
-
-    async def _wait_for_turn(self) -> None:
-        """Wait until this client may have the newest result, but not longer than a heartbeat."""
-        turn = self._loop.create_future()
-        self._turns.append(turn)
-        try:
-            await asyncio.wait_for(turn, HEARTBEAT)
-        except asyncio.TimeoutError:
-            pass
-        finally:
-            with contextlib.suppress(ValueError):
-                self._turns.remove(turn)
 
     # The routes.
 
@@ -201,7 +143,7 @@ class Web:
         return self._access.move_token_to_cookie(request) or Response(self._page, media_type="text/html")
 
     async def _get_stream(self, request: Request) -> Response:
-        return _ImageStream(self)
+        return _ImageStream(self._broadcast)
 
     async def _get_events(self, request: Request) -> Response:
         return StreamingResponse(self._events(), media_type="text/event-stream")
@@ -221,8 +163,8 @@ class Web:
             label = json.loads(body)["label"]
         except (ValueError, TypeError, KeyError, RecursionError, ClientDisconnect):
             return _json_error(400, 'send {"label": "..."}')
-        result = self._encoded if self._num_watchers and self._encoded else self._newest
-        if label not in (self._labels if self._newest is None else self._newest.labels):
+        newest, result = self._broadcast.newest, self._broadcast.shown
+        if label not in (self._labels if newest is None else newest.labels):
             return _json_error(400, "the model has no such label")
         if result is None:
             return _json_error(409, "the camera has given no image yet")
@@ -235,24 +177,10 @@ class Web:
             return _json_error(507 if isinstance(error.__context__, OSError) else 409, first_line(error))
         return JSONResponse({"label": label, "count": count})
 
-    # What the endless responses send.
-
-    async def _images(self) -> AsyncIterator[bytes]:
-        """Yield the newest image at each turn, as parts of a multipart response."""
-        yield b"--frame\r\n"
-        self._new_result.set()  # if nobody has watched before, the newest image is not encoded yet
-        while not self._closed:
-            await self._wait_for_turn()
-            jpeg = self._jpeg
-            if jpeg:
-                # At a heartbeat the same image is sent again, because browsers show an image when the next one begins.
-                yield b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n--frame\r\n" % (len(jpeg), jpeg)
-
     async def _events(self) -> AsyncIterator[str]:
-        """Yield the state of the page at each turn, as server-sent events."""
-        while not self._closed:
-            yield f"data: {json.dumps(self._state(self._newest))}\n\n"
-            await self._wait_for_turn()
+        """Yield the state of the page as server-sent events."""
+        async for result in self._broadcast.updates():
+            yield f"data: {json.dumps(self._state(result))}\n\n"
 
     def _state(self, result: FrameResult | None) -> dict[str, object]:
         state: dict[str, object] = {
@@ -263,15 +191,10 @@ class Web:
         }
         if result is None:
             return state
-        prediction, predicted_at = result.prediction, result.frame.captured + result.age
+        predicted_at = result.frame.captured + result.age
         return {
             **state,
-            "frame": result.frame.number,
-            "label": prediction.label,
-            "confidence": round(prediction.confidence, 4),
-            "probabilities": {label: round(value, 4) for label, value in prediction.probabilities.items()},
-            "latency_ms": round(1000 * result.latency, 2),
-            "age_ms": round(1000 * result.age, 2),
+            **result.to_dict(),
             "since_ms": round(1000 * (time.monotonic() - predicted_at)),
             "fps": round(result.fps, 1),
             "provider": result.provider,
@@ -279,18 +202,21 @@ class Web:
 
 
 class _ImageStream(StreamingResponse):
-    """An MJPEG response. While it runs, the page counts one more watcher and so encodes images."""
+    """The camera's images as MJPEG, for one client."""
 
-    def __init__(self, web: Web):
-        super().__init__(web._images(), media_type="multipart/x-mixed-replace; boundary=frame")
-        self._web = web
+    def __init__(self, broadcast: Broadcast):
+        super().__init__(self._parts(), media_type="multipart/x-mixed-replace; boundary=frame")
+        self._broadcast = broadcast
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._web._num_watchers += 1
-        try:
+        with self._broadcast.watching():
             await super().__call__(scope, receive, send)
-        finally:
-            self._web._num_watchers -= 1
+
+    async def _parts(self) -> AsyncIterator[bytes]:
+        yield b"--frame\r\n"
+        async for jpeg in self._broadcast.images():
+            # At a heartbeat the same image comes again, because browsers show an image when the next one begins.
+            yield b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n--frame\r\n" % (len(jpeg), jpeg)
 
 
 class _Connection(H11Protocol):
@@ -320,12 +246,3 @@ def _route_without_head(path: str, endpoint: Callable) -> Route:
 
 def _json_error(status: int, message: str) -> Response:
     return JSONResponse({"error": message}, status)
-
-
-def _encode(image: np.ndarray) -> bytes:
-    """Return a JPEG, with its longer side at most MAX_IMAGE_SIDE."""
-    scale = MAX_IMAGE_SIDE / max(image.shape[:2])
-    if scale < 1:
-        size = [max(1, round(scale * side)) for side in image.shape[1::-1]]
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return encode_jpeg(image, JPEG_QUALITY)

@@ -24,7 +24,7 @@ from teachcam.errors import UserError
 from teachcam.live.feedback import CorrectionWriter
 from teachcam.live.prediction import Prediction
 from teachcam.live.sinks.base import FrameResult
-from teachcam.live.web import server as web_module
+from teachcam.live.web import broadcast, server
 from teachcam.live.web.auth import parse_address
 from teachcam.live.web.server import Web
 
@@ -208,27 +208,27 @@ def test_the_token_moves_from_the_address_into_a_cookie(guarded):
 
 
 def test_many_clients_take_turns_and_the_servers_threads_have_low_priority(served, monkeypatch):
-    monkeypatch.setattr(web_module, "HEARTBEAT", 60)
-    waiting, order = [served.ask("GET", "/events") for _ in range(2 * web_module.CLIENTS_PER_UPDATE)], []
+    monkeypatch.setattr(broadcast, "HEARTBEAT", 60)
+    waiting, order = [served.ask("GET", "/events") for _ in range(2 * broadcast.CLIENTS_PER_UPDATE)], []
     for reply in waiting:
         events(reply, 1)  # the state as it is
     for number in range(2):
-        wait_until(lambda: len(served.web._turns) == len(waiting))
+        wait_until(lambda: len(served.web._broadcast._turns) == len(waiting))
         served.web(result(number))
-        wait_until(lambda: len(served.web._turns) == len(waiting))
-        time.sleep(1 / web_module.MAX_RATE)
+        wait_until(lambda: len(served.web._broadcast._turns) == len(waiting))
+        time.sleep(1 / broadcast.MAX_RATE)
     for reply in waiting:
         order += [event["frame"] for event in events(reply, 1)]
-    assert order == [0] * web_module.CLIENTS_PER_UPDATE + [1] * web_module.CLIENTS_PER_UPDATE
+    assert order == [0] * broadcast.CLIENTS_PER_UPDATE + [1] * broadcast.CLIENTS_PER_UPDATE
     if sys.platform == "linux":
-        for thread in (served.web._server_thread, served.web._encoder_thread):
+        for thread in (served.web._thread, served.web._broadcast._thread):
             assert os.getpriority(os.PRIO_PROCESS, thread.native_id) == 19
         assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) < 19
 
 
 def test_connections_without_a_request_are_closed(served, monkeypatch):
-    monkeypatch.setattr(web_module, "REQUEST_TIMEOUT", 1.0)
-    monkeypatch.setattr(web_module, "MAX_CONNECTIONS", 20)
+    monkeypatch.setattr(server, "REQUEST_TIMEOUT", 1.0)
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 20)
     silent = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(30)]
     connections = served.web._server.server_state.connections
     wait_until(lambda: len(connections) == 20)
