@@ -96,14 +96,15 @@ class Camera(traitlets.HasTraits):
         self._closed = threading.Event()
         self._publishers: list[threading.Thread] = []  # the last one is at work while `running` is True
         open_again = partial(_open, opener, self.source, settings, flip)
-        self._input = LiveReader(self.source, open_again, stall, self._closed) if self.live else open_again()
+        self._reader = LiveReader(self.source, open_again, stall, self._closed) if self.live else None
+        self._file = None if self.live else open_again()
         # Called by `close`, when the camera is garbage-collected, and before Python ends, which aborts if a thread is
         # inside OpenCV at that moment.
-        self._release = weakref.finalize(self, _release, self._closed, self._publishers, self._input)
-        if not self.live:
+        self._release = weakref.finalize(self, _release, self._closed, self._publishers, self._reader or self._file)
+        if self._reader is None:
             return
         try:
-            self._input.wait_for_frame(-1, timeout)  # so that a camera that does not answer is an error here
+            self._reader.wait_for_frame(-1, timeout)  # so that a camera that does not answer is an error here
         except CameraTimeout:
             self.close()
             raise CameraError(
@@ -113,12 +114,12 @@ class Camera(traitlets.HasTraits):
     @property
     def fps(self) -> float:
         """The rate that the source states, in images per second. 0 if it states none."""
-        return self._input.fps
+        return (self._reader or self._file).fps
 
     @property
     def reconnecting(self) -> bool:
         """True while a lost camera is being opened again."""
-        return self.live and self._input.reconnecting
+        return self._reader is not None and self._reader.reconnecting
 
     def on_each_frame(self, function: Callable[[Frame], object] | None) -> None:
         """Call a function with every frame of a live camera, also with those that nobody reads.
@@ -126,7 +127,7 @@ class Camera(traitlets.HasTraits):
         Args:
             function: The reading thread calls it, so it must be quick. None ends the calls.
         """
-        self._input.on_frame = function
+        self._reader.on_frame = function
 
     @property
     def metadata(self) -> dict[str, object]:
@@ -158,14 +159,14 @@ class Camera(traitlets.HasTraits):
         """
         if self._error:
             raise self._error
-        frame = self._input.wait_for_frame(self._last_read, wait) if self.live else self._read_file()
+        frame = self._reader.wait_for_frame(self._last_read, wait) if self._reader else self._read_file()
         if frame is not None:
             self.dropped += frame.number - self._last_read - 1
             self._last_read = frame.number
         return frame
 
     def _read_file(self) -> Frame | None:
-        image = None if self._closed.is_set() else self._input.read()
+        image = None if self._closed.is_set() else self._file.read()
         if image is None:
             return None
         number = self._last_read + 1

@@ -126,7 +126,7 @@ class UsbCamera(_VideoCapture):
             )
         if settings.width or settings.height:
             # USB 2 is too slow for uncompressed 720p at 30 FPS. Most cameras send JPEG on request.
-            self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter_fourcc(*"MJPG"))  # type: ignore[attr-defined]
+            self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
         requested = {
             cv2.CAP_PROP_FRAME_WIDTH: settings.width,
             cv2.CAP_PROP_FRAME_HEIGHT: settings.height,

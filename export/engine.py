@@ -177,7 +177,7 @@ def _build_with_tensorrt(trt, model: Path, export_info: dict) -> bytes:
 
 
 def _progress_monitor(trt):
-    class ProgressMonitor(trt.IProgressMonitor):
+    class ProgressMonitor(trt.IProgressMonitor):  # type: ignore[name-defined]  # trt is an argument
         """Prints one line for each phase of the builder."""
 
         def __init__(self):
@@ -230,14 +230,14 @@ def _run(engine, batch: np.ndarray, num_classes: int) -> np.ndarray:
             _check_cuda(cuda.cudaMalloc(ctypes.byref(pointers[name]), ctypes.c_size_t(size)))
             context.set_tensor_address(name, pointers[name].value)
         batch = np.ascontiguousarray(batch)
-        size = ctypes.c_size_t(batch.nbytes)
-        _check_cuda(cuda.cudaMemcpy(pointers["images"], batch.ctypes, size, HOST_TO_DEVICE))
+        num_bytes = ctypes.c_size_t(batch.nbytes)
+        _check_cuda(cuda.cudaMemcpy(pointers["images"], batch.ctypes, num_bytes, HOST_TO_DEVICE))
         if not context.execute_async_v3(0):
             raise ExportError("the engine was built but does not run; no file was written")
         _check_cuda(cuda.cudaDeviceSynchronize())
         probabilities = np.empty((len(batch), num_classes), np.float32)
-        size = ctypes.c_size_t(probabilities.nbytes)
-        _check_cuda(cuda.cudaMemcpy(probabilities.ctypes, pointers["probabilities"], size, DEVICE_TO_HOST))
+        num_bytes = ctypes.c_size_t(probabilities.nbytes)
+        _check_cuda(cuda.cudaMemcpy(probabilities.ctypes, pointers["probabilities"], num_bytes, DEVICE_TO_HOST))
         return probabilities
     finally:
         for pointer in pointers.values():

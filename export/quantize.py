@@ -189,7 +189,8 @@ def _share_scale_in_concats(graph: onnx.GraphProto) -> None:
 def _use_pixels_as_quantized(graph: onnx.GraphProto) -> None:
     """Feed uint8 pixels to the first layer directly, if they are quantized with scale 1 and zero point 0 anyway."""
     _, consumers = _edges(graph)
-    chain, name = [], graph.input[0].name
+    chain: list[onnx.NodeProto] = []
+    name = graph.input[0].name
     while len(chain) < 3 and len(consumers[name]) == 1:
         chain.append(consumers[name][0])
         name = chain[-1].output[0]

@@ -38,8 +38,8 @@ def fit_temperature(logits: np.ndarray, class_ids: np.ndarray) -> float:
         The temperature, 0.1 to 10. Divide logits by it before the softmax.
     """
     temperatures = np.geomspace(0.1, 10, 201)
-    logits, targets = torch.from_numpy(logits).double(), torch.from_numpy(class_ids)
-    losses = [cross_entropy(logits / temperature, targets, reduction="sum").item() for temperature in temperatures]
+    outputs, targets = torch.from_numpy(logits).double(), torch.from_numpy(class_ids)
+    losses = [cross_entropy(outputs / temperature, targets, reduction="sum").item() for temperature in temperatures]
     penalties = 2 * np.log(temperatures) ** 2
     return float(temperatures[np.argmin(np.array(losses) / IMAGES_PER_OBSERVATION + penalties)])
 

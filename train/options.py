@@ -32,11 +32,11 @@ class Option:
     high: float | None = None  # the largest allowed value
     above: float | None = None  # values must be larger than this
 
-    def check(self, value: object) -> None:
+    def check(self, value: typing.Any) -> None:
         """Raise TrainingError if `value` is not allowed. None, which means "not set", always is."""
         if value is None:
             return
-        expected = {int: numbers.Integral, float: numbers.Real}.get(self.type, self.type)
+        expected: typing.Any = {int: numbers.Integral, float: numbers.Real}.get(self.type, self.type)
         for one in value if self.many else (value,):
             if not isinstance(one, expected) or (isinstance(one, bool) and self.type is not bool):
                 raise TrainingError(f"{self.flag} must be of type {self.type.__name__}, not {one!r}")

@@ -31,8 +31,8 @@ def draw_clutter(rng: np.random.Generator, size: int = 224) -> np.ndarray:
     rows, columns = np.mgrid[:size, :size]
     for _ in range(rng.integers(15, 90)):
         radius = np.exp(rng.uniform(np.log(5), np.log(70)))
-        color = rng.integers(0, 256, 3).astype(float)
-        color = tuple(color.mean() + (color - color.mean()) * rng.random())
+        vivid = rng.integers(0, 256, 3).astype(float)
+        color = (vivid.mean() + (vivid - vivid.mean()) * rng.random()).tolist()
         x, y = (int(value) for value in rng.integers(0, size, 2))
         angle, half_width = rng.uniform(0, 180), radius * rng.uniform(0.15, 1)
         shape = rng.integers(4)  # ellipse, polygon, rectangle or stripes
@@ -43,12 +43,12 @@ def draw_clutter(rng: np.random.Generator, size: int = 224) -> np.ndarray:
             corners = np.array([x, y]) + rng.normal(0, radius, (rng.integers(3, 7), 2))
         else:
             sides = (2 * half_width, 2 * radius) if shape == 2 else (3 * radius, 3 * radius)
-            corners = cv2.boxPoints(((x, y), sides, angle))
-        corners = corners.astype(np.int32)
+            corners = np.array(cv2.boxPoints(((x, y), sides, angle)), np.float64)
+        polygon = corners.astype(np.int32)
         if shape < 3:
-            cv2.fillPoly(image, [corners], color, cv2.LINE_AA)
+            cv2.fillPoly(image, [polygon], color, cv2.LINE_AA)
         else:  # stripes, like a curtain's
-            inside = cv2.fillPoly(np.zeros((size, size), np.uint8), [corners], 1)
+            inside = cv2.fillPoly(np.zeros((size, size), np.uint8), [polygon], 1)
             position = columns * np.cos(np.deg2rad(angle)) + rows * np.sin(np.deg2rad(angle))
             image[(inside > 0) & (position // rng.integers(3, 16) % 2 > 0)] = color
     texture = cv2.resize(rng.normal(0, 25 * rng.random(), (size // 4, size // 4, 3)), (size, size))

@@ -153,7 +153,8 @@ def apply_transform(image: np.ndarray, transform: ImageTransform) -> np.ndarray:
     image = _blur(image, transform.blur_sigma)
     if transform.noise_sigma:
         cv2.setRNGSeed(transform.noise_seed)
-        noise = cv2.randn(np.empty(image.shape, np.int16), (0, 0, 0), (transform.noise_sigma, 0, 0))
+        # The stubs know no scalars.
+        noise = cv2.randn(np.empty(image.shape, np.int16), (0, 0, 0), (transform.noise_sigma, 0, 0))  # type: ignore[call-overload]
         image = cv2.add(image, noise, dtype=cv2.CV_8U)
     if transform.occluder is not None:
         top, left, tall, wide = (np.array(transform.occluder) * (height, width, height, width)).astype(int)

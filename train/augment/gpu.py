@@ -177,12 +177,12 @@ class GpuAugmentation:
             border_colors: float32 [N, C, 1, 1], for CONSTANT; 0 if None.
         """
         height, width = images.shape[2:]
-        target_to_source = []
+        matrices = []
         for affine, (original_width, original_height) in zip(affines, sizes, strict=True):
             matrix = np.vstack([affine.matrix(original_width, original_height), [0, 0, 1]])
             scale = np.diag([width / original_width, height / original_height, 1])
-            target_to_source.append(np.linalg.inv(scale @ matrix @ np.linalg.inv(scale)))
-        target_to_source = self._tensor(target_to_source, 3, 3)
+            matrices.append(np.linalg.inv(scale @ matrix @ np.linalg.inv(scale)))
+        target_to_source = self._tensor(matrices, 3, 3)
         y, x = torch.meshgrid(
             *(torch.arange(side, device=self._device, dtype=torch.float32) for side in (height, width)), indexing="ij"
         )

@@ -27,7 +27,7 @@ class Affine:
 
     def matrix(self, width: int, height: int) -> np.ndarray:
         """Return the matrix from source pixels to target pixels for an image of this size, float64 [2, 3]."""
-        matrix = cv2.getRotationMatrix2D((width / 2, height / 2), self.rotation, self.scale)
+        matrix = np.array(cv2.getRotationMatrix2D((width / 2, height / 2), self.rotation, self.scale), np.float64)
         matrix[0, :2] *= self.stretch
         matrix[1, :2] /= self.stretch
         size = np.array([width, height])

@@ -33,7 +33,7 @@ def read_lists(train: Path, test: Path | None, data: Path) -> tuple[list[Sample]
     if unknown := sorted(set(class_ids) - {class_id for _, class_id in lists[0]}):
         raise DatasetError(f"{test}: class {unknown[0]} does not occur in {train}; add training images of it")
     names = _label_names(lists, class_ids)
-    train_samples, *test_samples = [
+    train_samples, *rest = [
         [
             sample
             for class_id in class_ids
@@ -41,7 +41,7 @@ def read_lists(train: Path, test: Path | None, data: Path) -> tuple[list[Sample]
         ]
         for entries in lists
     ]
-    test_samples = test_samples[0] if test_samples else []
+    test_samples = rest[0] if rest else []
     if both := {sample.path.resolve() for sample in train_samples} & {sample.path.resolve() for sample in test_samples}:
         raise DatasetError(f"{min(both)} is in both lists: remove it from one, a test needs images not trained on")
     return train_samples, test_samples, tuple(names.values())

@@ -40,9 +40,8 @@ class Context:
         On a CPU the network needs the cores, so there is one thread. On a GPU there is one for each core, up to 16.
         """
         threads = 1 if self.device.type == "cpu" else min(16, cpu_count() or 1)
-        items = iter(items)
         with ThreadPoolExecutor(threads) as pool:
-            pending: deque[Future] = deque()
+            pending: deque[Future[R]] = deque()
             for item in items:
                 pending.append(pool.submit(make, item))
                 if len(pending) > threads:
@@ -55,7 +54,7 @@ class Context:
         self.num_images += num_images
         self.train_seconds += time.monotonic() - started
 
-    def _wait(self, future: Future) -> R:
+    def _wait(self, future: Future[R]) -> R:
         started = time.perf_counter()
         result = future.result()
         self.data_wait_seconds += time.perf_counter() - started

@@ -21,6 +21,7 @@ from torch import distributed, nn
 from teachcam.errors import TrainingError
 
 T = TypeVar("T")
+S = TypeVar("S", list, range, torch.Tensor)
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class ProcessGroup:
         """Whether this process prints and writes."""
         return self.rank == 0
 
-    def shard(self, items: T) -> T:
+    def shard(self, items: S) -> S:
         """Return this process's part of a list or tensor: every `count`-th item, beginning with item `rank`."""
         return items[self.rank :: self.count]
 
@@ -43,7 +44,7 @@ class ProcessGroup:
         """Return the main process's value. Use it for what depends on the clock or on files."""
         if self.count == 1:
             return value
-        box = [value]
+        box: list = [value]
         distributed.broadcast_object_list(box, src=0)
         return box[0]
 

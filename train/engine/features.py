@@ -33,7 +33,8 @@ def extract_features(
         context: device, processes, progress and memory of the training.
     """
     device, started = context.device, time.monotonic()
-    model = nn.Sequential(Normalize(contract), network.backbone).to(device, memory_format=torch.channels_last).eval()
+    model = nn.Sequential(Normalize(contract), network.backbone).to(device).eval()
+    model.to(memory_format=torch.channels_last)
     dtype = half_precision(device)
     shard = context.processes.shard(range(len(images)))
     rows = [torch.empty(0, network.feature_size, device=device)]
@@ -49,9 +50,7 @@ def extract_features(
     batches = [shard[start : start + BATCH_SIZE] for start in range(0, len(shard), BATCH_SIZE)]
     for prepared in context.prefetch(batches, prepare):
         inputs = torch.from_numpy(prepared).to(device)
-        rows += context.micro_batcher.run_in_chunks(
-            len(inputs), lambda chunks, inputs=inputs: [run(inputs[chunk]) for chunk in chunks]
-        )
+        rows += context.micro_batcher.map_chunks(run, inputs)
         context.progress.advance(len(inputs))
     features = context.processes.gather(torch.cat(rows), len(images))
     context.count_images(len(images), started)

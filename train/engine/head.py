@@ -86,6 +86,6 @@ def set_dropout(head: nn.Module, rate: float) -> None:
 @torch.no_grad()
 def _undo_standardization(head: nn.Module, mean: torch.Tensor, std: torch.Tensor) -> None:
     """Change the first layer so that the head takes features as the backbone returns them."""
-    first = head if isinstance(head, nn.Linear) else head[0]
+    first = next(layer for layer in head.modules() if isinstance(layer, nn.Linear))
     first.weight /= std
-    first.bias -= first.weight @ mean
+    first.bias.sub_(first.weight @ mean)

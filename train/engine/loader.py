@@ -22,9 +22,10 @@ IMAGES_PER_OUTLIER = 8
 class Batch:
     """One process's part of a batch."""
 
-    images: torch.Tensor | list[AugmentParams]  # uint8 [n, H, W, 3]; or the parameters to augment them on the GPU
     targets: torch.Tensor  # float32 [n, num_classes]
     weights: torch.Tensor  # float32 [n]; over all processes, their weighted losses sum up to the batch's loss
+    images: torch.Tensor | None = None  # uint8 [n, H, W, 3]
+    params: list[AugmentParams] | None = None  # in place of images: how the GPU is to augment them
 
 
 @dataclass(frozen=True)
@@ -57,16 +58,16 @@ class BatchLoader:
             rows, weights = [0], torch.zeros(1)
         params = [self._sample_params(indices, number, row) for row in rows]
         if self.gpu_augmentation is not None:
-            return Batch(params, targets[rows], weights[rows])
+            return Batch(targets[rows], weights[rows], params=params)
         images = np.stack([preprocess(self.augmentation.apply(one), self.contract) for one in params])
-        return Batch(torch.from_numpy(images), targets[rows], weights[rows])
+        return Batch(targets[rows], weights[rows], torch.from_numpy(images))
 
     def to_device(self, batch: Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return a batch's images, targets and weights on the device; augment there if there is a GPU augmentation."""
-        if self.gpu_augmentation is None:
+        if batch.params is None:
             images = batch.images.to(device)
         else:
-            images = self.gpu_augmentation(batch.images, self.contract.input_size)
+            images = self.gpu_augmentation(batch.params, self.contract.input_size)
         return images, batch.targets.to(device), batch.weights.to(device)
 
     def _sample_params(self, indices: torch.Tensor, number: int, row: int) -> AugmentParams:

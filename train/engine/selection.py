@@ -40,7 +40,9 @@ class AutoSelector:
             budget: seconds that `auto` may take.
             refit: train once more in the same way on all images, validation images too: more rooms are worth the time.
         """
-        trainer, overrides, best, trials = self.trainer, overrides or {}, None, []
+        trainer, overrides = self.trainer, overrides or {}
+        best: StrategyResult | None = None
+        trials: list[dict] = []
         for candidate in AUTO_STRATEGIES if strategy == "auto" else (strategy,):
             if best and not self._is_worth_trying(candidate, overrides, budget, trials):
                 break

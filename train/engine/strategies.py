@@ -108,9 +108,10 @@ class StrategyTrainer:
             validation: which images to validate on.
         """
         class_ids = (self.data.train + self.data.validation).class_ids.to(self.context.device)
-        masks = torch.tensor(train), torch.tensor(validation)
-        parts = [(self.data.features[mask], class_ids[mask]) for mask in masks]
-        history = fit_head(copy.deepcopy(self.network), self.contract, *parts, self.config("head"))
+        learned, held_out = (
+            (self.data.features[mask], class_ids[mask]) for mask in (torch.tensor(train), torch.tensor(validation))
+        )
+        history = fit_head(copy.deepcopy(self.network), self.contract, learned, held_out, self.config("head"))
         return min(history, key=lambda metrics: metrics["validation_loss"])["validation_accuracy"]
 
     def _fit_head_only(self, network: Network, config: TrainConfig, name: str) -> list[dict]:
@@ -142,6 +143,6 @@ class _AugmentedViews(Sequence):
     def __len__(self) -> int:
         return NUM_VIEWS * len(self._augmentation.images)
 
-    def __getitem__(self, index: int) -> np.ndarray:
+    def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]  # slices are not needed
         rng = np.random.default_rng((self._seed, 0, index))
         return self._augmentation(index % len(self._augmentation.images), rng)

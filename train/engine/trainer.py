@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -70,13 +71,13 @@ class Trainer:
     def _setup(self) -> None:
         """Make optimizer, averaged weights, gradient scaler and GPU augmentation."""
         config, device = self.config, self.context.device
-        self.network.to(device, memory_format=torch.channels_last)
+        self.network.to(device).to(memory_format=torch.channels_last)
         set_dropout(self.network.head, config.dropout)
         freeze_first_layers(self.network.backbone, 1 - config.trainable_fraction)
         trainable = [parameter for parameter in self.network.backbone.parameters() if parameter.requires_grad]
         groups = [(trainable, config.backbone_lr), (self.network.head.parameters(), config.lr)]
         self.optimizer, self.schedule = make_optimizer(groups, config, len(self.train))
-        self.average = AveragedModel(self.network, avg_fn=_update_average)
+        self.average = AveragedModel(self.network, avg_fn=_update_average)  # type: ignore[arg-type]  # steps is a tensor
         self.scaler = torch.amp.GradScaler(device.type, enabled=half_precision(device) == torch.float16)
         loss_function = balanced_cross_entropy(self.train.class_ids.to(device), len(self.contract.labels))
         validation_ids = self.validation.class_ids.to(device)
@@ -173,15 +174,12 @@ class Trainer:
     def evaluate(self) -> torch.Tensor:
         """Return the averaged weights' logits of the validation images, float32 [N, num_classes] on the device."""
         context, batch_size, device = self.context, self.config.batch_size, self.context.device
-        model = TrainingModel(self.average.module, self.contract, 0.0, device).eval()
+        model = TrainingModel(cast(Network, self.average.module), self.contract, 0.0, device).eval()
         images = context.processes.shard(self.validation.images)
         rows = [torch.empty(0, len(self.contract.labels), device=device)]
         for start in range(0, len(images), batch_size):
             inputs = np.stack([preprocess(image, self.contract) for image in images[start : start + batch_size]])
-            inputs = torch.from_numpy(inputs).to(device)
-            rows += context.micro_batcher.run_in_chunks(
-                len(inputs), lambda chunks, inputs=inputs: [model(inputs[chunk]) for chunk in chunks]
-            )
+            rows += context.micro_batcher.map_chunks(model, torch.from_numpy(inputs).to(device))
         return context.processes.gather(torch.cat(rows), len(self.validation))
 
     def state_dict(self) -> dict:

@@ -37,6 +37,7 @@ class Network(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.feature_size = feature_size
+        self.head: nn.Module
         if head == "linear":
             self.head = nn.Linear(feature_size, num_classes)
         else:
@@ -140,7 +141,8 @@ def scaled_size(backbone: nn.Module, size: tuple[int, int], scale: float) -> tup
     Returns:
         The scaled height and width, rounded to multiples of 32, or `size` if the backbone can't process another.
     """
-    smaller = tuple(max(32, round(scale * side / 32) * 32) for side in size)
+    height, width = (max(32, round(scale * side / 32) * 32) for side in size)
+    smaller = height, width
     if scale == 1 or smaller == size:
         return size
     was_training, weight = backbone.training, next(backbone.parameters())
@@ -157,7 +159,7 @@ def half_precision(device: torch.device) -> torch.dtype | None:
     """Return the 16-bit type that makes training on this device faster: bfloat16, else float16 on a GPU, else None."""
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return torch.bfloat16 if capabilities.get("avx512_bf16") else None
 
 

@@ -22,6 +22,9 @@ BATCH_SIZE = 32
 class Normalize(nn.Module):
     """Normalizes images by the contract's mean and standard deviation."""
 
+    scale: torch.Tensor  # float32 [1, 3, 1, 1]
+    shift: torch.Tensor  # float32 [1, 3, 1, 1]
+
     def __init__(self, contract: Contract):
         super().__init__()
         mean, std = torch.tensor(contract.mean), torch.tensor(contract.std)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -11,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from teachcam.train.calibration import ConfidenceBin
 
 BLUE, ORANGE, GRAY = "#2563eb", "#ea580c", "#94a3b8"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "sans-serif", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
     "axes.edgecolor": GRAY, "axes.grid": True, "grid.color": "#e2e8f0", "svg.fonttype": "none",
 }  # fmt: skip

@@ -66,7 +66,7 @@ def test_a_live_camera_gives_the_newest_frame_and_counts_dropped_ones():
     with Camera("0", opener=lambda *_: source) as camera:
         assert number_of(camera.read()) == 0
         source.send(*(numbered(number) for number in range(1, 8)))
-        wait_until(lambda: camera._input.newest.number == 7)
+        wait_until(lambda: camera._reader.newest.number == 7)
         frame = camera.read_frame()
         assert (number_of(frame.image), frame.number, camera.dropped) == (7, 7, 6)
 
