@@ -26,8 +26,8 @@ def add_camera_arguments(parser: argparse.ArgumentParser, default: str | None = 
         "--camera",
         default=default,
         metavar="SOURCE",
-        help="0, /dev/video0, csi:0, gst:PIPELINE, http://..., rtsp://..., a video, a folder of images, or synthetic"
-        + ("" if default is None else f" (default: {default})"),
+        help="0, /dev/video0, csi:0, gst:PIPELINE, http://..., rtsp://..., a video, a folder of images, or synthetic "
+        f"(default: {default or 'every camera that works'})",
     )
     group.add_argument("--width", type=cli.positive_int, help="image width to request from the camera, in pixels")
     group.add_argument("--height", type=cli.positive_int, help="image height to request from the camera, in pixels")

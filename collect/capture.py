@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--label", nargs="+", metavar="NAME", help="what the camera shows; also the folder's name")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the dataset (default: data)")
+    parser.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="the dataset (default: data)")
     parser.add_argument(
         "--fps",
         type=cli.non_negative_float,

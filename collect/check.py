@@ -54,8 +54,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = cli.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder of the dataset (default: data)")
+    parser = cli.Parser(
+        description=__doc__.splitlines()[0], epilog="Exit code 2 means that training on the dataset would be wrong."
+    )
+    parser.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="the dataset (default: data)")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a report with images, as one HTML file")
     parser.add_argument(
         "--fix", action="store_true", help=f"move files with these faults to DATA/{REJECTED}/: {', '.join(FIXABLE)}"

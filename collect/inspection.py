@@ -71,7 +71,7 @@ class Inspection:
 
 @dataclass
 class _Measurements:
-    """What is measured in each image. `signatures` and `sharpness` are those of `readable`, in its order."""
+    """The measurements of each image. `signatures` and `sharpness` are those of `readable`, in its order."""
 
     readable: list[Sample] = field(default_factory=list)
     signatures: list[np.ndarray] = field(default_factory=list)

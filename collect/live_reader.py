@@ -144,7 +144,7 @@ class LiveReader:
     def _reopen(self) -> Source | None:
         """Try to open a lost camera until it opens. Returns None if it was closed meanwhile."""
         self.reconnecting = True
-        logger.warning("camera %s: lost, opening it again", self._name)
+        logger.warning("camera %s: lost, reconnecting", self._name)
         if time.monotonic() - self._opened > STABLE_AFTER:  # one that fails at once each time keeps its long pause
             self._pause = FIRST_PAUSE
         while not self._closed.wait(self._pause):

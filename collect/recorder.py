@@ -66,22 +66,22 @@ class Recorder:
 
     @property
     def recording(self) -> bool:
-        """Whether a session is open."""
+        """True while a session is open."""
         return self.session is not None
 
     @property
     def done(self) -> bool:
-        """Whether the session has as many images as `start` asked for. Some may still be in the queue."""
+        """True once the session has as many images as `start` asked for. Some may still be in the queue."""
         return self._remaining == 0
 
     @property
     def saved(self) -> Counter[str]:
-        """How many images of each label this recorder has written, without those that were undone."""
+        """The number of images of each label that this recorder has written, without undone ones."""
         return Counter({label: sum(counts) for label, counts in self._counts().items()})
 
     @property
     def sessions(self) -> Counter[str]:
-        """How many sessions of each label have at least one image on disk."""
+        """The number of sessions of each label with at least one image on disk."""
         return Counter({label: sum(count > 0 for count in counts) for label, counts in self._counts().items()})
 
     @property

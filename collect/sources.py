@@ -42,7 +42,7 @@ CAMERA_DEFAULTS = CaptureSettings()
 
 
 class Source(Protocol):
-    """What `Camera` needs from each kind of camera."""
+    """The interface of each kind of camera, as `Camera` uses it."""
 
     live: bool  # True if images are lost unless they are read in time; False for files
     fps: float  # images per second, 0 if unknown
@@ -201,7 +201,7 @@ class ImageFolder:
         return None
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file is kept open."""
 
 
 def usb_index(name: str) -> int | None:

@@ -80,7 +80,7 @@ class SyntheticCamera:
         return next(self._images)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there is no device."""
 
 
 def render(label: str, seed: int, num_images: int, width: int = 640, height: int = 480) -> np.ndarray:

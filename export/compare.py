@@ -18,6 +18,7 @@ import numpy as np
 import onnxruntime
 
 from teachcam import cli
+from teachcam.commands import as_called
 from teachcam.contract import Contract
 from teachcam.errors import ExportError, ModelError
 from teachcam.export.exporter import ExportConfig, export
@@ -54,20 +55,20 @@ def main(argv: list[str] | None = None) -> int:
         type=Path,
         metavar="FILE",
         default=Path("runs/latest/checkpoint.pt"),
-        help="the trained model (%(default)s)",
+        help="the trained model (default: %(default)s)",
     )
     parser.add_argument(
         "--data",
         type=Path,
         metavar="DIR",
-        help="the dataset that the accuracy is measured on (the folder that the model was trained on)",
+        help="the dataset that the accuracy is measured on (default: the folder that the model was trained on)",
     )
     parser.add_argument(
         "--num-images",
         type=int,
         metavar="N",
         default=200,
-        help="number of images to time each precision on (%(default)s)",
+        help="number of images to time each precision on (default: %(default)s)",
     )
     options = parser.parse_args(argv)
     if options.num_images < 1:
@@ -83,10 +84,8 @@ def main(argv: list[str] | None = None) -> int:
         )
     best = recommend(rows)
     print(f"accuracy: on {best.validation.num_validation_images} validation images; times: on {processor_name()}")
-    print(
-        f"recommended for this machine: {best.precision} on {best.provider}; "
-        f"python export/to_onnx.py --checkpoint {options.checkpoint} --precision {best.precision}"
-    )
+    command = f"python export/to_onnx.py --checkpoint {options.checkpoint} --precision {best.precision}"
+    print(f"recommended for this machine: {best.precision} on {best.provider}; {as_called(command)}")
     return 0
 
 

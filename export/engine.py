@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         help=f"a dataset: the engine is compared with the ONNX file on about {NUM_IMAGES} of its images",
     )
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="the folder for engines (the folder of the ONNX file)"
+        "--cache", type=Path, metavar="DIR", help="the folder for engines (default: the folder of the ONNX file)"
     )
     options = parser.parse_args(argv)
     contract, export_info = read_metadata(options.model)

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """How to export a checkpoint.
+    """The options of an export.
 
     Attributes:
         target: The device that the file is for, a key of `TARGETS`.

@@ -14,7 +14,7 @@ TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}
 
 @dataclass(frozen=True)
 class Parity:
-    """How closely two models agree on the same images."""
+    """The agreement of two models on the same images."""
 
     num_images: int
     same_label: int  # number of images for which both models give the same label

@@ -69,13 +69,13 @@ def _parser() -> cli.Parser:
         type=Path,
         metavar="FILE",
         default=Path("runs/latest/checkpoint.pt"),
-        help="the trained model (%(default)s)",
+        help="the trained model (default: %(default)s)",
     )
     add(
         "--out",
         type=Path,
         metavar="PATH",
-        help="the ONNX file to write, or the folder for --format triton (model.onnx or model_repository, "
+        help="the ONNX file to write, or the folder for --format triton (default: model.onnx or model_repository, "
         "beside the checkpoint)",
     )
     add(
@@ -83,15 +83,20 @@ def _parser() -> cli.Parser:
         type=Path,
         metavar="DIR",
         help=f"the dataset: the file is compared with the trained network on up to {MAX_IMAGES} of its images "
-        "(the folder that the model was trained on)",
+        "(default: the folder that the model was trained on)",
     )
-    add("--target", choices=list(TARGETS), default="desktop", help="the device that will run the model (%(default)s)")
-    add("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="the number format (%(default)s)")
+    add(
+        "--target",
+        choices=list(TARGETS),
+        default="desktop",
+        help="the device to run it (default: %(default)s)",
+    )
+    add("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="number format (default: %(default)s)")
     add(
         "--batch-size",
         type=int,
         metavar="N",
-        help="images that the model takes at once (1; with --dynamic-batch: at most 8)",
+        help="images that the model takes at once (default: 1; with --dynamic-batch: at most 8)",
     )
     add(
         "--dynamic-batch",
@@ -114,7 +119,7 @@ def _parser() -> cli.Parser:
         "--format",
         choices=("onnx", "triton"),
         default="onnx",
-        help="write an ONNX file, or a model repository for NVIDIA Triton (%(default)s)",
+        help="write an ONNX file, or a model repository for NVIDIA Triton (default: %(default)s)",
     )
     add("--describe", type=Path, metavar="FILE", help="print what an exported ONNX file contains, and export nothing")
     return parser

@@ -24,7 +24,7 @@ MAX_CHANGED_LABELS = 0.1  # int8 that changes more labels than this is refused, 
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """What was measured with an exported file and with the network that it was made from, on the same images."""
+    """Measurements of an exported file and of the network that it was made from, on the same images."""
 
     parity: Parity
     num_validation_images: int

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Callable, Iterator, NamedTuple
 
 from teachcam import cli
 from teachcam.collect.camera_options import add_camera_arguments
+from teachcam.commands import as_called
 
 if TYPE_CHECKING:
     from teachcam.live.classifier import Classifier
@@ -49,7 +50,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run all checks and print each finding at once."""
     parser = cli.Parser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--model", type=Path, default=Path("runs/latest/model.onnx"), help="ONNX file to test (default: %(default)s)"
+        "--model",
+        type=Path,
+        metavar="FILE",
+        default=Path("runs/latest/model.onnx"),
+        help="ONNX file to test (default: %(default)s)",
     )
     add_camera_arguments(parser, default=None)  # it needs no OpenCV: the doctor must start where that is broken
     parser.add_argument("--json", action="store_true", help="print one JSON list on stdout, for a bug report")
@@ -72,7 +77,8 @@ def main(argv: list[str] | None = None) -> int:
 def _findings_of(check: Callable, options: argparse.Namespace) -> Iterator[Finding]:
     """Run one check. An exception becomes a finding, so that the other checks still run."""
     try:
-        yield from check(options)
+        for finding in check(options):
+            yield finding._replace(fix=as_called(finding.fix))
     except Exception as error:
         fix = "pip install -r requirements.txt (on a Jetson: see the README)" if isinstance(error, ImportError) else ""
         yield Finding("error", f"The check of the {check.__name__} failed: {cli.first_line(error)}", fix)
@@ -149,7 +155,9 @@ def model(options: argparse.Namespace) -> Iterator[Finding]:
     providers = [name for name, full_name in PROVIDERS.items() if full_name in onnxruntime.get_available_providers()]
     if not resolve_latest(options.model).exists():
         message = f"There is no model at {options.model} to test. ONNX Runtime offers: {', '.join(providers)}."
-        yield Finding("warning", message, "python train/finetune.py && python export/to_onnx.py")
+        has_checkpoint = resolve_latest(Path("runs/latest/checkpoint.pt")).exists()
+        train = "" if has_checkpoint else "python train/finetune.py && "
+        yield Finding("warning", message, f"{train}python export/to_onnx.py")
         return
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     working, reason = None, "no execution provider works here"
@@ -270,7 +278,7 @@ def _read(path: Path) -> str:
 
 
 def _output(*command: str) -> str:
-    """Return what a program prints, or '' if it is not installed, fails or hangs."""
+    """Return the output of a program, or '' if it is not installed, fails or hangs."""
     try:
         run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=5)
     except (OSError, subprocess.TimeoutExpired):

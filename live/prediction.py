@@ -25,7 +25,7 @@ def default_smoothing(camera: Camera) -> float:
 
 
 class Prediction(NamedTuple):
-    """What the model predicts for a frame, or for the last few frames if it is smoothed."""
+    """A prediction for a frame, or for the last few frames if it is smoothed."""
 
     label: str  # "unknown" if the confidence is below the contract's threshold
     confidence: float  # the highest probability, 0 to 1

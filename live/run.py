@@ -1,4 +1,4 @@
-"""Classify what a camera sees, live.
+"""Classify the images of a camera, live.
 
     python live/run.py --camera 0
     python live/run.py --camera clip.mp4 --headless --json

@@ -37,15 +37,23 @@ def main() -> None:
 
 
 def _run(name: str, arguments: list[str]) -> int | None:
-    """Run a command. Its errors name other commands as this one was called, since a wheel has no folders to call."""
     try:
         return _command(name)(arguments)
     except UserError as error:
-        text = str(error)
-        for command, (module, _) in COMMANDS.items():
-            path = module.split(".", 1)[1].replace(".", "/")
-            text = text.replace(f"python {path}.py", f"teachcam {command}")
-        raise type(error)(text) from None
+        raise type(error)(as_called(str(error))) from None
+
+
+def as_called(text: str) -> str:
+    """Name the commands in a text as this one was called: `python live/run.py` or `teachcam live`.
+
+    An installed package has no folders to call.
+    """
+    if not sys.argv[0].startswith("teachcam "):
+        return text
+    for command, (module, _) in COMMANDS.items():
+        path = module.split(".", 1)[1].replace(".", "/")
+        text = text.replace(f"python {path}.py", f"teachcam {command}")
+    return text
 
 
 def _command(name: str):

@@ -17,7 +17,7 @@ METADATA_KEY = "teachcam.contract"  # of the entry in an ONNX file's metadata
 
 @dataclass(frozen=True)
 class TrainingInfo:
-    """How a model was trained, and its accuracy on validation images."""
+    """A record of a model's training, with its accuracy on validation images."""
 
     backbone: str = ""
     head: str = "linear"  # or "mlp"
@@ -31,7 +31,7 @@ class TrainingInfo:
 
 @dataclass(frozen=True)
 class Contract:
-    """What a model expects as input, and what its outputs mean."""
+    """A model's description: the input that it expects, and the meaning of its outputs."""
 
     labels: tuple[str, ...]  # in the order of the model's outputs
     input_size: tuple[int, int]  # height and width in pixels

@@ -122,7 +122,7 @@ ONE_RATE_STRATEGIES = ("full", "scratch")  # where `lr` is the learning rate of 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What to train, on which images, and where to write the run.
+    """The options of a run: its data, its network, its training, and its folder.
 
     `overrides` replaces settings of the strategy: `RunConfig(strategy="full", overrides={"epochs": 10})`. Its keys are
     the fields of TrainConfig that have a help text. Paths may be given as strings.
@@ -175,7 +175,7 @@ class RunConfig:
     )
     image_size: int | None = option_field(
         "data",
-        f"width and height of the model's input ({INPUT_SIZE[0]})",
+        f"width and height of the model's input (default: {INPUT_SIZE[0]})",
         default=None,
         metavar="PIXELS",
         low=16,
@@ -205,7 +205,7 @@ class RunConfig:
     )
     overrides: dict = field(default_factory=dict)
     budget: float = option_field("training", "time that auto may take", default=BUDGET, metavar="SECONDS", above=0)
-    out: Path | None = option_field("run", "folder of the run (runs/<time>)", default=None, metavar="DIR")
+    out: Path | None = option_field("run", "folder of the run (default: runs/<time>)", default=None, metavar="DIR")
     device: str = option_field(
         "run", "where to train; auto is the GPU if there is one", default="auto", choices=("auto", "cpu", "cuda")
     )

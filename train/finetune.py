@@ -53,6 +53,13 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _shown(default: object) -> str:
+    """Return a default as --help shows it: several values in a row, and no .0."""
+    if isinstance(default, tuple):
+        return " ".join(map(_shown, default))
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
 class _Parser(cli.Parser):
     """Reads arguments from files too, quoted as in a shell, with # comments."""
 
@@ -99,7 +106,7 @@ def _add_option(group: argparse._ArgumentGroup, option: Option, default: object)
         default=default,
         choices=option.choices,
         metavar=option.metavar,
-        help=option.help if default in (None, ()) else f"{option.help} (%(default)s)",
+        help=option.help if default in (None, ()) else f"{option.help} (default: {_shown(default)})",
     )
 
 

@@ -36,7 +36,7 @@ class Predictions:
 
     @cached_property
     def correct(self) -> np.ndarray:
-        """Whether each prediction is the true label, bool [N]."""
+        """True for each prediction that is the true label, bool [N]."""
         return self.predicted == self.class_ids
 
     @property

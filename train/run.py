@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from teachcam.collect.dataset import Sample, fingerprint, list_samples
+from teachcam.commands import as_called
 from teachcam.contract import Contract
 from teachcam.errors import TrainingError
 from teachcam.files import write_atomic
@@ -230,7 +231,7 @@ def _explained_interruption(context: Context, out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        context.progress.say(f"interrupted; to continue: python train/finetune.py --resume {out}")
+        context.progress.say(as_called(f"interrupted; to continue: python train/finetune.py --resume {out}"))
         raise
     except torch.OutOfMemoryError:
         raise TrainingError("out of memory: give a smaller --batch-size or --image-size, or --device cpu") from None

@@ -67,7 +67,7 @@ class Review:
 
     @property
     def left(self) -> int:
-        """How many images are still to be reviewed."""
+        """The number of images still to be reviewed."""
         return len(self._images) - self._next
 
     def press(self, key: str) -> None:

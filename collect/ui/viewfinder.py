@@ -105,7 +105,7 @@ class Viewfinder:
             self._message = f"recorded session {session.id}"
 
     def draw(self, image: np.ndarray) -> np.ndarray:
-        """Return what the window shows.
+        """Draw the window over an image of the camera.
 
         Args:
             image: The camera's image, uint8 [H, W, 3] BGR. It is not changed.
@@ -139,7 +139,7 @@ class Viewfinder:
         return drawn
 
     def _warnings(self, image: np.ndarray) -> list[str]:
-        """Return what is wrong now. An image is blurred if it is much less sharp than those of the last seconds."""
+        """Return warnings about an image. It is blurred if it is much less sharp than those of the last seconds."""
         if self._camera.reconnecting:
             return ["camera lost, reconnecting"]
         small = to_small_gray(image)

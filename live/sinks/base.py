@@ -1,4 +1,4 @@
-"""What a sink is: it takes the result of every frame, and prints, shows, saves or serves it.
+"""Sinks take the result of every frame, and print, show, save or serve it.
 
 To add a sink:
 
@@ -36,7 +36,7 @@ STALL_TIMEOUT = 5.0  # seconds without a written entry until a sink that is clos
 
 
 class Sink(Protocol):
-    """What the live loop asks of a sink. Any object with these two methods will do."""
+    """The interface of a sink. The live loop accepts any object with these two methods."""
 
     def __call__(self, result: FrameResult) -> bool:
         """Take a result, quickly: the loop waits for this call.

@@ -12,6 +12,7 @@ import numpy as np
 from teachcam.collect.dataset import JPEG_QUALITY, check_label, new_session_id
 from teachcam.collect.inspection import NEAR_DUPLICATE
 from teachcam.collect.quality import signature
+from teachcam.commands import as_called
 from teachcam.errors import UserError
 from teachcam.files import write_atomic
 from teachcam.images import encode_jpeg
@@ -80,7 +81,5 @@ class UncertainFrames(ThreadedSink):
     def _finish(self) -> None:
         if self.saved:
             full = " (the limit of one run)" if self.saved >= MAX_SAVED else ""
-            logger.info(
-                f"saved {self.saved} uncertain frames{full}; label them with "
-                f"python collect/capture.py --review {self._folder}"
-            )
+            command = as_called(f"python collect/capture.py --review {self._folder}")
+            logger.info(f"saved {self.saved} uncertain frames{full}; label them with {command}")

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 HELP = (
     "1-9     correct it: save this image with that label",
-    "h       heat map: show where the model looks",
-    "?       show or hide this help",
+    "m       heat map: show where the model looks",
+    "h       show or hide this help",
     "q       quit",
 )
 
@@ -75,9 +75,9 @@ class LiveWindow:
 
     def press(self, key: str, result: FrameResult) -> None:
         """Act on a key that was pressed while this result was shown."""
-        if key == "h":
+        if key == "m":
             self._show_heat_map = not self._show_heat_map
-        elif key == "?":
+        elif key == "h":
             self._show_help = not self._show_help
         elif key.isdecimal() and 0 < int(key) <= len(result.labels):
             label = result.labels[int(key) - 1]
@@ -87,7 +87,7 @@ class LiveWindow:
                 self._message = str(error)
 
     def draw(self, result: FrameResult) -> np.ndarray:
-        """Return what the window shows of a result, uint8 [H, W, 3] BGR."""
+        """Draw a result for the window, uint8 [H, W, 3] BGR."""
         lines = [("camera lost, reconnecting", RED)] if self._camera.reconnecting else []
         if self._message:
             lines.append((self._message, YELLOW))

@@ -1,4 +1,4 @@
-"""Access control of the live page: who may open it, and what the page itself may do in the browser."""
+"""Access control of the live page: the token that opens it, and the limits of the page itself in the browser."""
 
 from __future__ import annotations
 

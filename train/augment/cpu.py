@@ -79,7 +79,7 @@ class Augmentation:
 
     @property
     def has_outliers(self) -> bool:
-        """Whether `sample_outlier` applies: backgrounds are known, and no label stands for the bare background."""
+        """True if `sample_outlier` applies: backgrounds are known, and no label stands for the bare background."""
         has_backgrounds = self.kind == "room" and bool(self.foregrounds.backgrounds)
         return has_backgrounds and not self.foregrounds.is_background_label.any()
 

@@ -1,4 +1,4 @@
-"""What a training runs with: device, processes, progress, saved state and memory limit."""
+"""The surroundings of a training: device, processes, progress, saved state and memory limit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 @dataclass
 class Context:
-    """What a training runs with. The defaults: the CPU, one process, no output, and nothing saved."""
+    """The surroundings of a training. By default: the CPU, one process, no output, and nothing saved."""
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     processes: ProcessGroup = field(default_factory=ProcessGroup)

@@ -33,7 +33,7 @@ class ProcessGroup:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this process prints and writes."""
+        """True for the process that prints and writes."""
         return self.rank == 0
 
     def shard(self, items: S) -> S:

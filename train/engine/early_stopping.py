@@ -43,7 +43,7 @@ class EarlyStopping:
 
     @property
     def should_stop(self) -> bool:
-        """Whether the validation loss has not become lower for `patience` epochs."""
+        """True once `patience` epochs have brought no lower validation loss."""
         return self._patience is not None and self._epochs_since >= self._patience
 
     def add_epoch(self, loss: float, validation_logits: torch.Tensor, module: nn.Module, **more: float) -> None:

@@ -1,4 +1,4 @@
-"""When memory runs out, run a batch through the network in smaller chunks."""
+"""Runs a batch through the network in smaller chunks when memory runs out."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ class Trainer:
         }
 
     def _prepare_epoch(self, epoch: int) -> Contract:
-        """Set what is trained in an epoch; return the contract with the epoch's input size."""
+        """Freeze and unfreeze layers for an epoch; return the contract with the epoch's input size."""
         config, backbone = self.config, self.network.backbone
         if config.gradual:
             freeze_first_layers(backbone, 1 - config.trainable_fraction * epoch / max(1, config.epochs - 1))

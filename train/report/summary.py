@@ -13,7 +13,7 @@ from teachcam.train.report.result import TrainingResult
 
 
 def describe_split(splits: list[Split], mode: str) -> Iterator[str]:
-    """Yield lines that say what will be trained on and what is for validation.
+    """Yield lines about the split: the images to train on, and those for validation.
 
     Args:
         splits: one, or one for each fold.

@@ -107,7 +107,7 @@ def test_a_lost_camera_is_opened_again(caplog):
         first.send(None)
         frame = camera.read_frame()
         assert (number_of(frame.image), frame.number) == (0, 1)
-    assert [record.message for record in caplog.records] == ["camera 0: lost, opening it again", "camera 0: back"]
+    assert [record.message for record in caplog.records] == ["camera 0: lost, reconnecting", "camera 0: back"]
 
 
 def test_observers_get_every_image_even_an_equal_one():
@@ -212,7 +212,7 @@ def test_recording_goes_on_when_an_http_camera_comes_back(tmp_path, caplog):
         wait_until(lambda: recorder.saved["x"] > before + 10, seconds=30)
         assert not camera.reconnecting
     server.pull()
-    assert f"camera {server.url}: lost, opening it again" in caplog.text
+    assert f"camera {server.url}: lost, reconnecting" in caplog.text
     assert f"camera {server.url}: back" in caplog.text
     for sample in list_samples(tmp_path):
         assert read_image(sample.path).shape == (48, 64, 3)

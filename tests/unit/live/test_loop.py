@@ -253,7 +253,7 @@ def test_keys_in_the_window(model, tmp_path, display):
     command = [sys.executable, str(ROOT / "live/run.py"), "--model", str(model), "--camera", "synthetic?seed=5"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     display.wait_for_window("teachcam")
-    for key, saved in (("1", 1), ("h", 1), ("2", 2), ("1", 3), ("question", 3), ("q", 3)):
+    for key, saved in (("1", 1), ("m", 1), ("2", 2), ("1", 3), ("h", 3), ("q", 3)):
         display.press(key)
         wait_until(lambda saved=saved: len(list((tmp_path / "data").glob("*/*.jpg"))) == saved, seconds=20)
     _, stderr = process.communicate(timeout=20)
