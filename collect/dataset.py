@@ -10,7 +10,6 @@ the data must keep a session in one part; for that its name is in the name of ea
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import re
 import secrets
@@ -86,12 +85,6 @@ def describe_guessed_sessions(samples: list[Sample]) -> str:
         f"{num_sessions} session{'s' * (num_sessions > 1)} guessed from their times "
         f"(a pause of {PAUSE // 60} minutes begins a new one)"
     )
-
-
-def fingerprint(samples: list[Sample]) -> str:
-    """Return a hash of the labels and the content of the files. It does not depend on their order or names."""
-    lines = sorted(f"{sample.label} {hashlib.sha256(sample.path.read_bytes()).hexdigest()}" for sample in samples)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _session_in_name(path: Path) -> str | None:

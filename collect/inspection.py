@@ -70,7 +70,7 @@ class Inspection:
 
 
 @dataclass
-class _Measurements:
+class Measurements:
     """The measurements of each image. `signatures` and `sharpness` are those of `readable`, in its order."""
 
     readable: list[Sample] = field(default_factory=list)
@@ -79,10 +79,34 @@ class _Measurements:
     unreadable: list[Sample] = field(default_factory=list)
     exposure_faults: dict[str, list[Sample]] = field(default_factory=lambda: {"too dark": [], "too bright": []})
 
+    def add(self, sample: Sample, image: np.ndarray | None) -> None:
+        """Measure an image, uint8 [H, W, 3] BGR, or None for an unreadable one."""
+        if image is None:
+            self.unreadable.append(sample)
+            return
+        small_gray = to_small_gray(image)
+        self.readable.append(sample)
+        self.signatures.append(signature(image))
+        self.sharpness.append(sharpness(small_gray))
+        if fault := exposure_fault(small_gray):
+            self.exposure_faults[fault].append(sample)
+
 
 def inspect_samples(samples: list[Sample]) -> Inspection:
-    """Inspect a dataset. Every image is read once."""
-    measured = _measure(samples)
+    """Read and inspect a dataset."""
+    measured = Measurements()
+    for sample in samples:
+        try:
+            image = read_image(sample.path)
+        except UnreadableImage:
+            image = None
+        measured.add(sample, image)
+    return inspect_measured(measured)
+
+
+def inspect_measured(measured: Measurements) -> Inspection:
+    """Inspect a dataset whose images have been measured."""
+    samples = measured.readable + measured.unreadable
     readable, unreadable, faults = measured.readable, measured.unreadable, measured.exposure_faults
     signatures = np.array(measured.signatures, np.float32).reshape(len(readable), SIGNATURE[0] * SIGNATURE[1] * 3)
     same, repeated = _find_duplicates(readable, signatures)
@@ -125,23 +149,6 @@ def thumbnail(path: Path) -> np.ndarray | None:
         return resize(read_image(path), (90, 120))
     except UnreadableImage:
         return None
-
-
-def _measure(samples: list[Sample]) -> _Measurements:
-    measured = _Measurements()
-    for sample in samples:
-        try:
-            image = read_image(sample.path)
-        except UnreadableImage:
-            measured.unreadable.append(sample)
-            continue
-        small_gray = to_small_gray(image)
-        measured.readable.append(sample)
-        measured.signatures.append(signature(image))
-        measured.sharpness.append(sharpness(small_gray))
-        if fault := exposure_fault(small_gray):
-            measured.exposure_faults[fault].append(sample)
-    return measured
 
 
 def _find_duplicates(samples: list[Sample], signatures: np.ndarray) -> tuple[list[Sample], list[Sample]]:

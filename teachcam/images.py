@@ -26,10 +26,19 @@ def read_image(path: Path | str) -> np.ndarray:
     Raises:
         UnreadableImage: The file is missing, empty, truncated or not an image.
     """
+    return decode_file(read_file(path), path)
+
+
+def read_file(path: Path | str) -> bytes:
+    """Return the content of an image file. Raises UnreadableImage if it is missing or may not be read."""
     try:
-        content = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as error:
         raise UnreadableImage(f"{path}: {error.strerror}") from None
+
+
+def decode_file(content: bytes, path: Path | str) -> np.ndarray:
+    """Return the image in a file's content, as `read_image` does. The path is for messages."""
     if not content:
         raise UnreadableImage(f"{path}: empty file")
     # Some OpenCV versions fill the missing part of a truncated file with gray, without an error.

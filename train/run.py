@@ -21,7 +21,7 @@ import filelock
 import numpy as np
 import torch
 
-from teachcam.collect.dataset import Sample, fingerprint, list_samples
+from teachcam.collect.dataset import Sample, list_samples
 from teachcam.commands import as_called
 from teachcam.contract import Contract
 from teachcam.errors import TrainingError
@@ -74,7 +74,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
         splits, test = _split(dataset.samples, config)
         test += listed_test
         identity = {
-            "images": fingerprint(dataset.samples + listed_test),
+            "images": dataset.fingerprint(),
             "split": _split_fingerprint(dataset, splits, test),
         }
         with _locked(out) if processes.is_main_process else nullcontext():

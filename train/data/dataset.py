@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,9 @@ import torch
 from tqdm import tqdm
 
 from teachcam.collect.dataset import Sample, list_samples
+from teachcam.collect.inspection import Measurements
 from teachcam.errors import TrainingError, UnreadableImage
-from teachcam.images import read_image
+from teachcam.images import decode_file, read_file
 from teachcam.preprocessing import shrink
 from teachcam.train.model.backbones import INPUT_SIZE
 
@@ -46,6 +48,7 @@ class Dataset:
         images: uint8 [H, W, 3], BGR, by path.
         labels: label names in the order of their class ids.
         skipped: one message for each file that could not be read.
+        measurements: of the full images, for the report's advice.
     """
 
     def __init__(
@@ -70,13 +73,21 @@ class Dataset:
         self.folder = folder
         self.images: dict[Path, np.ndarray] = {}
         self.skipped: list[str] = []
+        self.measurements = Measurements()
+        self._hashes: dict[Path, str] = {}  # of the files' content
         samples = list_samples(folder) if samples is None else samples
         for sample in tqdm(samples, desc="reading", unit="image", leave=False, disable=None):
             try:
-                self.images[sample.path] = shrink(read_image(sample.path), input_size)
+                content = read_file(sample.path)
+                image = decode_file(content, sample.path)
             except UnreadableImage as error:
+                self.measurements.add(sample, None)
                 self.skipped.append(str(error))
                 tqdm.write(f"skipped: {error}", file=sys.stderr)
+                continue
+            self.measurements.add(sample, image)
+            self.images[sample.path] = shrink(image, input_size)
+            self._hashes[sample.path] = hashlib.sha256(content).hexdigest()
         if not self.images:
             raise TrainingError(f"none of the {len(samples)} images in {folder} can be read")
         self.samples = [sample for sample in samples if sample.path in self.images]
@@ -92,6 +103,11 @@ class Dataset:
         class_ids = torch.tensor([self.labels.index(sample.label) for sample in samples], dtype=torch.int64)
         images = [self.images[sample.path] for sample in samples]
         return Examples(images, class_ids, [sample.session for sample in samples])
+
+    def fingerprint(self) -> str:
+        """Return a hash of the labels and the content of all files read. It does not depend on their order or names."""
+        lines = sorted(f"{sample.label} {self._hashes[sample.path]}" for sample in self.measurements.readable)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
     def relative_path(self, sample: Sample) -> str:
         """Return a sample's path relative to the dataset folder, or its absolute path if it lies elsewhere."""

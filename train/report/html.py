@@ -10,7 +10,7 @@ import cv2
 import jinja2
 import numpy as np
 
-from teachcam.collect.inspection import inspect_samples
+from teachcam.collect.inspection import inspect_measured
 from teachcam.drawing import draw_heat_map
 from teachcam.files import write_atomic
 from teachcam.images import encode_jpeg
@@ -50,7 +50,7 @@ def write_report(path: Path, metrics: Metrics, result: TrainingResult) -> None:
         heat_maps=_heat_map_sections(result),
         reliability=reliability_diagram(bins) if bins else "",
         curves=training_curves(metrics.epochs),
-        advice=inspect_samples([*result.dataset.samples, *result.test]).advice if inspected else None,
+        advice=inspect_measured(result.dataset.measurements).advice if inspected else None,
     )
     write_atomic(path, page.encode(errors="replace"))  # a file name may hold bytes that are not text
 
