@@ -23,7 +23,8 @@ from teachcam.contract import Contract
 from teachcam.errors import ExportError, ModelError
 from teachcam.export.exporter import ExportConfig, export
 from teachcam.export.metadata import read_metadata
-from teachcam.export.verify import MAX_ACCURACY_DROP, ValidationResult
+from teachcam.export.parity import ValidationResult
+from teachcam.export.verify import MAX_ACCURACY_DROP
 from teachcam.onnx_session import PROVIDERS, open_session
 from teachcam.preprocessing import preprocess
 from teachcam.processor import processor_name

@@ -18,11 +18,11 @@ import torch
 from teachcam.errors import ExportError, UserError
 from teachcam.export.graph import fold_normalization, write_onnx
 from teachcam.export.metadata import read_metadata, write_metadata
-from teachcam.export.parity import TOLERANCE
+from teachcam.export.parity import TOLERANCE, ValidationResult
 from teachcam.export.quantize import rank_layers_by_error, to_half, to_int8
 from teachcam.export.saturation import find_saturating_layers
 from teachcam.export.targets import TARGETS, Target, lint
-from teachcam.export.verify import MAX_ACCURACY_DROP, ValidationResult, Validator
+from teachcam.export.verify import MAX_ACCURACY_DROP, Validator
 from teachcam.files import write_atomic
 from teachcam.onnx_session import make_batches
 from teachcam.processor import processor_name

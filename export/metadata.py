@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from teachcam import self_check
 from teachcam.contract import METADATA_KEY, Contract
 from teachcam.errors import ContractError, ExportError
+from teachcam.export.parity import ValidationResult
 from teachcam.export.targets import TARGETS
 from teachcam.self_check import SelfCheck
 
@@ -100,9 +101,5 @@ def _describe_export(export_info: dict) -> list[tuple[str, str]]:
     if validation["float_layers"]:
         lines.append(("in float", ", ".join(validation["float_layers"])))
     if export_info["precision"] != "fp32" and validation["accuracy"] is not None:
-        accuracy, fp32_accuracy = validation["accuracy"], validation["fp32_accuracy"]
-        count = validation["num_validation_images"]
-        lines.append(
-            ("beside fp32", f"accuracy {accuracy:.3f} (fp32: {fp32_accuracy:.3f}) on {count} validation images")
-        )
+        lines.append(("measured", ValidationResult(**validation).accuracies()))
     return lines

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -36,6 +36,24 @@ class Parity:
                 f"the exported model does not match the trained one: {self.same_label} of {self.num_images} labels "
                 f"agree, largest difference {self.largest_difference:.2g} (allowed: {tolerance:g}); no file was written"
             )
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """Measurements of an exported file and of the network that it was made from, on the same images."""
+
+    parity: Parity
+    num_validation_images: int
+    accuracy: float | None  # of the file on the validation images, 0 to 1; None without any
+    fp32_accuracy: float | None  # of the network on the same images
+    trained_on_validation: bool = False  # the network has learned these images, so the accuracies only compare the two
+    float_layers: list[str] = field(default_factory=list)  # int8 only: layers that stayed in float, for accuracy
+
+    def accuracies(self) -> str:
+        """Return both accuracies as one line of text."""
+        learned = ", which the last training used too" if self.trained_on_validation else ""
+        images = f"{self.num_validation_images} validation images{learned}"
+        return f"accuracy {self.accuracy:.3f} (fp32: {self.fp32_accuracy:.3f}) on {images}"
 
 
 def compare(probabilities: np.ndarray, expected: np.ndarray) -> Parity:

@@ -18,8 +18,9 @@ from teachcam import cli
 from teachcam.export import triton_repository
 from teachcam.export.exporter import ExportConfig, export
 from teachcam.export.metadata import describe
+from teachcam.export.parity import ValidationResult
 from teachcam.export.targets import TARGETS
-from teachcam.export.verify import MAX_IMAGES, ValidationResult
+from teachcam.export.verify import MAX_IMAGES
 from teachcam.runs import resolve_latest
 from teachcam.self_check import NUM_IMAGES
 
@@ -134,10 +135,7 @@ def _summary(out: Path, config: ExportConfig, validation: ValidationResult) -> I
         f"{parity.num_images} images, largest difference of a probability {parity.largest_difference:.1e}"
     )
     if config.precision != "fp32" and validation.num_validation_images:
-        yield (
-            f"accuracy on {validation.num_validation_images} validation images: {validation.accuracy:.3f} "
-            f"(fp32: {validation.fp32_accuracy:.3f})"
-        )
+        yield validation.accuracies()
     if validation.float_layers:
         yield f"layers that stay in float, to keep the accuracy: {', '.join(validation.float_layers)}"
     if config.precision == "int8" and config.target == "jetpack4":

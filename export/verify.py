@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from teachcam.contract import Contract
 from teachcam.errors import ExportError, UnreadableImage
-from teachcam.export.parity import Parity, compare
+from teachcam.export.parity import ValidationResult, compare
 from teachcam.export.quantize import MIN_CALIBRATION_IMAGES
 from teachcam.images import read_image
 from teachcam.onnx_session import predict_probabilities
@@ -22,25 +21,13 @@ MAX_ACCURACY_DROP = 0.01 + 1e-9  # one percentage point that int8 may lose; 1e-9
 MAX_CHANGED_LABELS = 0.1  # int8 that changes more labels than this is refused, even if as many are right
 
 
-@dataclass(frozen=True)
-class ValidationResult:
-    """Measurements of an exported file and of the network that it was made from, on the same images."""
-
-    parity: Parity
-    num_validation_images: int
-    accuracy: float | None  # of the file on the validation images, 0 to 1; None without any
-    fp32_accuracy: float | None  # of the network on the same images
-    float_layers: list[str] = field(default_factory=list)  # int8 only: layers that stayed in float, for accuracy
-
-
 class Validator:
     """Compares exported files with one trained network.
 
     Attributes:
         contract: The network's contract.
         model: The network as it is exported, in float32.
-        validation: Validation images with their labels. If training ended with a refit, the network has learned
-            from them since, so the accuracy on them compares files and does not measure the network.
+        validation: Validation images with their labels.
         calibration: Training images with their labels: int8 is calibrated on them.
         images: All images that files are compared on, the validation images first.
     """
@@ -85,6 +72,7 @@ class Validator:
             num_validation_images=len(self._class_ids),
             accuracy=self._accuracy(probabilities),
             fp32_accuracy=self._accuracy(self._expected),
+            trained_on_validation=self.contract.trained_on.trained_on_validation,
             float_layers=float_layers or [],
         )
 

@@ -66,6 +66,7 @@ def _training_info(
         dataset=result.fingerprint,
         validation_accuracy=validation.accuracy,
         validation_images=validation.num_images,
+        trained_on_validation=_trained_on_validation(config, result),
         optimistic=bool(result.splits[0].labels_split_by_time) or config.split == "frames",
         versions={
             "python": platform.python_version(),
@@ -74,6 +75,11 @@ def _training_info(
         },
         processor=processor_name() if device.type == "cpu" else torch.cuda.get_device_name(device),
     )
+
+
+def _trained_on_validation(config: RunConfig, result: TrainingResult) -> bool:
+    """Return whether the final network was trained on all images, after the accuracy was measured."""
+    return config.refit or len(result.splits) > 1
 
 
 def _test(config: RunConfig, result: TrainingResult, contract: Contract) -> Evaluation | None:
@@ -89,7 +95,7 @@ def _metrics(
     config: RunConfig, result: TrainingResult, contract: Contract, validation: Evaluation, context: Context
 ) -> Metrics:
     outcome, splits, seconds = result.outcome, result.splits, context.train_seconds
-    trained_on_validation = config.refit or len(splits) > 1
+    trained_on_validation = _trained_on_validation(config, result)
     num_training_images = len(splits[0].train) + (len(splits[0].validation) if trained_on_validation else 0)
     return Metrics(
         labels=list(result.dataset.labels),

@@ -26,10 +26,11 @@ from teachcam.export import compare, engine, exporter, parity, to_onnx
 from teachcam.export.exporter import ExportConfig, export
 from teachcam.export.graph import fold_normalization, write_onnx
 from teachcam.export.metadata import EXPORT_KEY, read_metadata
+from teachcam.export.parity import Parity, ValidationResult
 from teachcam.export.quantize import to_int8
 from teachcam.export.saturation import INT16_MAX, find_saturating_layers, worst_pair_sums
 from teachcam.export.targets import TARGETS, lint
-from teachcam.export.verify import ValidationResult, Validator
+from teachcam.export.verify import Validator
 from teachcam.images import read_image
 from teachcam.live import doctor, run
 from teachcam.live.classifier import Classifier
@@ -602,3 +603,10 @@ def test_a_full_disk_keeps_the_old_file(run_copy, monkeypatch):
         to_onnx.main(["--checkpoint", str(run_copy / "checkpoint.pt")])
     assert (run_copy / "model.onnx").read_bytes() == before
     assert set(run_copy.iterdir()) == files
+
+
+def test_accuracies_say_whether_the_network_has_learned_the_images():
+    result = ValidationResult(Parity(40, 40, 0.0), 40, 0.9, 0.95)
+    assert result.accuracies() == "accuracy 0.900 (fp32: 0.950) on 40 validation images"
+    learned = replace(result, trained_on_validation=True)
+    assert learned.accuracies().endswith("on 40 validation images, which the last training used too")
