@@ -47,10 +47,10 @@ def main() -> None:
     """Print a row for each strategy: the accuracy in each fold, and the means of all columns."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="a dataset in which every session is a room")
-    parser.add_argument("strategies", nargs="*", default=["head", "auto"], help="what to compare (head auto)")
+    parser.add_argument("strategies", nargs="*", default=["head", "auto"], help="what to compare (default: head auto)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--folds", type=int, nargs="+", default=list(range(NUM_FOLDS)))
-    parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for auto (%(default)s)")
+    parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for auto (default: %(default)g)")
     parser.add_argument("--without", metavar="LABEL", help="leave this label out of training, and test on it")
     options = parser.parse_args()
     if unknown := set(options.strategies) - {"tutorial", "auto", *STRATEGIES}:

@@ -51,6 +51,8 @@ def test_test_sessions_are_not_trained_on_and_no_choice_depends_on_them(dataset,
     files = checkpoint.validation_files + checkpoint.training_files
     used = {name.split("/")[1].rpartition("_")[0] for _, name in files}
     assert len(used) == 13
+    assert metrics["trained_on_validation"]
+    assert checkpoint.contract.trained_on.trained_on_validation
     assert not used & set(sessions)
     assert "images of 2 test sessions" in capsys.readouterr().out
     with pytest.raises(TrainingError, match="--test: no session 'nowhere'"):
