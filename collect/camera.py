@@ -20,13 +20,14 @@ import numpy as np
 import traitlets
 
 from teachcam.collect.live_reader import Frame, LiveReader
-from teachcam.collect.sources import CAMERA_DEFAULTS, CaptureSettings, Source, is_live, open_source
+from teachcam.collect.network_camera import hide_secrets
+from teachcam.collect.sources import CAMERA_DEFAULTS, CaptureSettings, FileSource, Source, is_live, open_source
+from teachcam.collect.video_file import FileClock
 from teachcam.errors import CameraError, CameraTimeout
 
 __all__ = ["Camera", "CameraError", "CameraTimeout", "CaptureSettings", "Frame"]
 
 FLIPS = {"horizontal": 1, "vertical": 0, "180": -1}  # how images can be turned, and the codes of cv2.flip
-FILE_FPS = 30.0  # assumed for files that do not state a rate
 
 
 class _ImageTrait(traitlets.TraitType):
@@ -43,7 +44,8 @@ class Camera(traitlets.HasTraits):
     `0`, `/dev/video0`                  a USB camera
     `csi:0`                             a Jetson's CSI camera, through GStreamer
     `gst:PIPELINE`                      any GStreamer pipeline that ends in an appsink
-    `http://...`, `rtsp://...`          a network stream
+    `/dev/v4l/by-id/...`, any link      the same: these names stay when cameras are plugged in another order
+    `http://...`, `rtsp://...`          a network stream (also rtsps, rtmp, udp, ...), or the address of one picture
     `clip.mp4`, `folder/`, `image.jpg`  files: every image in order, then the end
     `synthetic[:LABEL][?seed=N]`        drawn hands, see collect/synthetic.py
 
@@ -53,7 +55,7 @@ class Camera(traitlets.HasTraits):
     Attributes:
         value: The newest image, for observers, while `running` is True.
         running: Set it to True to update `value` from a thread, and to False to stop that.
-        source: The name of the source.
+        source: The name of the source, without the passwords that it may contain.
         live: True for a camera, False for files.
         dropped: How many images of a live camera were never read, because newer ones came.
     """
@@ -87,21 +89,22 @@ class Camera(traitlets.HasTraits):
         super().__init__()
         if flip is not None and flip not in FLIPS:
             raise CameraError(f"flip {flip!r} is unknown: use one of {', '.join(FLIPS)}")
-        self.source = str(source)
-        self.live = is_live(self.source)
+        self.source = hide_secrets(str(source))
+        self.live = is_live(str(source))
         self.dropped = 0
         self._settings, self._flip = settings, flip
         self._last_read = -1  # the number of the last frame that `read_frame` returned
         self._error: Exception | None = None  # of an observer
         self._closed = threading.Event()
         self._publishers: list[threading.Thread] = []  # the last one is at work while `running` is True
-        open_again = partial(_open, opener, self.source, settings, flip)
+        open_again = partial(_open, opener, str(source), settings, flip)
         self._reader = LiveReader(self.source, open_again, stall, self._closed) if self.live else None
-        self._file = None if self.live else open_again()
+        self._file: FileSource | None = None if self.live else open_again()
         # Called by `close`, when the camera is garbage-collected, and before Python ends, which aborts if a thread is
         # inside OpenCV at that moment.
         self._release = weakref.finalize(self, _release, self._closed, self._publishers, self._reader or self._file)
         if self._reader is None:
+            self._clock = FileClock(self._file.fps)
             return
         try:
             self._reader.wait_for_frame(-1, timeout)  # so that a camera that does not answer is an error here
@@ -169,8 +172,7 @@ class Camera(traitlets.HasTraits):
         image = None if self._closed.is_set() else self._file.read()
         if image is None:
             return None
-        number = self._last_read + 1
-        return Frame(image, number, number / (self.fps or FILE_FPS), time.monotonic())
+        return Frame(image, self._last_read + 1, self._clock(self._file.time), time.monotonic(), self._file.file)
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames until the file ends, or until a live camera is closed."""
@@ -215,11 +217,13 @@ class Camera(traitlets.HasTraits):
 
 
 class _FlippedSource:
-    """A source that flips every image of another one."""
+    """A source that flips every image of another one, and has all else from it."""
 
     def __init__(self, source: Source, code: int):
-        self.live, self.fps, self.close = source.live, source.fps, source.close
         self._source, self._code = source, code
+
+    def __getattr__(self, name: str):
+        return getattr(self._source, name)
 
     def read(self) -> np.ndarray | None:
         image = self._source.read()

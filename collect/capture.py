@@ -26,10 +26,12 @@ from teachcam.collect.camera_options import add_camera_arguments, open_camera
 from teachcam.collect.dataset import check_label
 from teachcam.collect.probe import print_cameras
 from teachcam.collect.recorder import Recorder
+from teachcam.collect.sources import is_live
 from teachcam.collect.ui.review import review
 from teachcam.collect.ui.viewfinder import Viewfinder
 from teachcam.collect.ui.window import Window
 from teachcam.errors import CameraTimeout, UserError
+from teachcam.files import expand
 
 logger = logging.getLogger("teachcam.collect.capture")  # not __name__, which is __main__ for a command
 
@@ -47,10 +49,10 @@ def main(argv: list[str] | None = None) -> int:
     if options.review:
         review(options.review, options.data, labels)
         return 0
+    if len(labels) > 1 and not is_live(options.camera):
+        raise UserError("a file is recorded under one label: give one --label")
     with open_camera(options) as camera:
-        if not camera.live and len(labels) > 1:
-            raise UserError("a file is recorded under one label: give one --label")
-        default_fps = 0.0 if Path(options.camera).is_dir() else DEFAULT_FPS
+        default_fps = DEFAULT_FPS if camera.live or camera.fps else 0.0  # pictures in a folder have no rate
         recorder = Recorder(
             camera, options.data, labels[0], default_fps if options.fps is None else options.fps, options.note
         )
@@ -69,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.Parser(description=__doc__.splitlines()[0])
     parser.add_argument("--label", nargs="+", metavar="NAME", help="what the camera shows; also the folder's name")
-    parser.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="the dataset (default: data)")
+    parser.add_argument("--data", type=expand, default=Path("data"), metavar="DIR", help="the dataset (default: data)")
     parser.add_argument(
         "--fps",
         type=cli.non_negative_float,
@@ -91,7 +93,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--headless", action="store_true", help="open no window: record one label after the other, without a key"
     )
     parser.add_argument(
-        "--review", type=Path, metavar="DIR", help="label the images that live/run.py --save-uncertain saved in DIR"
+        "--review", type=expand, metavar="DIR", help="label the images that live/run.py --save-uncertain saved in DIR"
     )
     parser.add_argument("--list-cameras", action="store_true", help="list the cameras that work, and exit")
     add_camera_arguments(parser)

@@ -19,9 +19,10 @@ from pathlib import Path
 
 from teachcam import cli
 from teachcam.collect.dataset import REJECTED, Sample, list_samples, move_to_rejected
-from teachcam.collect.inspection import Inspection, inspect_samples, thumbnail
+from teachcam.collect.inspection import Finding, Inspection, inspect_samples, thumbnail
+from teachcam.collect.left_out import describe_left_out, describe_similar_labels
 from teachcam.errors import DatasetError
-from teachcam.files import write_atomic
+from teachcam.files import expand, write_atomic
 from teachcam.images import encode_jpeg
 
 FIXABLE = ("same image", "unreadable", "near-duplicate")  # kinds of findings whose images --fix moves away
@@ -37,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     samples = list_samples(options.data)
     inspection = inspect_samples(samples)
+    unused = describe_left_out(options.data) + describe_similar_labels(options.data)
+    inspection.findings += [Finding("left out", line) for line in unused]
     _print_inspection(inspection)
     if options.html:
         page = to_html(options.data, samples, inspection)
@@ -57,8 +60,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.Parser(
         description=__doc__.splitlines()[0], epilog="Exit code 2 means that training on the dataset would be wrong."
     )
-    parser.add_argument("--data", type=Path, default=Path("data"), metavar="DIR", help="the dataset (default: data)")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a report with images, as one HTML file")
+    parser.add_argument("--data", type=expand, default=Path("data"), metavar="DIR", help="the dataset (default: data)")
+    parser.add_argument("--html", type=expand, metavar="FILE", help="write a report with images, as one HTML file")
     parser.add_argument(
         "--fix", action="store_true", help=f"move files with these faults to DATA/{REJECTED}/: {', '.join(FIXABLE)}"
     )

@@ -13,6 +13,7 @@ import errno
 import json
 import re
 import secrets
+import unicodedata
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from teachcam.errors import DatasetError
-from teachcam.files import write_atomic
+from teachcam.files import expand, write_atomic
 from teachcam.images import encode_jpeg, is_image
 
 JPEG_QUALITY = 95
@@ -52,18 +53,28 @@ def list_samples(data: Path | str) -> list[Sample]:
     Raises:
         DatasetError: The folder is missing, or has no images.
     """
-    data = Path(data)
+    data = expand(data)
     if not data.is_dir():
         raise DatasetError(f"no dataset at {data}: record one with python collect/capture.py --label NAME")
-    samples = []
-    for folder in sorted(data.iterdir()):
-        if folder.is_dir() and not folder.name.startswith("."):
-            if not folder.name.isprintable():  # for example bytes that are not UTF-8
-                raise DatasetError(f"the folder {folder.name!a} in {data} can't be a label: rename it")
-            samples += samples_of_label(folder.name, [path for path in folder.iterdir() if is_image(path)])
+    files: dict[str, list[Path]] = {}
+    for folder in label_folders(data):
+        if not folder.name.isprintable():  # for example bytes that are not UTF-8
+            raise DatasetError(f"the folder {folder.name!a} in {data} can't be a label: rename it")
+        files.setdefault(normalize_text(folder.name), []).extend(path for path in folder.iterdir() if is_image(path))
+    samples = [sample for label, paths in sorted(files.items()) for sample in samples_of_label(label, paths)]
     if not samples:
         raise DatasetError(f"no images in {data}/<label>/: record some with python collect/capture.py --label NAME")
     return samples
+
+
+def label_folders(data: Path) -> list[Path]:
+    """Return the folders of a dataset that are named after labels: all but hidden ones."""
+    return [folder for folder in sorted(data.iterdir()) if folder.is_dir() and not folder.name.startswith(".")]
+
+
+def normalize_text(text: str) -> str:
+    """Return a label or session in Unicode's composed form (NFC). macOS splits the umlaut of `grün` in two."""
+    return unicodedata.normalize("NFC", text)
 
 
 def samples_of_label(label: str, files: list[Path]) -> list[Sample]:
@@ -88,14 +99,14 @@ def describe_guessed_sessions(samples: list[Sample]) -> str:
 
 
 def _session_in_name(path: Path) -> str | None:
-    session, underscore, number = path.stem.rpartition("_")
+    session, underscore, number = normalize_text(path.stem).rpartition("_")
     return session if underscore and session and number.isdecimal() else None
 
 
 def _session_and_number(path: Path) -> tuple[str, int, str]:
     """Sort key: by session, then by the value of the number, however many digits it has."""
     session = _session_in_name(path)
-    return (path.stem, 0, "") if session is None else (session, int(path.stem[len(session) + 1 :]), path.name)
+    return (path.stem, 0, "") if session is None else (session, int(path.stem.rpartition("_")[2]), path.name)
 
 
 def _sessions_by_time(label: str, files: list[Path]) -> dict[Path, str]:
@@ -112,7 +123,8 @@ def _sessions_by_time(label: str, files: list[Path]) -> dict[Path, str]:
 
 
 def check_label(label: str) -> str:
-    """Return the label if it can be the name of a folder. Raises DatasetError if not."""
+    """Return the label, normalized, if it can be the name of a folder. Raises DatasetError if not."""
+    label = normalize_text(label)
     # Not allowed: characters that Linux or Windows forbids, a hidden folder's name, and what looks like an option.
     if len(label) > 100 or not label.isprintable() or not re.fullmatch(r'(?![\s.-])[^/\\:*?"<>|]+(?<![\s.])', label):
         raise DatasetError(f"label {label!r} can't name a folder: use letters, digits, _ and -, as in thumbs_up")
@@ -145,7 +157,7 @@ class Session:
         self.label = check_label(label)
         self.id = new_session_id()
         self.num_images = 0
-        self._data = Path(data)
+        self._data = expand(data)
         self._metadata = metadata
 
     def save(self, image: np.ndarray) -> Path:

@@ -23,8 +23,9 @@ class Frame(NamedTuple):
 
     image: np.ndarray  # uint8 [H, W, 3], BGR
     number: int  # counts all images of the camera from 0; a gap means that images in between were dropped
-    time: float  # seconds since the first image: by the clock for a live camera, by the frame rate for a file
+    time: float  # seconds since the first image: by the clock for a live camera, by its own timestamps for a file
     captured: float  # time.monotonic() when the image was received, or read from its file
+    file: str | None = None  # the image's own file, for a folder of images: its path from there
 
 
 class LiveReader:
@@ -134,6 +135,11 @@ class LiveReader:
     def _keep(self, image: np.ndarray, now: float) -> None:
         self._first_captured = now if self._first_captured is None else self._first_captured
         number = 0 if self.newest is None else self.newest.number + 1
+        if self.newest is not None and self.newest.image.shape != image.shape:
+            (old_height, old_width), (height, width) = self.newest.image.shape[:2], image.shape[:2]
+            logger.warning(
+                "camera %s: its images were %dx%d, and are %dx%d now", self._name, old_width, old_height, width, height
+            )
         frame = Frame(image, number, now - self._first_captured, now)
         if self.on_frame is not None:
             self.on_frame(frame)

@@ -37,9 +37,19 @@ def find_cameras() -> Iterator[CameraInfo]:
 
 def print_cameras() -> int:
     """Print the cameras that work. Returns the exit code: 0, or 2 if there is none."""
-    found = 0
+    found, links = 0, _links_by_device()
     for camera in find_cameras():
         print(f"{camera.source}  {camera.width}x{camera.height}  {camera.fps:g} FPS")
+        for link in links.get(camera.source, []):
+            print(f"    or {link}")
         found += 1
     print(f"synthetic  640x480  30 FPS  (drawn, needs no camera)\nGStreamer: {'yes' if has_gstreamer() else 'no'}")
     return 0 if found else 2
+
+
+def _links_by_device(folder: Path = Path("/dev/v4l/by-id")) -> dict[str, list[Path]]:
+    """Return the links to each device file. Their names stay when cameras are plugged in in another order."""
+    links: dict[str, list[Path]] = {}
+    for link in sorted(folder.glob("*")):
+        links.setdefault(str(link.resolve()), []).append(link)
+    return links

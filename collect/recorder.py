@@ -15,6 +15,7 @@ from pathlib import Path
 
 from teachcam.collect.camera import Camera, Frame
 from teachcam.collect.dataset import Session, append_line, check_label, move_to_rejected
+from teachcam.files import expand
 
 QUEUE_SIZE = 60  # images: 2 s at 30 FPS, and at most 166 MB at 1280x720
 
@@ -43,7 +44,7 @@ class Recorder:
             note: Is written into the line of each session in sessions.jsonl, for example the place.
         """
         self.label = check_label(label)
-        self.data = Path(data)
+        self.data = expand(data)
         self.session: Session | None = None
         self.dropped = 0
         self._camera, self._fps, self._note = camera, fps, note

@@ -13,21 +13,28 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import stat
 import sys
+import urllib.parse
+import urllib.request
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
 
+from teachcam.collect.network_camera import SCHEMES, hide_secrets, open_network_camera
 from teachcam.collect.synthetic import SyntheticCamera
+from teachcam.collect.video_capture import VideoCaptureSource
+from teachcam.collect.video_file import VideoFile
 from teachcam.errors import CameraError, UnreadableImage
-from teachcam.images import IMAGE_SUFFIXES, is_image, read_image
+from teachcam.files import expand
+from teachcam.images import IMAGE_SUFFIXES, describe_other_files, is_image, read_image, visible_files
 
 logger = logging.getLogger(__name__)
 
-URLS = ("http://", "https://", "rtsp://")
-STREAM_TIMEOUT = 5000  # milliseconds that a stream may take to open, or to send the next image
+URLS = tuple(f"{scheme}://" for scheme in SCHEMES)
 
 
 class CaptureSettings(NamedTuple):
@@ -42,7 +49,7 @@ CAMERA_DEFAULTS = CaptureSettings()
 
 
 class Source(Protocol):
-    """The interface of each kind of camera, as `Camera` uses it."""
+    """The interface of each kind of camera, as `Camera` uses it. Sources of files have `FileSource`'s in addition."""
 
     live: bool  # True if images are lost unless they are read in time; False for files
     fps: float  # images per second, 0 if unknown
@@ -54,9 +61,16 @@ class Source(Protocol):
         """Release the device or file."""
 
 
+class FileSource(Source, Protocol):
+    """The interface of a video file or a folder of images. Both values are of the image that was read last."""
+
+    time: float | None  # the file's own timestamp, in seconds
+    file: str | None  # the name of the image's file, in a folder of images
+
+
 def is_live(name: str) -> bool:
     """Return whether a name is that of a live camera. It is not opened. Other names are files or folders."""
-    return usb_index(name) is not None or _is_synthetic(name) or name.startswith(("csi:", "gst:", *URLS))
+    return usb_device(name) is not None or _is_synthetic(name) or name.startswith(("csi:", "gst:", *URLS))
 
 
 def open_source(name: str, settings: CaptureSettings = CAMERA_DEFAULTS) -> Source:
@@ -71,57 +85,53 @@ def open_source(name: str, settings: CaptureSettings = CAMERA_DEFAULTS) -> Sourc
     """
     if _is_synthetic(name):
         return SyntheticCamera(name[len("synthetic") :].lstrip(":"), *settings)
-    index = usb_index(name)
-    if index is not None:
-        return UsbCamera(index, settings)
+    device = usb_device(name)
+    if device is not None:
+        return UsbCamera(device, settings)
     if name.startswith("csi:"):
         return GStreamerCamera(csi_pipeline(name, settings))
     if name.startswith("gst:"):
         return GStreamerCamera(name[len("gst:") :])
     if name.startswith(URLS):
-        return NetworkCamera(name)
-    path = Path(name)
+        return open_network_camera(name, settings.fps)
+    path = _to_path(name)
     if name and path.is_dir():
         return ImageFolder(path)
     if path.is_file():
         return ImageFolder(path) if path.suffix.lower() in IMAGE_SUFFIXES else VideoFile(path)
+    if re.match(r"\w+://", name):
+        raise CameraError(
+            f"{hide_secrets(name)} can't be opened: an address must begin with {', '.join(URLS)} or file://"
+        )
     raise CameraError(
         f"there is no camera, file or folder named {name!r}: use a number, /dev/videoN, csi:N, gst:PIPELINE, "
         "http://..., rtsp://..., a video file, a folder of images, or synthetic"
     )
 
 
-class _VideoCapture:
-    """Any source that OpenCV's VideoCapture reads."""
-
-    live = True
-
-    def __init__(self, target: str | int, backend: int, parameters: tuple[int, ...] = ()):
-        silence_opencv()
-        self._capture = cv2.VideoCapture(target, backend, list(parameters))
-        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or 0.0
-
-    @property
-    def opened(self) -> bool:
-        return self._capture.isOpened()
-
-    def read(self) -> np.ndarray | None:
-        return self._capture.read()[1]
-
-    def close(self) -> None:
-        self._capture.release()
+def _to_path(name: str) -> Path:
+    """Return the path of a file or folder that may begin with `~` or `file://`."""
+    if name.startswith("file://"):
+        name = urllib.request.url2pathname(urllib.parse.urlsplit(name).path)
+    return expand(name)
 
 
-class UsbCamera(_VideoCapture):
-    """A camera of this machine, chosen by its index."""
+class UsbCamera(VideoCaptureSource):
+    """A camera of this machine."""
 
-    def __init__(self, index: int, settings: CaptureSettings):
+    def __init__(self, device: int | str, settings: CaptureSettings):
+        """Open a camera.
+
+        Args:
+            device: Its index, or the path of its device file (Linux).
+            settings: Size and rate to request.
+        """
         backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
-        super().__init__(index, backend)
+        super().__init__(device, backend)
         if not self.opened:
             devices = sorted(str(path) for path in Path("/dev").glob("video*"))
             raise CameraError(
-                f"camera {index} does not open; cameras here: {', '.join(devices) or 'none'}. "
+                f"camera {device} does not open; cameras here: {', '.join(devices) or 'none'}. "
                 "Choose another with --camera, or try --camera synthetic"
             )
         if settings.width or settings.height:
@@ -139,17 +149,7 @@ class UsbCamera(_VideoCapture):
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or 0.0
 
 
-class NetworkCamera(_VideoCapture):
-    """A stream from the network: MJPEG over HTTP, or RTSP."""
-
-    def __init__(self, url: str):
-        timeouts = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, STREAM_TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, STREAM_TIMEOUT)
-        super().__init__(url, cv2.CAP_FFMPEG, timeouts)
-        if not self.opened:
-            raise CameraError(f"no stream at {url}: check that the camera is on and the address is right")
-
-
-class GStreamerCamera(_VideoCapture):
+class GStreamerCamera(VideoCaptureSource):
     """Any GStreamer pipeline that ends in an appsink, for example that of a Jetson's CSI camera."""
 
     def __init__(self, pipeline: str):
@@ -163,39 +163,48 @@ class GStreamerCamera(_VideoCapture):
             raise CameraError(f"this GStreamer pipeline does not start: {pipeline}")
 
 
-class VideoFile(_VideoCapture):
-    """A video file: every image in order, then None."""
-
-    live = False
-
-    def __init__(self, path: Path):
-        # Absolute, because FFmpeg takes the part of a name before a colon for a protocol.
-        super().__init__(str(path.absolute()), cv2.CAP_FFMPEG)
-        if not self.opened:
-            raise CameraError(f"{path} is not a readable video: is it complete?")
-
-
 class ImageFolder:
-    """An image file, or a folder with its subfolders: every image sorted by path. Unreadable ones are logged."""
+    """An image file, or a folder with its subfolders: every image, in natural order. What is left out is logged.
+
+    Attributes:
+        file: The path of the image that was read last, from the folder.
+    """
 
     live = False
     fps = 0.0  # images have no clock
+    time = None
 
     def __init__(self, path: Path):
-        files = [path] if path.is_file() else sorted(path.rglob("*"))
+        """Read the first image.
+
+        Args:
+            path: Of an image file or a folder.
+
+        Raises:
+            CameraError: There is no image that can be read.
+        """
+        files = [path] if path.is_file() else visible_files(path)
+        left_out = describe_other_files(files)
+        if left_out:
+            logger.warning("left out of %s: %s", path, left_out)
+        self._folder = path.parent if path.is_file() else path
         self._paths = iter([file for file in files if is_image(file)])
+        self.file: str | None = None
         self._first: np.ndarray | None = None
         self._first = self.read()  # now, so that a folder without images is an error at once
         if self._first is None:
-            raise CameraError(f"there is no readable image in {path}")
+            raise CameraError(f"there is no readable image in {path}" + (f" ({left_out})" if left_out else ""))
 
     def read(self) -> np.ndarray | None:
+        """Return the next image, uint8 [H, W, 3] BGR. None after the last."""
         if self._first is not None:
             first, self._first = self._first, None
             return first
         for path in self._paths:
             try:
-                return read_image(path)
+                image = read_image(path)
+                self.file = path.relative_to(self._folder).as_posix()
+                return image
             except UnreadableImage as error:
                 logger.warning("skipped: %s", error)
         return None
@@ -204,10 +213,30 @@ class ImageFolder:
         """Do nothing: no file is kept open."""
 
 
-def usb_index(name: str) -> int | None:
-    """Return the index of a USB camera named `0` or `/dev/video0`, or None for other names."""
-    number = name[len("/dev/video") :] if name.startswith("/dev/video") else name
-    return int(number) if number.isdecimal() and len(number) < 5 else None
+def usb_device(name: str) -> int | str | None:
+    """Return the camera of this machine that a name stands for, or None for other names.
+
+    Args:
+        name: An index (`0`), or a path: `/dev/video0`, or a link to it, such as those in /dev/v4l/by-id.
+
+    Returns:
+        The camera's index, or the path of a device file with another name.
+    """
+    if name.isdecimal() and len(name) < 5:
+        return int(name)
+    path = os.path.realpath(expand(name))
+    unplugged = path.startswith("/dev/") and not Path(path).exists()
+    if not unplugged and not _is_character_device(path):
+        return None
+    number = path[len("/dev/video") :]
+    return int(number) if path.startswith("/dev/video") and number.isdecimal() else path
+
+
+def _is_character_device(path: str) -> bool:
+    try:
+        return stat.S_ISCHR(Path(path).stat().st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def csi_pipeline(name: str, settings: CaptureSettings = CAMERA_DEFAULTS) -> str:
@@ -233,13 +262,6 @@ def csi_pipeline(name: str, settings: CaptureSettings = CAMERA_DEFAULTS) -> str:
 def has_gstreamer() -> bool:
     """Return whether this OpenCV can run GStreamer pipelines."""
     return cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER)
-
-
-def silence_opencv() -> None:
-    """Keep OpenCV and FFmpeg from writing to stderr. Their failures are raised as CameraError, once."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # "quiet"
-    if hasattr(cv2, "utils") and hasattr(cv2.utils, "logging"):  # older versions have neither
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def _is_synthetic(name: str) -> bool:

@@ -25,6 +25,7 @@ from teachcam.export.exporter import ExportConfig, export
 from teachcam.export.metadata import read_metadata
 from teachcam.export.parity import ValidationResult
 from teachcam.export.verify import MAX_ACCURACY_DROP
+from teachcam.files import expand
 from teachcam.onnx_session import PROVIDERS, open_session
 from teachcam.preprocessing import preprocess
 from teachcam.processor import processor_name
@@ -53,14 +54,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = cli.Parser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--checkpoint",
-        type=Path,
+        type=expand,
         metavar="FILE",
         default=Path("runs/latest/checkpoint.pt"),
         help="the trained model (default: %(default)s)",
     )
     parser.add_argument(
         "--data",
-        type=Path,
+        type=expand,
         metavar="DIR",
         help="the dataset that the accuracy is measured on (default: the folder that the model was trained on)",
     )

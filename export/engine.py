@@ -30,7 +30,7 @@ from teachcam.contract import Contract
 from teachcam.errors import ExportError
 from teachcam.export.metadata import read_metadata
 from teachcam.export.parity import TOLERANCE, compare
-from teachcam.files import write_atomic
+from teachcam.files import expand, write_atomic
 from teachcam.images import read_image
 from teachcam.onnx_session import make_batches, predict_probabilities
 
@@ -46,15 +46,15 @@ logger = logging.getLogger("teachcam.export.engine")
 def main(argv: list[str] | None = None) -> int:
     """Build the engine, unless it exists already, and print its path. Return the exit code."""
     parser = cli.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=Path, help="the ONNX file, written by export/to_onnx.py")
+    parser.add_argument("model", type=expand, help="the ONNX file, written by export/to_onnx.py")
     parser.add_argument(
         "--data",
-        type=Path,
+        type=expand,
         metavar="DIR",
         help=f"a dataset: the engine is compared with the ONNX file on about {NUM_IMAGES} of its images",
     )
     parser.add_argument(
-        "--cache", type=Path, metavar="DIR", help="the folder for engines (default: the folder of the ONNX file)"
+        "--cache", type=expand, metavar="DIR", help="the folder for engines (default: the folder of the ONNX file)"
     )
     options = parser.parse_args(argv)
     contract, export_info = read_metadata(options.model)

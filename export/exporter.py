@@ -23,7 +23,7 @@ from teachcam.export.quantize import rank_layers_by_error, to_half, to_int8
 from teachcam.export.saturation import find_saturating_layers
 from teachcam.export.targets import TARGETS, Target, lint
 from teachcam.export.verify import MAX_ACCURACY_DROP, Validator
-from teachcam.files import write_atomic
+from teachcam.files import expand, write_atomic
 from teachcam.onnx_session import make_batches
 from teachcam.processor import processor_name
 from teachcam.self_check import SelfCheck
@@ -80,10 +80,10 @@ def export(
         ExportError: A check failed, or `out` can't be written.
         CheckpointError: `checkpoint` is missing or not a complete checkpoint.
     """
-    config = config or ExportConfig()
+    checkpoint, out, config = expand(checkpoint), expand(out), config or ExportConfig()
     target = TARGETS[config.target]
     loaded = load_checkpoint(checkpoint)
-    validator = Validator(loaded, data)
+    validator = Validator(loaded, None if data is None else expand(data))
     with tempfile.TemporaryDirectory() as folder:
         if config.precision == "int8":
             file, float_layers = _write_int8(Path(folder), validator, config)

@@ -21,6 +21,7 @@ from teachcam.export.metadata import describe
 from teachcam.export.parity import ValidationResult
 from teachcam.export.targets import TARGETS
 from teachcam.export.verify import MAX_IMAGES
+from teachcam.files import expand
 from teachcam.runs import resolve_latest
 from teachcam.self_check import NUM_IMAGES
 
@@ -67,21 +68,21 @@ def _parser() -> cli.Parser:
     add = parser.add_argument
     add(
         "--checkpoint",
-        type=Path,
+        type=expand,
         metavar="FILE",
         default=Path("runs/latest/checkpoint.pt"),
         help="the trained model (default: %(default)s)",
     )
     add(
         "--out",
-        type=Path,
+        type=expand,
         metavar="PATH",
         help="the ONNX file to write, or the folder for --format triton (default: model.onnx or model_repository, "
         "beside the checkpoint)",
     )
     add(
         "--data",
-        type=Path,
+        type=expand,
         metavar="DIR",
         help=f"the dataset: the file is compared with the trained network on up to {MAX_IMAGES} of its images "
         "(default: the folder that the model was trained on)",
@@ -122,7 +123,7 @@ def _parser() -> cli.Parser:
         default="onnx",
         help="write an ONNX file, or a model repository for NVIDIA Triton (default: %(default)s)",
     )
-    add("--describe", type=Path, metavar="FILE", help="print what an exported ONNX file contains, and export nothing")
+    add("--describe", type=expand, metavar="FILE", help="print what an exported ONNX file contains, and export nothing")
     return parser
 
 

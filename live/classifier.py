@@ -10,6 +10,7 @@ for prediction in classifier.predict_stream(Camera(0)):  # the same for each fra
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 from pathlib import Path
@@ -21,6 +22,7 @@ import onnxruntime
 from teachcam.cli import first_line
 from teachcam.contract import METADATA_KEY, Contract
 from teachcam.errors import ContractError, ModelError
+from teachcam.files import expand
 from teachcam.live.prediction import Prediction, Smoother, default_smoothing, to_prediction
 from teachcam.onnx_session import open_session, tied_cores
 from teachcam.preprocessing import preprocess
@@ -55,7 +57,7 @@ class Classifier:
             ModelError: The file can't be read or run.
             ContractError: The file has no contract, or one of another version.
         """
-        self.path = resolve_latest(Path(path))
+        self.path = resolve_latest(expand(path))
         self.ort_session, self.provider = open_session(self.path, provider)
         self._pinned_cores = tied_cores(self.ort_session)
         metadata = self.ort_session.get_modelmeta().custom_metadata_map
@@ -135,13 +137,12 @@ class Classifier:
         """
         cores = os.sched_getaffinity(0) if self._pinned_cores else set()  # no core is pinned where this is missing
         free_cores = cores - self._pinned_cores
-        if free_cores:
-            os.sched_setaffinity(0, free_cores)
+        _move_to_cores(free_cores)
         try:
             self.ort_session.run_with_iobinding(self._binding)
         finally:
             if free_cores:
-                os.sched_setaffinity(0, cores)  # threads and programs that this thread starts inherit its cores
+                _move_to_cores(cores)  # threads and programs that this thread starts inherit its cores
 
     def self_check(self) -> float | None:
         """Compare the model's predictions on this machine with those from where it was exported.
@@ -201,3 +202,10 @@ class Classifier:
         smooth = Smoother(self.contract.unknown_threshold, seconds)
         for frame in camera:
             yield smooth(self.classify(frame.image), frame.time)
+
+
+def _move_to_cores(cores: set[int]) -> None:
+    """Let the calling thread run on these cores only, if there are any and the system allows it."""
+    if cores:
+        with contextlib.suppress(OSError):
+            os.sched_setaffinity(0, cores)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Callable, Iterator, NamedTuple
 from teachcam import cli
 from teachcam.collect.camera_options import add_camera_arguments
 from teachcam.commands import as_called
+from teachcam.files import expand
 
 if TYPE_CHECKING:
     from teachcam.live.classifier import Classifier
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = cli.Parser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--model",
-        type=Path,
+        type=expand,
         metavar="FILE",
         default=Path("runs/latest/model.onnx"),
         help="ONNX file to test (default: %(default)s)",
@@ -59,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
     add_camera_arguments(parser, default=None)  # it needs no OpenCV: the doctor must start where that is broken
     parser.add_argument("--json", action="store_true", help="print one JSON list on stdout, for a bug report")
     # Tests put the files of a Jetson here.
-    parser.add_argument("--root", type=Path, default=Path("/"), help=argparse.SUPPRESS)
+    parser.add_argument("--root", type=expand, default=Path("/"), help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     findings = []
     for check in (machine, packages, opencv, model, cameras, board, disk):
@@ -216,7 +217,7 @@ def cameras(options: argparse.Namespace) -> Iterator[Finding]:
             while time.monotonic() - started < 1.0 and (frame := camera.read_frame(wait=5.0)) is not None:
                 num_frames, (height, width) = num_frames + 1, frame.image.shape[:2]
             rate = num_frames / (time.monotonic() - started)
-            yield Finding("ok", f"Camera {options.camera}: {width}x{height}, {rate:.0f} FPS measured.")
+            yield Finding("ok", f"Camera {camera.source}: {width}x{height}, {rate:.0f} FPS measured.")
         return
     found = list(find_cameras())
     for info in found:
@@ -280,7 +281,9 @@ def _read(path: Path) -> str:
 def _output(*command: str) -> str:
     """Return the output of a program, or '' if it is not installed, fails or hangs."""
     try:
-        run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, timeout=5)
+        run = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace", timeout=5
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return run.stdout.strip() if run.returncode == 0 else ""

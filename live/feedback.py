@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from teachcam.collect.dataset import Session, check_label
+from teachcam.files import expand
 
 
 class CorrectionWriter:
@@ -28,7 +29,7 @@ class CorrectionWriter:
             data: The dataset's folder.
             metadata: Stored with each session, for example `camera` and `note`.
         """
-        self.data = Path(data)
+        self.data = expand(data)
         self.saved: Counter[str] = Counter()
         self._metadata = metadata
         self._sessions: dict[str, Session] = {}

@@ -36,8 +36,8 @@ def loop(
 ) -> int:
     """Classify frames until the camera, a sink, `stop` or `max_frames` ends it.
 
-    A sink that fails is closed and logged, and the others continue. A newer model that fails is logged, and the model
-    before it continues.
+    A sink that fails is closed and logged, the others continue, and its error is raised at the end. A newer model that
+    fails is logged, and the model before it continues.
 
     Args:
         camera: An open camera, video file or folder of images.
@@ -56,11 +56,12 @@ def loop(
     Raises:
         CameraError: The camera failed.
         ModelError: The model failed, and there was none before it.
-        OSError, UserError: The last sink failed, or a sink could not be closed.
+        OSError, UserError: A sink failed.
     """
     stop = stop or threading.Event()
     model = ActiveModel(classifier, default_smoothing(camera) if smoothing is None else smoothing, min_hold)
     stats, sinks = LoopStats(), list(sinks)
+    failures: list[Exception] = []  # of sinks
     loop_start = time.monotonic()
     try:
         while not stop.is_set():
@@ -87,39 +88,52 @@ def loop(
             stats.add(latency, age, now)
 
             result = FrameResult(frame, smoothed, raw, latency, age, stats.fps, model.classifier)
-            if not _send(result, sinks) or stats.num_frames == max_frames:
+            if not _send(result, sinks, failures) or stats.num_frames == max_frames:
                 break
     finally:
         stats.log(camera.dropped, model.classifier.provider)
-        _close(sinks)
+        failures += _close(sinks)
+    # A reader that has seen enough, as `| head`, is no failure, unless nobody else has got the results.
+    if failures:
+        raise min(failures, key=lambda error: isinstance(error, BrokenPipeError))
     return stats.num_frames
 
 
-def _send(result: FrameResult, sinks: list[Sink]) -> bool:
-    """Call every sink, and drop those that fail; return False if one ends the loop. Raises the last sink's error."""
+def _send(result: FrameResult, sinks: list[Sink], failures: list[Exception]) -> bool:
+    """Call every sink, and drop those that fail; return False if one ends the loop, or if none is left."""
     goes_on = True
     for sink in list(sinks):
         try:
             goes_on &= sink(result)
-        except (OSError, UserError) as error:
+        except Exception as error:
             sinks.remove(sink)
-            _close([sink])
-            if not sinks:
-                raise
-            logger.warning(f"an output failed, the others continue: {first_line(error)}")
-    return goes_on
+            failures += [_explained(error, sink), *_close([sink])]
+            if sinks:
+                logger.warning(f"an output failed, the others continue: {first_line(failures[0])}")
+    return goes_on and bool(sinks)
 
 
-def _close(sinks: list[Sink]) -> None:
-    """Close every sink, then raise the first error that one had, unless another error is being raised already.
+def _close(sinks: list[Sink]) -> list[Exception]:
+    """Close every sink; return the errors of those that fail.
 
     Ctrl-C does not skip the remaining sinks, because one may have a file to finish.
     """
-    errors = []
+    failures: list[Exception] = []
+    interruption = None
     for sink in sinks:
         try:
             sink.close()
-        except (OSError, UserError, KeyboardInterrupt) as error:
-            errors.append(error)
-    if errors and sys.exc_info()[0] is None:
-        raise errors[0]
+        except KeyboardInterrupt as error:
+            interruption = error
+        except Exception as error:
+            failures.append(_explained(error, sink))
+    if interruption is not None and sys.exc_info()[0] is None:
+        raise interruption
+    return failures
+
+
+def _explained(error: Exception, sink: Sink) -> Exception:
+    """Return the error of a sink as one that a command reports in one line."""
+    if isinstance(error, (OSError, UserError)):
+        return error
+    return UserError(f"{type(sink).__name__}: {type(error).__name__}: {first_line(error)}")

@@ -121,7 +121,9 @@ class ModelWatcher:
     def _export_in_process(self, checkpoint: Path) -> Path:
         """Export in a process of its own: it does not slow the loop down, and Ctrl-C does not interrupt it halfway."""
         command = [sys.executable, str(Path(__file__)), str(checkpoint)]
-        self._export_process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        self._export_process = subprocess.Popen(
+            command, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
+        )
         messages = self._export_process.communicate()[1].strip().splitlines()
         code = self._export_process.returncode
         if code:

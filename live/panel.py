@@ -46,7 +46,7 @@ class LivePanel(widgets.VBox):
             data: The dataset's folder, where corrections are saved.
             smoothing: Seconds over which predictions are averaged. 0 turns it off, None means the default.
         """
-        self._correct = CorrectionWriter(data, camera=camera.source, note="corrected live")
+        self._correct = CorrectionWriter(data, note="corrected live", **camera.metadata)
         self._shown = 0.0  # seconds: when the last image was shown
         self._stop = threading.Event()
         self._picture = widgets.Image(format="jpeg", layout={"width": f"{WIDTH}px"})

@@ -21,6 +21,7 @@ from teachcam import cli
 from teachcam.collect.camera import Camera
 from teachcam.collect.camera_options import add_camera_arguments, open_camera
 from teachcam.errors import ModelError
+from teachcam.files import expand
 from teachcam.live.classifier import Classifier
 from teachcam.live.feedback import CorrectionWriter
 from teachcam.live.loop import loop
@@ -87,7 +88,7 @@ def _open_sinks(
     if options.save_uncertain:
         sinks.append(UncertainFrames(options.save_uncertain, camera.live))
     if options.record:  # last: if another sink can't be opened, no empty video is left behind
-        sinks.append(Video(options.record, camera.fps or 30.0, camera.live))
+        sinks.append(Video(options.record, camera.fps, camera.live))
     return sinks
 
 
@@ -109,7 +110,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.Parser(description=__doc__.splitlines()[0])
     add_camera_arguments(parser)
     add = parser.add_argument
-    add("--model", type=Path, help="an ONNX file or a checkpoint (default: the newest run's)")
+    add("--model", type=expand, help="an ONNX file or a checkpoint (default: the newest run's)")
     add("--watch", action="store_true", help="load a newer model as soon as it is written")
     add("--provider", choices=list(PROVIDERS), help="what runs the model (default: the first of these that works)")
     add("--max-frames", type=int, metavar="N", help="stop after N frames")
@@ -137,12 +138,18 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--shell", action="store_true", help="run the commands of --on in a shell, for pipes and variables")
     add("--headless", action="store_true", help="open no window")
     add("--json", action="store_true", help="print one JSON object per frame on stdout")
-    add("--record", type=Path, metavar="FILE", help="record a video with the predictions drawn in, .mp4 or .mkv")
+    add("--record", type=expand, metavar="FILE", help="record a video with the predictions drawn in, .mp4 or .mkv")
     add(
         "--http", type=_address, metavar="[ADDRESS:]PORT", help="serve a web page; a bare PORT is for this machine only"
     )
-    add("--save-uncertain", type=Path, metavar="DIR", help="save the frames that the model was unsure of")
-    add("--data", type=Path, default=Path("data"), metavar="DIR", help="dataset for corrections (default: %(default)s)")
+    add("--save-uncertain", type=expand, metavar="DIR", help="save the frames that the model was unsure of")
+    add(
+        "--data",
+        type=expand,
+        default=Path("data"),
+        metavar="DIR",
+        help="dataset for corrections (default: %(default)s)",
+    )
     options = parser.parse_args(argv)
     if options.max_frames is not None and options.max_frames < 1:
         parser.error("--max-frames must be at least 1")

@@ -58,6 +58,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             signal.signal(number, signal.default_int_handler)
     # Python sets a stream to None if it was closed before the start, as by `>&-`.
     sys.stdout, sys.stderr = sys.stdout or _open_devnull(), sys.stderr or _open_devnull()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a label may have characters that the console's encoding has not
     log_to_stderr()
     try:
         code = main() or 0

@@ -31,3 +31,11 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def expand(path: Path | str) -> Path:
+    """Return a path whose leading `~` or `~user` stands for a home folder. A shell leaves it in `--data=~/x`."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # there is no such user: it is an ordinary name
+        return Path(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -9,12 +11,41 @@ import numpy as np
 
 from teachcam.errors import UnreadableImage
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+WHITE = 255
+# What every version of OpenCV reads.
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+NEED_CONVERSION = {".heic", ".heif", ".avif", ".gif", ".jp2", ".dng", ".cr2", ".nef", ".arw"}
+VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".ts"}
 
 
 def is_image(path: Path) -> bool:
     """Return whether a path is a file with an image's suffix. Hidden files (half written ones, too) are not."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def visible_files(folder: Path) -> list[Path]:
+    """Return the files in a folder and its subfolders in natural order, without hidden ones."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    visible = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+    return sorted(visible, key=natural_key)
+
+
+def describe_other_files(files: list[Path]) -> str:
+    """Count the files that are not images by their suffix, in one line, as in "2 .heic (save them as JPEG)"."""
+    counts = Counter(file.suffix.lower() for file in files if not is_image(file))
+    remedies = {
+        **dict.fromkeys(NEED_CONVERSION, " (save them as JPEG)"),
+        **dict.fromkeys(VIDEO_SUFFIXES, " (record from them: collect/capture.py --camera FILE)"),
+    }
+    return ", ".join(
+        f"{count} {suffix or 'without a suffix'}{remedies.get(suffix, '')}" for suffix, count in sorted(counts.items())
+    )
+
+
+def natural_key(path: Path) -> list[tuple[int, str, str]]:
+    """Return a sort key that puts frame2 before frame10, in each folder of a path."""
+    parts = [re.split(r"(\d+)", part) for part in path.parts]
+    return [(int(text) if text.isdecimal() else -1, text.lower(), text) for part in parts for text in part]
 
 
 def read_image(path: Path | str) -> np.ndarray:
@@ -41,6 +72,8 @@ def decode_file(content: bytes, path: Path | str) -> np.ndarray:
     """Return the image in a file's content, as `read_image` does. The path is for messages."""
     if not content:
         raise UnreadableImage(f"{path}: empty file")
+    if content[4:8] == b"ftyp":
+        raise UnreadableImage(f"{path}: a HEIC or AVIF picture or a video, which can't be read: save it as JPEG")
     # Some OpenCV versions fill the missing part of a truncated file with gray, without an error.
     if content.startswith(b"\xff\xd8") and not _is_whole_jpeg(content):
         raise UnreadableImage(f"{path}: truncated JPEG")
@@ -53,11 +86,28 @@ def decode_file(content: bytes, path: Path | str) -> np.ndarray:
 
 
 def decode_image(content: bytes) -> np.ndarray:
-    """Return the image in the bytes of an image file, uint8 [H, W, 3] BGR. Raises ValueError for other bytes."""
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    """Return the image in the bytes of an image file, uint8 [H, W, 3] BGR. Raises ValueError for other bytes.
+
+    What is transparent shows white, whatever color the file has beneath.
+    """
+    buffer = np.frombuffer(content, np.uint8)
+    image = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
     if image is None:
         raise ValueError("not an image")
+    if _may_be_transparent(content):
+        channels = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+        if channels.ndim == 3 and channels.shape[2] in (2, 4) and channels.shape[:2] == image.shape[:2]:
+            full = {"uint8": 255, "uint16": 65535}.get(channels.dtype.name, 1)
+            opacity = channels[:, :, -1:] / np.float32(full)
+            image = np.round(opacity * image + (1 - opacity) * WHITE).astype(np.uint8)
     return image
+
+
+def _may_be_transparent(content: bytes) -> bool:
+    """Return whether a file may have an alpha channel. A JPEG has none; a PNG names its kind of color in its header."""
+    if content.startswith(b"\x89PNG"):
+        return content[25] in (4, 6) or b"tRNS" in content[: content.find(b"IDAT")]
+    return not content.startswith((b"\xff\xd8", b"BM"))
 
 
 def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:

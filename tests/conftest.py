@@ -25,6 +25,10 @@ LABELS = ("palm", "thumbs_down", "thumbs_up")
 REAL_DATA = ROOT.parent / "shared" / "data"  # real recordings, where a machine has them
 
 
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:  # under nohup, and tests send these signals to commands
+        signal.signal(number, handler)
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 NEEDS = {  # what a marker's tests need, and whether this machine has it
     "display": ("Xvfb and xdotool", bool(shutil.which("Xvfb") and shutil.which("xdotool"))),

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from teachcam.collect.dataset import normalize_text
 from teachcam.errors import TrainingError
+from teachcam.files import expand
 from teachcam.train.augment.cpu import KINDS
 from teachcam.train.model.backbones import DROPOUT, HEADS, INPUT_SIZE, SMALL_CNN
 from teachcam.train.options import option_field, options_of
@@ -217,8 +219,10 @@ class RunConfig:
             value = getattr(self, option.name)
             if option.many:
                 value = (value,) if isinstance(value, str) else tuple(value)
-            if option.type is Path and isinstance(value, str):
-                value = Path(value)
+            if option.type is Path and isinstance(value, (str, Path)):
+                value = expand(value)
+            if option.name in ("labels", "test"):
+                value = tuple(normalize_text(one) if isinstance(one, str) else one for one in value)
             option.check(value)
             object.__setattr__(self, option.name, value)
         self._check_combinations()

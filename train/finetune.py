@@ -16,6 +16,7 @@ from pathlib import Path
 
 from teachcam import cli
 from teachcam.errors import TrainingError
+from teachcam.files import expand
 from teachcam.train.config import RunConfig, TrainConfig
 from teachcam.train.options import Option, options_of
 from teachcam.train.run import load_interrupted_run, show_augmentation, train
@@ -38,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     run = options.pop("resume")
     if run is not None:
         _refuse_options_with_resume(parser, options)
-        train(load_interrupted_run(Path(run) if run else None), resume=True)
+        train(load_interrupted_run(expand(run) if run else None), resume=True)
         return 0
     preview = options.pop("show_augment")
     overrides = {option.name: options.pop(option.name) for option in options_of(TrainConfig)}
@@ -84,7 +85,7 @@ def _build_parser() -> argparse.ArgumentParser:
     for option in options_of(TrainConfig):
         _add_option(groups[option.group], option, None)
     groups["data"].add_argument(
-        "--show-augment", type=Path, metavar="FILE", help="write a picture of augmented training images, and stop"
+        "--show-augment", type=expand, metavar="FILE", help="write a picture of augmented training images, and stop"
     )
     groups["run"].add_argument(
         "--resume", nargs="?", const="", metavar="RUN", help="continue an interrupted run, the newest if none is named"
@@ -101,7 +102,7 @@ def _add_option(group: argparse._ArgumentGroup, option: Option, default: object)
     group.add_argument(
         option.flag,
         dest=option.name,
-        type=option.type,
+        type=expand if option.type is Path else option.type,
         nargs="+" if option.many else None,
         default=default,
         choices=option.choices,

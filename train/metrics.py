@@ -101,6 +101,7 @@ class Metrics:
     images_per_second: float | None
     data_wait_fraction: float | None  # of the training time, spent waiting for images
     skipped: list[str]  # a message for each file that could not be read
+    left_out: list[str]  # a line for each label with files that are not used, or without images
     split: str  # session or frames
     num_folds: int  # 1 without cross-validation
     validation: Evaluation

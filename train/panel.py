@@ -22,6 +22,7 @@ import ipywidgets as widgets
 
 from teachcam.collect.dataset import list_samples
 from teachcam.errors import UnreadableImage, UserError
+from teachcam.files import expand
 from teachcam.images import read_image
 from teachcam.train.config import STRATEGIES
 from teachcam.train.engine.progress import read_epochs
@@ -47,7 +48,7 @@ class TrainPanel(widgets.VBox):
         Raises:
             DatasetError: if the folder holds no dataset.
         """
-        self.data = Path(data)
+        self.data = expand(data)
         num_images = Counter(sample.label for sample in list_samples(self.data))
         options = [(f"{label} ({count})", label) for label, count in sorted(num_images.items())]
         self._labels = widgets.SelectMultiple(

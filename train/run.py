@@ -22,10 +22,11 @@ import numpy as np
 import torch
 
 from teachcam.collect.dataset import Sample, list_samples
+from teachcam.collect.left_out import describe_left_out, describe_similar_labels
 from teachcam.commands import as_called
 from teachcam.contract import Contract
 from teachcam.errors import TrainingError
-from teachcam.files import write_atomic
+from teachcam.files import expand, write_atomic
 from teachcam.train.config import RunConfig
 from teachcam.train.data.dataset import Dataset
 from teachcam.train.data.file_lists import read_lists
@@ -84,7 +85,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
                 _begin(config, identity)
             with ProgressBar(out) if processes.is_main_process else Progress() as context.progress:
                 context.micro_batcher = MicroBatcher(context.progress.say, can_split=processes.count == 1)
-                for line in describe_split(splits, config.split):
+                for line in (*dataset.left_out, *describe_split(splits, config.split)):
                     context.progress.say(line)
                 with _explained_interruption(context, out):
                     result = _train_splits(config, dataset, splits, test, identity["images"], context)
@@ -145,10 +146,14 @@ def _read_dataset(config: RunConfig) -> tuple[Dataset, list[Sample]]:
     """Read the images. Returns the dataset without the samples of --test-list, and those."""
     if config.train_list is None:
         samples = list_samples(config.data)
+        left_out = describe_left_out(config.data, config.labels) + describe_similar_labels(config.data)
         if unknown := set(config.labels) - {sample.label for sample in samples}:
-            raise TrainingError(f"--labels: there is no label {min(unknown)} in {config.data}")
+            reason = next((line for line in left_out if line.startswith(f"{min(unknown)} has no image")), "")
+            raise TrainingError("--labels: " + (reason or f"there is no label {min(unknown)} in {config.data}"))
         samples = [sample for sample in samples if not config.labels or sample.label in config.labels]
-        return Dataset(config.data, samples, input_size=config.input_size), []
+        dataset = Dataset(config.data, samples, input_size=config.input_size)
+        dataset.left_out = left_out
+        return dataset, []
     train, test, labels = read_lists(config.train_list, config.test_list, config.data)
     dataset = Dataset(config.data, train + test, labels, config.input_size)
     if test and not (test := [sample for sample in test if sample.path in dataset.images]):
@@ -213,7 +218,7 @@ def _begin(config: RunConfig, identity: dict[str, str]) -> None:
     paths = {name: getattr(config, name) for name in ("data", "train_list", "test_list")}
     absolute = {name: path.resolve() for name, path in paths.items() if path}
     if config.weights not in ("imagenet", "none"):
-        absolute["weights"] = str(Path(config.weights).resolve())
+        absolute["weights"] = str(expand(config.weights).resolve())
     saved = {"config": replace(config, **absolute).to_json(), **identity}
     write_atomic(state / CONFIG_FILE, json.dumps(saved, indent=1).encode())
 
@@ -233,6 +238,10 @@ def _explained_interruption(context: Context, out: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         context.progress.say(as_called(f"interrupted; to continue: python train/finetune.py --resume {out}"))
         raise
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise TrainingError("batch norm can't learn from one image at a time: give a larger --batch-size") from None
     except torch.OutOfMemoryError:
         raise TrainingError("out of memory: give a smaller --batch-size or --image-size, or --device cpu") from None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from teachcam.collect.dataset import append_line, move_to_rejected
+from teachcam.collect.dataset import append_line, move_to_rejected, normalize_text
 from teachcam.collect.ui.window import Window
 from teachcam.drawing import GREEN, WHITE, YELLOW, put_text
 from teachcam.errors import DatasetError, UnreadableImage
@@ -55,7 +55,7 @@ class Review:
         self._images = [path for label in predicted for path in sorted(label.iterdir()) if is_image(path)]
         if not self._images:
             raise DatasetError(f"nothing to review in {folder}: fill it with live/run.py --save-uncertain {folder}")
-        known = [path.name for path in [*_class_folders(data), *predicted]]
+        known = [normalize_text(path.name) for path in [*_class_folders(data), *predicted]]
         self.labels = list(dict.fromkeys([*labels, *known]))
         self.sorted: Counter[str] = Counter()
         self._folder, self._data = folder, data

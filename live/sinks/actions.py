@@ -11,7 +11,10 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from teachcam.cli import first_line
+from teachcam.collect.dataset import normalize_text
 from teachcam.errors import UserError
+from teachcam.files import expand
 from teachcam.live.prediction import UNKNOWN
 
 if TYPE_CHECKING:
@@ -41,11 +44,7 @@ class Actions:
     def __init__(self, commands: list[str], labels: tuple[str, ...], cool_down: float = COOL_DOWN, shell: bool = False):
         self._commands: dict[str, str | list[str]] = {}
         for text in commands:
-            known = [label for label in (*labels, UNKNOWN) if text.startswith(f"{label}=")]
-            if not known:
-                raise UserError(f"--on {text}: give LABEL=COMMAND, LABEL one of {', '.join((*labels, UNKNOWN))}")
-            label = max(known, key=len)  # a label may itself contain "="
-            command = text[len(label) + 1 :]
+            label, command = _split_label(text, (*labels, UNKNOWN))
             if label in self._commands:
                 raise UserError(f"--on {label}: given twice; put both commands into a script")
             if not command.strip():
@@ -53,7 +52,7 @@ class Actions:
             self._commands[label] = command if shell else _split(command)
         self._cool_down, self._shell = cool_down, shell
         self._last: str | None = None
-        self._started: dict[str, float] = {}  # label -> when its command was last started, seconds
+        self._started: dict[str, float] = {}  # label -> Frame.time when its command was last started, seconds
         self._running: dict[str, threading.Thread] = {}
 
     def __call__(self, result: FrameResult) -> bool:
@@ -62,7 +61,7 @@ class Actions:
         self._last = label
         if label == before or label not in self._commands:
             return True
-        now = result.frame.captured
+        now = result.frame.time
         cooling = now - self._started.get(label, float("-inf")) < self._cool_down
         if not cooling and not (label in self._running and self._running[label].is_alive()):
             self._started[label] = now
@@ -76,8 +75,8 @@ class Actions:
             failure: int | str | None = subprocess.run(
                 self._commands[label], shell=self._shell, env=environment, stdin=subprocess.DEVNULL, stdout=sys.stderr
             ).returncode
-        except OSError as error:
-            failure = error.strerror
+        except (OSError, ValueError) as error:
+            failure = first_line(error)
         if failure:
             logger.warning(f"--on {label}: the command failed ({failure})")
 
@@ -87,10 +86,19 @@ class Actions:
             thread.join(0.5)
 
 
+def _split_label(text: str, labels: tuple[str, ...]) -> tuple[str, str]:
+    """Split LABEL=COMMAND. A label may itself contain "=", and then the longest one counts."""
+    ends = [index for index, character in enumerate(text) if character == "="]
+    for end in reversed(ends):
+        if normalize_text(text[:end]) in labels:
+            return normalize_text(text[:end]), text[end + 1 :]
+    raise UserError(f"--on {text}: give LABEL=COMMAND, LABEL one of {', '.join(labels)}")
+
+
 def _split(command: str) -> list[str]:
     """Split a command into its words, and check that its program exists."""
     try:
-        words = shlex.split(command)
+        words = [str(expand(word)) if word.startswith("~") else word for word in shlex.split(command)]
     except ValueError as error:
         raise UserError(f"--on: {command}: {error}") from None
     if words and shutil.which(words[0]) is None:

@@ -10,6 +10,7 @@ To add a sink:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import sys
@@ -45,7 +46,7 @@ class Sink(Protocol):
             False to end the loop, for example because the user closed a window. Else True.
 
         Raises:
-            OSError, UserError: The loop prints the error, closes this sink, and goes on with the others.
+            Exception: The loop logs the error, closes this sink, and goes on with the others.
         """
 
     def close(self) -> None:
@@ -78,6 +79,8 @@ class FrameResult:
         """Return the prediction and its times in milliseconds, as JSON can hold them."""
         return {
             "frame": self.frame.number,
+            **({} if self.frame.file is None else {"file": self.frame.file}),
+            "time_s": round(self.frame.time, 6),
             "label": self.prediction.label,
             "confidence": round(self.prediction.confidence, 6),
             "probabilities": {label: round(value, 6) for label, value in self.prediction.probabilities.items()},
@@ -100,8 +103,11 @@ def lower_thread_priority(nice: int) -> None:
     Args:
         nice: The niceness, 0 to 19. A thread with 19 gets only the time that other threads leave.
     """
-    if sys.platform == "linux":  # only Linux has a niceness per thread
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+    if sys.platform != "linux":  # only Linux has a niceness per thread
+        return
+    thread = threading.get_native_id()
+    with contextlib.suppress(OSError):  # not allowed everywhere, and the sink works without
+        os.setpriority(os.PRIO_PROCESS, thread, max(nice, os.getpriority(os.PRIO_PROCESS, thread)))
 
 
 class ThreadedSink:
@@ -168,9 +174,9 @@ class ThreadedSink:
             raise UserError(f"{self._name()}: writing has stalled, so the last results are lost")
 
     def _run(self) -> None:
-        lower_thread_priority(5)  # not 19: beside other busy programs a recording would get no frames
         entry: object = ()
         try:
+            lower_thread_priority(5)  # not 19: beside other busy programs a recording would get no frames
             try:
                 while (entry := self._queue.get()) is not None:
                     self._write(entry)
@@ -179,7 +185,7 @@ class ThreadedSink:
                 self._finish()
         except (OSError, UserError) as error:
             self._error = error
-        except Exception as error:
+        except BaseException as error:  # whatever it is: a thread that ends without a word would look like success
             self._error = UserError(f"{self._name()}: {type(error).__name__}: {first_line(error)}")
         while entry is not None:
             entry = self._queue.get()  # keep draining after a failure, so that a producer blocked in put() is released

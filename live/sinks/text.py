@@ -30,13 +30,15 @@ class JsonLines(ThreadedSink):
 
 
 class LabelChanges(JsonLines):
-    """Prints one line whenever the predicted label changes, for people to read."""
+    """Prints one line whenever the predicted label changes, for people to read. For a folder, one line per image."""
 
     _last: str | None = None
 
     def _prepare(self, result: FrameResult) -> str | None:
-        prediction = result.prediction
+        prediction, frame = result.prediction, result.frame
+        if frame.file is not None:
+            return f"{frame.file}  {prediction.label}  {prediction.confidence:.2f}"
         if prediction.label == self._last:
             return None
         self._last = prediction.label
-        return f"{result.frame.time:8.2f} s  {prediction.label}  {prediction.confidence:.2f}"
+        return f"{frame.time:8.2f} s  {prediction.label}  {prediction.confidence:.2f}"

@@ -58,7 +58,7 @@ class UncertainFrames(ThreadedSink):
         return f"--save-uncertain {self._folder}"
 
     def _prepare(self, result: FrameResult) -> tuple[np.ndarray, str] | None:
-        if result.frame.time < self._next_time:
+        if result.frame.file is None and result.frame.time < self._next_time:
             return None
         likeliest = sorted(result.raw_prediction.probabilities.items(), key=lambda item: -item[1])
         margin = likeliest[0][1] - (likeliest[1][1] if len(likeliest) > 1 else 0.0)

@@ -8,11 +8,13 @@ import time
 from pathlib import Path
 
 import cv2
+import numpy as np
 
-from teachcam.collect.sources import silence_opencv
+from teachcam.collect.video_capture import silence_opencv
 from teachcam.errors import UserError
 from teachcam.live.sinks.base import MAX_QUEUED_IMAGES, FrameResult, ThreadedSink
 
+MIN_FPS, MAX_FPS, DEFAULT_FPS = 10.0, 120.0, 30.0  # rates that files state beyond these are mostly wrong
 MAX_GAP = 2.0  # seconds: after a longer gap (a lost camera) the video goes on at once, without a still image
 MIN_FREE_BYTES = 32 << 20  # free disk space at which a recording ends: its index still has to be written
 
@@ -26,7 +28,7 @@ class Video(ThreadedSink):
 
     Args:
         path: Where to write, .mp4 or .mkv. Its folder is created.
-        fps: Frames per second at which the file plays. Frames are repeated or left out to keep the recorded speed.
+        fps: The camera's rate. Frames are repeated or left out to keep the recorded speed, even if it is wrong.
         live: True for a live camera, whose frames are dropped when writing is too slow.
 
     Raises:
@@ -41,7 +43,7 @@ class Video(ThreadedSink):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         silence_opencv()
-        self._path, self._fps = path, fps
+        self._path, self._fps = path, fps if MIN_FPS <= fps <= MAX_FPS else DEFAULT_FPS
         self._writer: cv2.VideoWriter | None = None
         self._start_time = 0.0  # seconds, of Frame.time: when the file's first frame was taken, moved on by long gaps
         self._num_written = 0  # frames in the file
@@ -65,7 +67,7 @@ class Video(ThreadedSink):
         if self._writer is None:
             self._writer, self._size = self._open_writer(size), size
         if size != self._size:
-            image = cv2.resize(image, self._size)
+            image = _fit(image, self._size)
         for _ in range(copies):
             self._writer.write(image)
 
@@ -110,3 +112,13 @@ class Video(ThreadedSink):
             logger.warning(
                 f"--record: {self.dropped} frames are missing from the video, because writing it was too slow"
             )
+
+
+def _fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return an image in another size (width, height), in its own shape, with black bars beside it."""
+    scale = min(size[0] / image.shape[1], size[1] / image.shape[0])
+    width, height = (max(1, min(full, round(scale * side))) for full, side in zip(size, image.shape[1::-1]))
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    fitted = np.zeros((size[1], size[0], 3), np.uint8)
+    fitted[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return fitted

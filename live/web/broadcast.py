@@ -31,6 +31,7 @@ class Broadcast:
 
     Attributes:
         newest: The newest result, or None before the first.
+        error: What ended the thread, or None.
     """
 
     def __init__(self, server_loop: asyncio.AbstractEventLoop):
@@ -40,6 +41,7 @@ class Broadcast:
             server_loop: The event loop that runs the clients. `updates` and `images` may be used in it only.
         """
         self.newest: FrameResult | None = None
+        self.error: BaseException | None = None
         # Set by the live loop for each result. It does not wake the server itself, because that takes it 1 ms.
         self._new_result = threading.Event()
         self._encoded: FrameResult | None = None  # the result whose image was encoded last
@@ -48,7 +50,7 @@ class Broadcast:
         self._turns: deque[asyncio.Future] = deque()  # of the clients that wait for a result, the longest wait first
         self._closed = False
         self._server_loop = server_loop
-        self._thread = threading.Thread(target=self._encode_and_wake, name="web encoder", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="web encoder", daemon=True)
         self._thread.start()
 
     def publish(self, result: FrameResult) -> None:
@@ -66,7 +68,8 @@ class Broadcast:
         self._closed = True
         self._new_result.set()
         self._thread.join(1.0)
-        self._server_loop.call_soon_threadsafe(self._wake_clients, sys.maxsize)
+        with contextlib.suppress(RuntimeError):  # the server has ended already
+            self._server_loop.call_soon_threadsafe(self._wake_clients, sys.maxsize)
 
     async def updates(self) -> AsyncIterator[FrameResult | None]:
         """Yield the newest result at each turn of this client, at least once per HEARTBEAT."""
@@ -90,6 +93,12 @@ class Broadcast:
             yield
         finally:
             self._num_watchers -= 1
+
+    def _run(self) -> None:
+        try:
+            self._encode_and_wake()
+        except BaseException as error:
+            self.error = error
 
     def _encode_and_wake(self) -> None:
         """After a result, encode its image if a client shows it, and wake clients; at most MAX_RATE times a second."""

@@ -15,6 +15,7 @@ On a loopback address only this machine may open it. On any other address the to
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import threading
@@ -34,6 +35,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from teachcam.cli import first_line
 from teachcam.collect.camera import Camera
+from teachcam.collect.dataset import normalize_text
 from teachcam.errors import UserError
 from teachcam.live.sinks.base import FrameResult, lower_thread_priority
 from teachcam.live.web.auth import AccessControl, AccessMiddleware, listen, security_headers
@@ -86,13 +88,17 @@ class Web:
             )
         )  # fmt: skip
         self._closed = False
+        self._error: BaseException | None = None  # what ended the server's thread
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run_server, args=(listener,), name="web", daemon=True)
         self._thread.start()
         self._ready.wait()
 
     def __call__(self, result: FrameResult) -> bool:
-        """Take the newest result."""
+        """Take the newest result. Raises UserError if a thread of the page has ended."""
+        error = self._error or self._broadcast.error
+        if error is not None:
+            raise UserError(f"the page at {self.url} has ended: {type(error).__name__}: {first_line(error)}")
         self._broadcast.publish(result)
         return True
 
@@ -102,7 +108,8 @@ class Web:
             return
         self._closed = True
         self._broadcast.close()
-        self._loop.call_soon_threadsafe(self._closing.set)
+        with contextlib.suppress(RuntimeError):  # the server has ended already
+            self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join(5.0)
         self._correction_thread.shutdown()
 
@@ -110,14 +117,24 @@ class Web:
 
     def _run_server(self, listener: socket.socket) -> None:
         lower_thread_priority(19)
-        asyncio.run(self._serve(listener))
+        try:
+            asyncio.run(self._serve(listener))
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._ready.set()
 
     async def _serve(self, listener: socket.socket) -> None:
         self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
         self._broadcast = Broadcast(self._loop)
         self._ready.set()
         serving = asyncio.ensure_future(self._server.serve([listener]))
-        await self._closing.wait()
+        closing = asyncio.ensure_future(self._closing.wait())
+        await asyncio.wait([serving, closing], return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            closing.cancel()
+            serving.result()  # raises what ended it
+            raise RuntimeError("the server has ended by itself")
         self._server.should_exit = True
         await asyncio.wait([serving], timeout=0.5)
         for connection in list(self._server.server_state.connections):
@@ -160,7 +177,7 @@ class Web:
                 body += chunk
                 if len(body) > MAX_BODY_BYTES:
                     return _json_error(413, f"more than {MAX_BODY_BYTES} bytes")
-            label = json.loads(body)["label"]
+            label = normalize_text(json.loads(body)["label"])
         except (ValueError, TypeError, KeyError, RecursionError, ClientDisconnect):
             return _json_error(400, 'send {"label": "..."}')
         newest, result = self._broadcast.newest, self._broadcast.shown

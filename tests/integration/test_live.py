@@ -143,7 +143,7 @@ def test_json_prints_a_line_for_every_frame_in_order(trained, clip, tmp_path):
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["frame"] for line in lines] == list(range(10))
     for line in lines:
-        assert set(line) == {"frame", "label", "confidence", "probabilities", "latency_ms", "age_ms"}
+        assert set(line) == {"frame", "time_s", "label", "confidence", "probabilities", "latency_ms", "age_ms"}
         assert set(line["probabilities"]) == set(LABELS)
         assert line["confidence"] == line["probabilities"][line["label"]] == max(line["probabilities"].values())
         assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -224,6 +225,26 @@ def test_many_clients_take_turns_and_the_servers_threads_have_low_priority(serve
         for thread in (served.web._thread, served.web._broadcast._thread):
             assert os.getpriority(os.PRIO_PROCESS, thread.native_id) == 19
         assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) < 19
+
+
+@pytest.mark.parametrize("thread", ["encoder", "server"])
+def test_a_thread_of_the_page_that_dies_is_an_error(served, monkeypatch, thread):
+    assert served.web(result(0))
+    if thread == "encoder":
+        monkeypatch.setattr(broadcast, "_encode", lambda image: 1 / 0)
+        served.ask("GET", "/stream")
+    else:
+        served.web._server.should_exit = True
+
+    def dies():
+        with contextlib.suppress(UserError):
+            served.web(result(1))
+            return False
+        return True
+
+    wait_until(dies)
+    with pytest.raises(UserError, match=r"the page at http://.* has ended: (ZeroDivision|Runtime)Error"):
+        served.web(result(2))
 
 
 def test_connections_without_a_request_are_closed(served, monkeypatch):

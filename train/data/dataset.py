@@ -48,6 +48,7 @@ class Dataset:
         images: uint8 [H, W, 3], BGR, by path.
         labels: label names in the order of their class ids.
         skipped: one message for each file that could not be read.
+        left_out: lines about files in the folder that are not used; set by who made the list of samples.
         measurements: of the full images, for the report's advice.
     """
 
@@ -73,6 +74,7 @@ class Dataset:
         self.folder = folder
         self.images: dict[Path, np.ndarray] = {}
         self.skipped: list[str] = []
+        self.left_out: list[str] = []
         self.measurements = Measurements()
         self._hashes: dict[Path, str] = {}  # of the files' content
         samples = list_samples(folder) if samples is None else samples

@@ -5,9 +5,10 @@ A line is `path class_id`, separated by a space or a tab. Paths are relative to 
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
-from teachcam.collect.dataset import Sample, samples_of_label
+from teachcam.collect.dataset import Sample, normalize_text, samples_of_label
 from teachcam.errors import DatasetError
 
 
@@ -50,7 +51,9 @@ def read_lists(train: Path, test: Path | None, data: Path) -> tuple[list[Sample]
 def _label_names(lists: list[list[tuple[Path, int]]], class_ids: list[int]) -> dict[int, str]:
     """Return a name for each class id: its folder's, if every class has one folder for itself, else its number."""
     folders = {
-        class_id: {path.parent.name for entries in lists for path, other in entries if other == class_id}
+        class_id: {
+            normalize_text(path.parent.name) for entries in lists for path, other in entries if other == class_id
+        }
         for class_id in class_ids
     }
     names = [name for own in folders.values() for name in own]
@@ -72,7 +75,9 @@ def _read_list(path: Path, data: Path) -> list[tuple[Path, int]]:
         name = name.strip()
         if not class_id.isdecimal() or not name:
             raise DatasetError(f"{path}, line {number}: {line.strip()[:60]!r} is not a path and a class id")
-        file = next((folder / name for folder in (data, path.parent) if (folder / name).is_file()), None)
+        spellings = (name, normalize_text(name), unicodedata.normalize("NFD", name))
+        candidates = [folder / spelling for folder in (data, path.parent) for spelling in spellings]
+        file = next((candidate for candidate in candidates if candidate.is_file()), None)
         if file is None:
             raise DatasetError(f"{path}, line {number}: no file {name} in {data} or beside the list")
         if entries.setdefault(file.resolve(), (file, int(class_id)))[1] != int(class_id):

@@ -12,6 +12,7 @@ from torch.optim import lr_scheduler
 from teachcam.train.config import TrainConfig
 
 MOMENTUM = 0.9  # of SGD; the usual value for fine-tuning
+WARM_UP = 0.2  # fraction of the steps in which the rate of a one-cycle schedule rises
 
 
 def make_optimizer(
@@ -33,8 +34,10 @@ def make_optimizer(
         optimizer = adam(param_groups, weight_decay=config.weight_decay)
     steps = config.epochs * math.ceil(num_images / config.batch_size)
     if config.schedule == "one-cycle":
-        rates = [lr for _, lr in groups]
-        return optimizer, lr_scheduler.OneCycleLR(optimizer, rates, total_steps=max(2, steps), pct_start=0.2)
+        rates, steps = [lr for _, lr in groups], max(2, steps)
+        # OneCycleLR divides by the number of steps of the warm-up less one. Of 5 steps, a fifth would be 1.
+        warm_up = WARM_UP if WARM_UP * steps != 1 else 2 / steps
+        return optimizer, lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=warm_up)
     if config.schedule == "cosine":
         return optimizer, lr_scheduler.CosineAnnealingLR(optimizer, steps)
     third = max(1, steps // 3) if config.schedule == "step" else steps + 1  # StepLR divides the rate by 10

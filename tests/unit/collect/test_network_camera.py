@@ -1,0 +1,173 @@
+"""Cameras in the network, against real HTTP servers: streams, single pictures, passwords."""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from conftest import assert_one_line_error, call_here, wait_until
+
+from teachcam.collect.camera import Camera, CameraError
+from teachcam.collect.network_camera import MjpegCamera, SnapshotCamera, hide_secrets, open_network_camera
+from teachcam.images import encode_jpeg
+
+LANDSCAPE, PORTRAIT = np.full((48, 64, 3), 50, np.uint8), np.full((64, 48, 3), 90, np.uint8)
+
+
+def part(image: np.ndarray, boundary: str = "frame", length: bool = True) -> bytes:
+    """Return an image as a part of a multipart stream."""
+    jpeg = encode_jpeg(image)
+    head = f"--{boundary}\r\nContent-Type: image/jpeg\r\n" + (f"Content-Length: {len(jpeg)}\r\n" if length else "")
+    return head.encode() + b"\r\n" + jpeg + b"\r\n"
+
+
+@pytest.fixture
+def serve():
+    """Return a function that starts a server; it sends `kind` and then `parts`, one every 20 ms, for ever."""
+    servers = []
+
+    def start(kind: str, parts: list[bytes], password: str = "", repeat: bool = True) -> ThreadingHTTPServer:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                server.paths.append(self.path)
+                given = self.headers.get("Authorization", "")
+                if password and given != "Basic " + base64.b64encode(password.encode()).decode():
+                    self.send_response(401)
+                    self.send_header("WWW-Authenticate", 'Basic realm="camera"')
+                    self.end_headers()
+                    return
+                self.send_response(200)
+                self.send_header("Content-Type", kind)
+                if not kind.startswith("multipart"):
+                    self.send_header("Content-Length", str(len(parts[0])))
+                self.end_headers()
+                try:
+                    while not server.closing.wait(0.02):
+                        for content in parts:
+                            self.wfile.write(content)
+                            time.sleep(0.02)
+                        if not repeat or not kind.startswith("multipart"):
+                            return
+                except OSError:
+                    pass
+
+            def log_message(self, *_):
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads, server.closing, server.paths = True, threading.Event(), []
+        server.address = f"127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.closing.set()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize(("boundary", "length"), [("frame", True), ("frame", False), ("--b", True), ('"a b"', False)])
+def test_a_stream_gives_its_pictures_whatever_its_parts_look_like(serve, boundary, length):
+    written = boundary.strip('"')
+    parts = [part(LANDSCAPE, written, length), part(PORTRAIT, written, length)]
+    server = serve(f"multipart/x-mixed-replace; boundary={boundary}", parts)
+    source = open_network_camera(f"http://{server.address}/", None)
+    assert isinstance(source, MjpegCamera)
+    assert [source.read().shape for _ in range(4)] == [(48, 64, 3), (64, 48, 3)] * 2
+    source.close()
+    assert len(server.paths) == 1  # some cameras let only one client in
+
+
+def test_a_broken_picture_is_left_out_and_the_end_is_the_end(serve):
+    parts = [part(LANDSCAPE), b"--frame\r\nContent-Length: 5\r\n\r\nhello\r\n", part(PORTRAIT)]
+    server = serve("multipart/x-mixed-replace; boundary=frame", parts, repeat=False)
+    source = open_network_camera(f"http://{server.address}/", None)
+    assert [source.read().mean() for _ in range(2)] == pytest.approx([50, 90], abs=2)
+    assert source.read() is None
+
+
+def test_a_camera_that_is_turned_over_is_logged_once(serve, caplog):
+    parts = [part(LANDSCAPE)] * 10 + [part(PORTRAIT)] * 100
+    server = serve("multipart/x-mixed-replace; boundary=frame", parts)
+    with Camera(f"http://{server.address}/") as camera:
+        shapes = set()
+        wait_until(lambda: shapes.add(camera.read().shape) or len(shapes) == 2)
+        camera.read()
+    assert shapes == {(48, 64, 3), (64, 48, 3)}
+    assert [record.message.partition(": ")[2] for record in caplog.records] == [
+        "its images were 64x48, and are 48x64 now"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["image/jpeg", "application/octet-stream"])
+def test_the_address_of_a_picture_is_fetched_again_and_again(serve, kind):
+    server = serve(kind, [encode_jpeg(LANDSCAPE)])
+    with Camera(f"http://{server.address}/snapshot.jpg") as camera:
+        assert camera.fps == 5
+        frames = [camera.read_frame() for _ in range(4)]
+    assert {frame.image.shape for frame in frames} == {(48, 64, 3)}
+    assert frames[-1].time - frames[0].time == pytest.approx(0.6, abs=0.25)
+    assert isinstance(open_network_camera(f"http://{server.address}/", 20), SnapshotCamera)
+
+
+def test_an_address_that_sends_something_else_is_an_error(serve):
+    server = serve("text/html", [b"<h1>Hello</h1>"])
+    with pytest.raises(CameraError, match=rf"no stream at http://{server.address}/: check"):
+        Camera(f"http://{server.address}/")
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [("multipart/x-mixed-replace; boundary=frame", part(LANDSCAPE)), ("image/jpeg", encode_jpeg(LANDSCAPE))],
+)
+def test_a_password_is_used_and_neither_kept_nor_printed(serve, tmp_path, kind, content):
+    server = serve(kind, [content], password="admin:s:cret@/")
+    url = f"http://admin:s%3Acret%40%2F@{server.address}/x?pwd=t0p"
+    arguments = ("--label", "x", "--camera", url, "--headless", "--max-frames", 3, "--fps", 0)
+    result = call_here("collect/capture.py", *arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "/x?pwd=t0p" in server.paths
+    kept = (tmp_path / "data/sessions.jsonl").read_text()
+    assert f"http://***@{server.address}/x?pwd=***" in kept
+    wrong = call_here("collect/capture.py", "--label", "x", "--camera", url.replace("adm", "bad"), cwd=tmp_path)
+    assert_one_line_error(wrong, "no stream at")
+    for text in (kept, result.stdout, result.stderr, wrong.stderr):
+        assert "cret" not in text
+        assert "t0p" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://admin:secret@host/mjpeg", "http://***@host/mjpeg"),
+        ("rtsp://admin:p@ss/w@host:554/s?x=1", "rtsp://***@host:554/s?x=***"),
+        ("http://secret@host/", "http://***@host/"),
+        ("http://host/x?pwd=secret&user=me", "http://host/x?pwd=***&user=***"),
+        ("http://host/x?secret", "http://host/x?***"),
+        ("http://host/x?a=secret=1;b=secret", "http://host/x?a=***;b=***"),
+        ("rtsp://host/user=admin_password=secret_channel=1.sdp", "rtsp://host/user=***"),
+        ("gst:rtspsrc user-id=secret user-pw='secret 2' ! y", "gst:rtspsrc user-id=*** user-pw=*** ! y"),
+        ('gst:souphttpsrc location="http://h/x?k=secret" ! y', 'gst:souphttpsrc location="http://h/x?k=***" ! y'),
+        ("synthetic:palm?seed=1", "synthetic:palm?seed=1"),
+        ("folder/with=signs?", "folder/with=signs?"),
+        ("0", "0"),
+    ],
+)
+def test_secrets_are_hidden(text, shown):
+    assert hide_secrets(text) == shown
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://me:secret@host/x", "rtsp://me:secret@127.0.0.1:9/x", "http://me:secret@[::1]:9/"]
+)
+def test_an_error_shows_no_password(url):
+    with pytest.raises(CameraError) as error:
+        Camera(url)
+    assert "secret" not in str(error.value)
+    assert "***@" in str(error.value)
