@@ -63,6 +63,11 @@ def list_samples(data: Path | str) -> list[Sample]:
         files.setdefault(normalize_text(folder.name), []).extend(path for path in folder.iterdir() if is_image(path))
     samples = [sample for label, paths in sorted(files.items()) for sample in samples_of_label(label, paths)]
     if not samples:
+        nested = next((path for folder in label_folders(data) for path in folder.glob("*/*") if is_image(path)), None)
+        if nested is not None:  # as others divide their datasets: train/<label>/, val/<label>/
+            raise DatasetError(
+                f"the labels are one folder deeper, as {nested.parent}: give --data {nested.parent.parent}"
+            )
         raise DatasetError(f"no images in {data}/<label>/: record some with python collect/capture.py --label NAME")
     return samples
 

@@ -25,11 +25,19 @@ class VideoCaptureSource:
 
     def read(self) -> np.ndarray | None:
         """Return the next image, uint8 [H, W, 3] BGR. None at the end of a file, or if a live camera broke."""
-        return self._capture.read()[1]
+        image = self._capture.read()[1]
+        return image if image is None or image.shape[2:] == (3,) else _to_bgr(image)
 
     def close(self) -> None:
         """Release the device, stream or file."""
         self._capture.release()
+
+
+def _to_bgr(image: np.ndarray) -> np.ndarray:
+    """Return an image of GStreamer, which may be gray or have a fourth channel, as uint8 [H, W, 3] BGR."""
+    image = (image >> 8).astype(np.uint8) if image.dtype == np.uint16 else image
+    gray = image.ndim == 2 or image.shape[2] == 1
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if gray else cv2.COLOR_BGRA2BGR)
 
 
 def silence_opencv() -> None:

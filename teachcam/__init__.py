@@ -11,6 +11,7 @@ needs neither torch nor OpenCV, and a device needs no torch at all.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,9 @@ __all__ = [
     "export_model",
     "train_model",
 ]
+
+# ONNX Runtime 1.29 and later sends usage statistics to its makers, on Linux too. It reads this when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from teachcam.collect.camera import Camera

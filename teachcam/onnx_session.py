@@ -26,6 +26,9 @@ PROVIDERS = {
     "cuda": "CUDAExecutionProvider",
     "cpu": "CPUExecutionProvider",
 }
+if hasattr(onnxruntime, "disable_telemetry_events"):  # for programs that import ONNX Runtime before teachcam
+    onnxruntime.disable_telemetry_events()
+
 DTYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 # A CPU without VNNI adds int8 products in 16 bits, and clips sums that overflow. This session option prevents that.

@@ -15,6 +15,7 @@ from teachcam.errors import UserError
 from teachcam.live.sinks.base import MAX_QUEUED_IMAGES, FrameResult, ThreadedSink
 
 MIN_FPS, MAX_FPS, DEFAULT_FPS = 10.0, 120.0, 30.0  # rates that files state beyond these are mostly wrong
+MAX_SIDE = 4096  # pixels; larger images are written smaller, because MPEG-4 ends at 8191
 MAX_GAP = 2.0  # seconds: after a longer gap (a lost camera) the video goes on at once, without a still image
 MIN_FREE_BYTES = 32 << 20  # free disk space at which a recording ends: its index still has to be written
 
@@ -63,10 +64,12 @@ class Video(ThreadedSink):
         if not copies:
             return
         image = entry.annotated_image
-        size = (image.shape[1], image.shape[0])
+        height, width = image.shape[:2]
         if self._writer is None:
-            self._writer, self._size = self._open_writer(size), size
-        if size != self._size:
+            scale = min(1.0, MAX_SIDE / max(width, height))
+            self._size = max(2, round(scale * width)), max(2, round(scale * height))
+            self._writer = self._open_writer(self._size)
+        if (width, height) != self._size:
             image = _fit(image, self._size)
         for _ in range(copies):
             self._writer.write(image)
@@ -75,7 +78,10 @@ class Video(ThreadedSink):
         # The path is made absolute because FFmpeg takes the part before a colon for a protocol.
         writer = cv2.VideoWriter(str(self._path.absolute()), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size)
         if not writer.isOpened():
-            raise UserError(f"--record {self._path}: this OpenCV can't write MPEG-4 videos; install opencv-python")
+            raise UserError(
+                f"--record {self._path}: this OpenCV can't write an MPEG-4 video of {size[0]}x{size[1]} pixels; "
+                "install opencv-python"
+            )
         return writer
 
     def _count_copies(self, time: float) -> int:

@@ -28,3 +28,12 @@ def test_a_pipeline_that_does_not_start_says_so():
         Camera("gst:nosuchelement ! appsink")
     with pytest.raises(CameraError, match=r"does not start: nvarguscamerasrc|csi:0 sent nothing"):
         Camera("csi:0", timeout=2)  # some versions of OpenCV start a pipeline that lacks its first element
+
+
+@pytest.mark.parametrize("form", ["GRAY8", "BGRx", "BGRA", "GRAY16_LE"])
+def test_every_format_becomes_bgr(form):
+    pipeline = f"gst:videotestsrc is-live=true ! video/x-raw,width=64,height=48,format={form} ! appsink drop=true"
+    with Camera(pipeline) as camera:
+        image = camera.read()
+    assert (image.shape, image.dtype.name) == ((48, 64, 3), "uint8")
+    assert 20 < image.mean() < 235

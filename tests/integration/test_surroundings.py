@@ -78,6 +78,15 @@ def test_a_niceness_that_can_not_be_lowered_stops_nothing(model, tmp_path):
     assert cv2.VideoCapture(str(tmp_path / "out.mp4")).read()[0]
 
 
+def test_nothing_is_kept_for_usage_statistics(model, tmp_path):
+    """ONNX Runtime 1.29 and later keeps a device id and a queue of events in the home folder, unless it is told not to."""
+    environment = {**os.environ, "HOME": str(tmp_path / "home")}
+    (tmp_path / "home").mkdir()
+    arguments = ("--model", model, "--camera", DATA / "vfr.mp4", "--headless")
+    assert call("live/run.py", *arguments, cwd=tmp_path, env=environment).returncode == 0
+    assert list((tmp_path / "home").rglob("*")) == []
+
+
 def test_the_priority_is_only_ever_lowered(monkeypatch):
     asked = []
     monkeypatch.setattr(base.os, "getpriority", lambda *_: 10, raising=False)

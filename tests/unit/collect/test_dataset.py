@@ -148,3 +148,12 @@ def test_a_missing_or_empty_dataset_is_an_error_that_says_what_to_do(tmp_path):
         ds.list_samples(tmp_path / "nowhere")
     with pytest.raises(ds.DatasetError, match=r"no images in .*record some"):
         ds.list_samples(tmp_path)
+
+
+@pytest.mark.parametrize("parts", [("train", "val"), ("test",)])
+def test_a_dataset_that_is_divided_into_folders_says_which_to_give(tmp_path, parts):
+    for part in parts:
+        (tmp_path / part / "cat").mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / part / "cat" / "1.jpg"), noise_image())
+    with pytest.raises(ds.DatasetError, match=rf"one folder deeper, .*: give --data {tmp_path / parts[0]}"):
+        ds.list_samples(tmp_path)

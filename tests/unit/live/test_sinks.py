@@ -221,3 +221,12 @@ def test_a_killed_export_keeps_the_old_model_and_the_next_one_succeeds(run_copy,
     checkpoint.write_bytes(checkpoint.read_bytes())
     wait_until(watcher.take, seconds=60)
     watcher.close()
+
+
+def test_an_image_that_is_too_large_for_a_video_is_written_smaller(tmp_path):
+    video = Video(tmp_path / "out.mp4", 30.0, live=False)
+    frame = Frame(np.full((9000, 300, 3), 99, np.uint8), 0, 0.0, 0.0)
+    video(replace(result(0), frame=frame))
+    video.close()
+    with Camera(str(tmp_path / "out.mp4")) as camera:
+        assert max(camera.read().shape) == 4096
