@@ -79,7 +79,7 @@ def test_a_niceness_that_can_not_be_lowered_stops_nothing(model, tmp_path):
 
 
 def test_nothing_is_kept_for_usage_statistics(model, tmp_path):
-    """ONNX Runtime 1.29 and later keeps a device id and a queue of events in the home folder, unless it is told not to."""
+    """ONNX Runtime 1.29 and later keeps a device id and a queue of events in the home folder, if it is let."""
     environment = {**os.environ, "HOME": str(tmp_path / "home")}
     (tmp_path / "home").mkdir()
     arguments = ("--model", model, "--camera", DATA / "vfr.mp4", "--headless")

@@ -95,13 +95,13 @@ def describe_accuracy(correct: np.ndarray, splits: list[Split], mode: str) -> It
         )
     if not whole.all():
         yield (
-            f"accuracy {correct[~whole].mean():.3f} on {_images((~whole).sum(), 'later ')} of sessions that training saw "
-            f"({', '.join(splits[0].labels_split_by_time)}): optimistic, it says little about another place"
+            f"accuracy {correct[~whole].mean():.3f} on {_images((~whole).sum(), 'later ')} of sessions that training "
+            f"saw ({', '.join(splits[0].labels_split_by_time)}): optimistic, it says little about another place"
         )
 
 
 def _images(count: int, kind: str = "") -> str:
-    return f"{count} {kind}image{'s' * (count != 1)}"
+    return f"{count} {kind}image{'' if count == 1 else 's'}"
 
 
 def _sessions(count: int, which: str = "") -> str:
