@@ -21,7 +21,15 @@ import traitlets
 
 from teachcam.collect.live_reader import Frame, LiveReader
 from teachcam.collect.network_camera import hide_secrets
-from teachcam.collect.sources import CAMERA_DEFAULTS, CaptureSettings, FileSource, Source, is_live, open_source
+from teachcam.collect.sources import (
+    CAMERA_DEFAULTS,
+    CaptureSettings,
+    FileSource,
+    Source,
+    is_live,
+    open_source,
+    source_path,
+)
 from teachcam.collect.video_file import FileClock
 from teachcam.errors import CameraError, CameraTimeout
 
@@ -89,7 +97,8 @@ class Camera(traitlets.HasTraits):
         super().__init__()
         if flip is not None and flip not in FLIPS:
             raise CameraError(f"flip {flip!r} is unknown: use one of {', '.join(FLIPS)}")
-        self.source = hide_secrets(str(source))
+        is_file = not is_live(str(source)) and source_path(str(source)).exists()
+        self.source = str(source) if is_file else hide_secrets(str(source))
         self.live = is_live(str(source))
         self.dropped = 0
         self._settings, self._flip = settings, flip

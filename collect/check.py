@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.html:
         page = to_html(options.data, samples, inspection)
         try:
-            write_atomic(options.html, page.encode())
+            write_atomic(options.html, page.encode(errors="replace"))  # a name may hold bytes that are not text
         except OSError as error:
             raise DatasetError(f"can't write {options.html}: {error.strerror}") from None
         print(f"report with images: {options.html}")

@@ -18,8 +18,11 @@ def describe_left_out(data: Path | str, labels: tuple[str, ...] = ()) -> list[st
         data: The folder of the dataset.
         labels: Only these; by default all.
     """
-    lines = []
-    for folder in label_folders(expand(data)):
+    data, lines = expand(data), []
+    loose = sum(map(is_image, data.iterdir()))
+    if loose:
+        lines.append(f"left out: {loose} images in {data} itself (move them into the folders of their labels)")
+    for folder in label_folders(data):
         label = normalize_text(folder.name)
         if labels and label not in labels:
             continue

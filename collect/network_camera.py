@@ -37,7 +37,10 @@ class NetworkCamera(VideoCaptureSource):
 
 
 class MjpegCamera:
-    """A stream of JPEG pictures over HTTP (multipart/x-mixed-replace), each in its own size: phones turn over."""
+    """A stream of JPEG pictures over HTTP (multipart/x-mixed-replace), each in its own size: phones turn over.
+
+    The line between two pictures is taken from the stream: what the headers call it is often wrong.
+    """
 
     live = True
     fps = 0.0  # such a stream states no rate
@@ -49,7 +52,8 @@ class MjpegCamera:
             response: The answer to the request, whose body has not been read.
         """
         self._response = response
-        self._boundary = response.headers.get_boundary("").strip("-").encode()
+        self._boundary: bytes | None = None
+        self._at_part = False  # whether a boundary was the last thing read
 
     def read(self) -> np.ndarray | None:
         """Return the next picture, uint8 [H, W, 3] BGR. None if the stream ended. Broken pictures are left out."""
@@ -61,26 +65,32 @@ class MjpegCamera:
 
     def _read_part(self) -> bytes | None:
         """Return the content of the next part, or None at the end of the stream."""
-        length = None
-        while not self._is_boundary(line := self._response.readline(MAX_LINE)):
+        while not self._at_part:
+            line = self._response.readline(MAX_LINE)
             if not line:
                 return None
+            if self._boundary is None and line.startswith(b"--"):
+                self._boundary = line.strip()
+            self._at_part = self._boundary is not None and line.strip() == self._boundary
+        self._at_part, length = False, None
         while line := self._response.readline(MAX_LINE).strip():  # the part's headers, up to an empty line
             name, _, value = line.partition(b":")
             if name.lower() == b"content-length" and value.strip().isdigit():
                 length = min(int(value), MAX_PICTURE_BYTES)
-        if length is not None:
-            return self._response.read(length)
-        content = b""
-        while len(content) < MAX_PICTURE_BYTES and b"\xff\xd9" not in content[-MAX_LINE:]:  # the end of a JPEG
-            line = self._response.readline(MAX_LINE)
-            if not line or self._is_boundary(line):
-                break
-            content += line
-        return content
+        return self._read_to_boundary() if length is None else self._response.read(length)
 
-    def _is_boundary(self, line: bytes) -> bool:
-        return line.startswith(b"--") and line.strip().strip(b"-") == self._boundary
+    def _read_to_boundary(self) -> bytes:
+        """Return what comes before the next boundary, which need not begin a line."""
+        content = b""
+        while len(content) < MAX_PICTURE_BYTES:
+            line = self._response.readline(MAX_LINE)
+            before, boundary, after = line.partition(self._boundary)
+            content += before
+            if not line or (boundary and not after.strip()):
+                self._at_part = bool(line)
+                break
+            content += boundary + after
+        return content
 
     def close(self) -> None:
         """Close the connection."""
@@ -93,15 +103,20 @@ class SnapshotCamera:
     live = True
 
     def __init__(self, url: str, fps: float | None = None):
-        """Fetch nothing yet.
+        """Fetch the first picture.
 
         Args:
             url: http:// or https://, with `user:password@` if the camera asks for them.
             fps: Pictures to fetch per second.
+
+        Raises:
+            CameraError: What comes from there is no picture.
         """
         self.fps = fps or SNAPSHOT_FPS
         self._url = url
         self._due = time.monotonic()
+        if self.read() is None:
+            raise CameraError(f"{hide_secrets(url)} sends no picture that can be read: check the address")
 
     def read(self) -> np.ndarray | None:
         """Wait until the next picture is due, and fetch it. None if the camera did not send one."""
@@ -110,7 +125,7 @@ class SnapshotCamera:
         try:
             with _request(self._url) as response:
                 return decode_image(response.read(MAX_PICTURE_BYTES))
-        except (OSError, ValueError, cv2.error):
+        except (OSError, ValueError, cv2.error, http.client.HTTPException):
             return None
 
     def close(self) -> None:
@@ -127,32 +142,43 @@ def open_network_camera(url: str, fps: float | None) -> NetworkCamera | MjpegCam
     Raises:
         CameraError: Nothing answers there.
     """
+    scheme, _, rest = url.partition("://")
+    url = f"{scheme.lower()}://{rest}"
     if url.startswith(("http://", "https://")):
         with contextlib.suppress(OSError, ValueError, http.client.HTTPException):  # FFmpeg then says what is wrong
             response = _request(url)
-            kind = response.headers.get_content_type()
-            if kind.startswith("multipart/"):
+            kind, begin = response.headers.get_content_type(), response.peek(64)[:64].lstrip()
+            if kind.startswith("multipart/") or begin.startswith(b"--"):  # some call a stream image/jpeg
                 return MjpegCamera(response)
-            with response:
-                is_picture = kind.startswith("image/") or response.read(4).startswith(PICTURES)
-            if is_picture:
+            response.close()
+            if kind.startswith("image/") or begin.startswith(PICTURES):
                 return SnapshotCamera(url, fps)
     return NetworkCamera(url)
 
 
-def hide_secrets(text: str) -> str:
-    """Replace what may be a password in the addresses and GStreamer pipelines in a text by ***.
+def hide_secrets(name: str) -> str:
+    """Replace what may be a password in the name of a camera by ***.
 
-    That is the part before an @, every value in a query, and every value of a name such as `password`.
+    In an address that is all before an @, every value, and what follows a #. In a GStreamer pipeline it is the same in
+    each word, and every value of a property such as `user-pw`.
     """
-    text = re.sub(r"(\w://)[^\s\"']*@", r"\1***@", text)
-    text = re.sub(r"(\w://[^\s?\"']*\?)([^\s\"']*)", lambda match: match[1] + _hide_values(match[2]), text)
-    return re.sub(rf"(?i)((?:{SECRET_NAMES})[\w-]*=)(\"[^\"]*\"|'[^']*'|[^\s&;/\"']+)", r"\1***", text)
+    if name.startswith("gst:"):
+        value = r"(\"(?:\\.|[^\"\\])*\"|'[^']*'|\S+)"
+        name = re.sub(rf"(?i)((?:{SECRET_NAMES})[\w-]*\s*=\s*){value}", r"\1***", name)
+        return re.sub(r"\w+://(\S*@)?[^\s\"']*", lambda address: _hide_in_address(address[0]), name)
+    return _hide_in_address(name) if re.match(r"\s*[\w+.-]+:/|.*@", name, re.DOTALL) else name
 
 
-def _hide_values(query: str) -> str:
-    """Replace the values in a query, as in `width=640&pwd=x`."""
-    return re.sub(r"([^&;=]*=)?[^&;]*", lambda part: f"{part[1] or ''}***" if part[0] else "", query)
+def _hide_in_address(address: str) -> str:
+    before, at, after = address.rpartition("@")
+    if at:
+        scheme = re.match(r"[^/@]*?:/+|", before)
+        address = f"{scheme[0] if scheme else ''}***@{after}"
+    address = re.sub(r"#.*", "#***", address, flags=re.DOTALL)
+    path, question, query = address.partition("?")
+    path = re.sub(r"([^/;&=]+=)[^/;&]*", r"\1***", path)
+    hidden = re.sub(r"([^&;=]*=)?[^&;]*", lambda part: f"{part[1] or ''}***" if part[0] else "", query)
+    return path + question + hidden
 
 
 def _request(url: str) -> http.client.HTTPResponse:

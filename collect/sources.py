@@ -70,7 +70,7 @@ class FileSource(Source, Protocol):
 
 def is_live(name: str) -> bool:
     """Return whether a name is that of a live camera. It is not opened. Other names are files or folders."""
-    return usb_device(name) is not None or _is_synthetic(name) or name.startswith(("csi:", "gst:", *URLS))
+    return usb_device(name) is not None or _is_synthetic(name) or name.lower().startswith(("csi:", "gst:", *URLS))
 
 
 def open_source(name: str, settings: CaptureSettings = CAMERA_DEFAULTS) -> Source:
@@ -92,9 +92,9 @@ def open_source(name: str, settings: CaptureSettings = CAMERA_DEFAULTS) -> Sourc
         return GStreamerCamera(csi_pipeline(name, settings))
     if name.startswith("gst:"):
         return GStreamerCamera(name[len("gst:") :])
-    if name.startswith(URLS):
+    if name.lower().startswith(URLS):
         return open_network_camera(name, settings.fps)
-    path = _to_path(name)
+    path = source_path(name)
     if name and path.is_dir():
         return ImageFolder(path)
     if path.is_file():
@@ -104,14 +104,14 @@ def open_source(name: str, settings: CaptureSettings = CAMERA_DEFAULTS) -> Sourc
             f"{hide_secrets(name)} can't be opened: an address must begin with {', '.join(URLS)} or file://"
         )
     raise CameraError(
-        f"there is no camera, file or folder named {name!r}: use a number, /dev/videoN, csi:N, gst:PIPELINE, "
-        "http://..., rtsp://..., a video file, a folder of images, or synthetic"
+        f"there is no camera, file or folder named {hide_secrets(name)!r}: use a number, /dev/videoN, csi:N, "
+        "gst:PIPELINE, http://..., rtsp://..., a video file, a folder of images, or synthetic"
     )
 
 
-def _to_path(name: str) -> Path:
+def source_path(name: str) -> Path:
     """Return the path of a file or folder that may begin with `~` or `file://`."""
-    if name.startswith("file://"):
+    if name.lower().startswith("file://"):
         name = urllib.request.url2pathname(urllib.parse.urlsplit(name).path)
     return expand(name)
 
@@ -160,7 +160,8 @@ class GStreamerCamera(VideoCaptureSource):
             )
         super().__init__(pipeline, cv2.CAP_GSTREAMER)
         if not self.opened:
-            raise CameraError(f"this GStreamer pipeline does not start: {pipeline}")
+            shown = hide_secrets(f"gst:{pipeline}")[len("gst:") :]
+            raise CameraError(f"this GStreamer pipeline does not start: {shown}")
 
 
 class ImageFolder:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import cv2
 import numpy as np
+
+from teachcam.errors import UserError
 
 
 class VideoCaptureSource:
@@ -38,6 +41,18 @@ def _to_bgr(image: np.ndarray) -> np.ndarray:
     image = (image >> 8).astype(np.uint8) if image.dtype == np.uint16 else image
     gray = image.ndim == 2 or image.shape[2] == 1
     return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR if gray else cv2.COLOR_BGRA2BGR)
+
+
+def opencv_name(path: Path) -> str:
+    """Return a path as OpenCV takes it: absolute, because FFmpeg takes the part before a colon for a protocol.
+
+    Raises:
+        UserError: It is not valid UTF-8, with which OpenCV would crash.
+    """
+    try:
+        return os.fsencode(path.absolute()).decode()
+    except UnicodeDecodeError:
+        raise UserError(f"the name {str(path)!a} is not valid UTF-8: rename it") from None
 
 
 def silence_opencv() -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 import struct
+from collections import deque
 from pathlib import Path
+from statistics import median
 from typing import BinaryIO, Iterator
 
 import cv2
 import numpy as np
 
-from teachcam.collect.video_capture import VideoCaptureSource
+from teachcam.collect.video_capture import VideoCaptureSource, opencv_name
 from teachcam.errors import CameraError
 
 DEFAULT_FPS = 30.0  # assumed for files that state no rate, or none that is possible
 MAX_FPS = 240.0  # above this a stated rate is a unit of time: MPEG-TS and WebM files state 1000 and more
 MAX_GAP = 3600.0  # seconds between two frames; a larger step is a break in the file's clock
+MAX_DISORDER = 0.5  # seconds that a timestamp may lie before the last one; a larger step back is a break, too
+MIN_INTERVAL = 0.001  # seconds between frames that the file has in the wrong order
 
 
 class VideoFile(VideoCaptureSource):
@@ -29,8 +33,7 @@ class VideoFile(VideoCaptureSource):
     file = None
 
     def __init__(self, path: Path):
-        # Absolute, because FFmpeg takes the part of a name before a colon for a protocol.
-        super().__init__(str(path.absolute()), cv2.CAP_FFMPEG)
+        super().__init__(opencv_name(path), cv2.CAP_FFMPEG)
         if not self.opened:
             raise CameraError(f"{path} is not a readable video: is it complete?")
         self.fps = self.fps if 0 < self.fps <= MAX_FPS else DEFAULT_FPS
@@ -52,8 +55,8 @@ class VideoFile(VideoCaptureSource):
 class FileClock:
     """Turns the timestamps of a file's frames into seconds that always increase, from 0 for the first frame.
 
-    A timestamp that is missing, goes back or leaps is replaced by the last interval between two frames, before the
-    first of them by the file's rate.
+    A frame without a time of its own comes the usual interval after the one before it. Where the file's clock begins
+    again or leaps, the next frame does too, and the clock goes on from there.
     """
 
     def __init__(self, fps: float):
@@ -62,9 +65,11 @@ class FileClock:
         Args:
             fps: The file's rate, in images per second. 0 if it states none.
         """
-        self._interval = 1 / (fps or DEFAULT_FPS)
+        self._intervals: deque[float] = deque(maxlen=15)  # seconds between the last frames
+        self._default_interval = 1 / (fps or DEFAULT_FPS)
         self._time: float | None = None
         self._offset: float | None = None  # what is added to a timestamp, once there is one
+        self._timestamp: float | None = None  # the last one
 
     def __call__(self, timestamp: float | None) -> float:
         """Return the time of the next frame.
@@ -72,16 +77,24 @@ class FileClock:
         Args:
             timestamp: Of this frame, in seconds. None if it has none.
         """
-        known = timestamp is not None and math.isfinite(timestamp)
+        if timestamp is not None and not math.isfinite(timestamp):
+            timestamp = None
+        usual = median(self._intervals) if self._intervals else self._default_interval
         if self._time is None:
             time = 0.0
-        elif known and self._offset is not None and self._time < timestamp + self._offset <= self._time + MAX_GAP:
-            time = timestamp + self._offset
-            self._interval = time - self._time
+        elif timestamp is None or self._offset is None or timestamp == self._timestamp:
+            time = self._time + usual
         else:
-            time = self._time + self._interval
-        if known:
-            self._offset = time - timestamp
+            time = timestamp + self._offset
+            if not self._time - MAX_DISORDER <= time <= self._time + MAX_GAP:
+                time, self._offset = self._time + usual, None
+            elif time > self._time:
+                self._intervals.append(time - self._time)
+            else:
+                time = self._time + MIN_INTERVAL
+        if timestamp is not None:
+            self._offset = time - timestamp if self._offset is None else self._offset
+            self._timestamp = timestamp
         self._time = time
         return time
 

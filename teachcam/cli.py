@@ -73,6 +73,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except BrokenPipeError:
         _discard_stdout()
         code = 0
+    except UnicodeEncodeError as error:
+        print(f"error: the name {error.object!a} is not valid UTF-8: rename it", file=sys.stderr)
+        code = 2
     except OSError as error:  # for example a full disk, or a folder without write permission
         where = f"{error.filename}: " if error.filename else ""
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)

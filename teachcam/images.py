@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -25,21 +26,29 @@ def is_image(path: Path) -> bool:
 
 def visible_files(folder: Path) -> list[Path]:
     """Return the files in a folder and its subfolders in natural order, without hidden ones."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    visible = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
-    return sorted(visible, key=natural_key)
+    files: list[Path] = []
+    seen = set()  # folders: links may lead in a circle
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(parent))
+        visible = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in visible if os.path.realpath(Path(parent) / name) not in seen]
+        files += [Path(parent) / name for name in names if not name.startswith(".")]
+    return sorted(files, key=natural_key)
 
 
 def describe_other_files(files: list[Path]) -> str:
     """Count the files that are not images by their suffix, in one line, as in "2 .heic (save them as JPEG)"."""
-    counts = Counter(file.suffix.lower() for file in files if not is_image(file))
+    others = [file for file in files if not is_image(file)]
+    broken_links = sum(not file.exists() for file in others)
+    counts = Counter(file.suffix.lower() for file in others if file.exists())
     remedies = {
         **dict.fromkeys(NEED_CONVERSION, " (save them as JPEG)"),
         **dict.fromkeys(VIDEO_SUFFIXES, " (record from them: collect/capture.py --camera FILE)"),
     }
-    return ", ".join(
+    kinds = [
         f"{count} {suffix or 'without a suffix'}{remedies.get(suffix, '')}" for suffix, count in sorted(counts.items())
-    )
+    ]
+    return ", ".join(kinds + ([f"{broken_links} broken links"] if broken_links else []))
 
 
 def natural_key(path: Path) -> list[tuple[int, str, str]]:
@@ -95,12 +104,32 @@ def decode_image(content: bytes) -> np.ndarray:
     if image is None:
         raise ValueError("not an image")
     if _may_be_transparent(content):
-        channels = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
-        if channels.ndim == 3 and channels.shape[2] in (2, 4) and channels.shape[:2] == image.shape[:2]:
-            full = {"uint8": 255, "uint16": 65535}.get(channels.dtype.name, 1)
-            opacity = channels[:, :, -1:] / np.float32(full)
+        opacity = _opacity(content, cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED), image)
+        if opacity is not None:
             image = np.round(opacity * image + (1 - opacity) * WHITE).astype(np.uint8)
     return image
+
+
+def _opacity(content: bytes, channels: np.ndarray, image: np.ndarray) -> np.ndarray | None:
+    """Return how opaque each pixel of an image is, float32 [H, W, 1] from 0 to 1, or None if all are.
+
+    Args:
+        content: Of the file.
+        channels: The file's own channels, which OpenCV does not turn upright.
+        image: The upright image, uint8 [H, W, 3], BGR.
+    """
+    gray_level = content.find(b"tRNS", 0, max(0, content.find(b"IDAT")))
+    if content.startswith(b"\x89PNG") and content[24:26] == b"\x08\0" and gray_level > 0:  # 8 bits, gray
+        return (image[:, :, :1] != content[gray_level + 5]).astype(np.float32)
+    if channels.ndim != 3 or channels.shape[2] not in (2, 4):
+        return None
+    full = np.float32({"uint8": 255, "uint16": 65535}.get(channels.dtype.name, 1))
+    turned = [np.rot90(side, turns) for side in (channels, channels[:, ::-1]) for turns in range(4)]
+    fitting = [one for one in turned if one.shape[:2] == image.shape[:2]]
+    colors = channels.shape[2] - 1
+    distance = [np.abs(one[:, :, :colors] * (255 / full) - image[:, :, :colors]).mean() for one in fitting]
+    upright = fitting[int(np.argmin(distance))]
+    return upright[:, :, -1:] / full
 
 
 def _may_be_transparent(content: bytes) -> bool:

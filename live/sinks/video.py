@@ -10,13 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from teachcam.collect.video_capture import silence_opencv
+from teachcam.collect.video_capture import opencv_name, silence_opencv
 from teachcam.errors import UserError
 from teachcam.live.sinks.base import MAX_QUEUED_IMAGES, FrameResult, ThreadedSink
 
 MIN_FPS, MAX_FPS, DEFAULT_FPS = 10.0, 120.0, 30.0  # rates that files state beyond these are mostly wrong
 MAX_SIDE = 4096  # pixels; larger images are written smaller, because MPEG-4 ends at 8191
-MAX_GAP = 2.0  # seconds: after a longer gap (a lost camera) the video goes on at once, without a still image
+MAX_LIVE_GAP = 2.0  # seconds: after a longer gap (a lost camera) the video goes on at once, without a still image
+MAX_FILE_GAP = 60.0  # seconds, the same for a file, where a gap is meant: some have an image every few seconds
 MIN_FREE_BYTES = 32 << 20  # free disk space at which a recording ends: its index still has to be written
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Video(ThreadedSink):
             raise UserError(f"--record {path}: the name must end in .mp4 or .mkv")
         if path.exists():
             raise UserError(f"--record {path}: this file exists, give another name")
+        self._opencv_name = opencv_name(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         silence_opencv()
@@ -48,6 +50,9 @@ class Video(ThreadedSink):
         self._writer: cv2.VideoWriter | None = None
         self._start_time = 0.0  # seconds, of Frame.time: when the file's first frame was taken, moved on by long gaps
         self._num_written = 0  # frames in the file
+        self._max_gap = MAX_LIVE_GAP if live else MAX_FILE_GAP
+        self._last: tuple[float, np.ndarray] | None = None  # the time of the last frame, and its image
+        self._interval = 0.0  # seconds between the last two frames
         self._disk_checked = float("-inf")
         super().__init__(live, MAX_QUEUED_IMAGES)
 
@@ -73,10 +78,12 @@ class Video(ThreadedSink):
             image = _fit(image, self._size)
         for _ in range(copies):
             self._writer.write(image)
+        if self._last is not None:
+            self._interval = entry.frame.time - self._last[0]
+        self._last = entry.frame.time, image
 
     def _open_writer(self, size: tuple[int, int]) -> cv2.VideoWriter:
-        # The path is made absolute because FFmpeg takes the part before a colon for a protocol.
-        writer = cv2.VideoWriter(str(self._path.absolute()), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size)
+        writer = cv2.VideoWriter(self._opencv_name, cv2.VideoWriter.fourcc(*"mp4v"), self._fps, size)
         if not writer.isOpened():
             raise UserError(
                 f"--record {self._path}: this OpenCV can't write an MPEG-4 video of {size[0]}x{size[1]} pixels; "
@@ -89,7 +96,7 @@ class Video(ThreadedSink):
         if not self._num_written:
             self._start_time = time
         frames_behind = round((time - self._start_time) * self._fps) - self._num_written
-        if frames_behind > MAX_GAP * self._fps:
+        if frames_behind > self._max_gap * self._fps:
             self._start_time += frames_behind / self._fps
             frames_behind = 0
         copies = 0 if frames_behind < -1 else 1 if frames_behind <= 1 else 1 + frames_behind
@@ -113,6 +120,9 @@ class Video(ThreadedSink):
         if self._writer is None:
             self._path.unlink()
             return
+        if self._last is not None and self._interval <= self._max_gap:  # the last frame is shown as long as the others
+            for _ in range(round(self._interval * self._fps) - 1):
+                self._writer.write(self._last[1])
         self._writer.release()
         if self.dropped:
             logger.warning(

@@ -114,6 +114,17 @@ def test_the_lines_and_the_recording_keep_the_frames_own_times(model, tmp_path, 
         assert list(camera)[-1].time == pytest.approx(times[-1], abs=0.12)
 
 
+def test_a_recording_of_a_slow_video_lasts_as_long_as_the_video(model, tmp_path):
+    writer = cv2.VideoWriter(str(tmp_path / "slow.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 0.2, (64, 48))
+    for _ in range(4):
+        writer.write(np.full((48, 64, 3), 99, np.uint8))
+    writer.release()
+    arguments = ("--model", model, "--camera", "slow.avi", "--headless", "--record", "out.mp4")
+    assert call("live/run.py", *arguments, cwd=tmp_path).returncode == 0
+    with Camera(tmp_path / "out.mp4") as camera:
+        assert list(camera)[-1].time == pytest.approx(20, abs=0.1)
+
+
 def test_each_picture_of_a_folder_gets_a_line_with_its_name(model, tmp_path):
     for name in ("b10", "b9", "a"):
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((48, 64, 3), 99, np.uint8))

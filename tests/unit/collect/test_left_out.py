@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import unicodedata
+import zlib
 from pathlib import Path
 
 import cv2
@@ -45,6 +46,15 @@ def test_what_is_left_out_is_counted_by_label_and_reason(data, dataset):
     assert describe_left_out(data) == [line.format(data=data) for line in LINES]
     assert describe_left_out(data, ("photos",)) == LINES[2:]
     assert describe_left_out(dataset) == []
+
+
+def test_loose_images_and_broken_links_are_counted(data, tmp_path):
+    shutil.copy(next((data / "palm").glob("*.jpg")), data / "loose.jpg")
+    (data / "fist").mkdir()
+    (data / "fist" / "gone_1.jpg").symlink_to("nowhere.jpg")
+    lines = describe_left_out(data)
+    assert f"left out: 1 images in {data} itself (move them into the folders of their labels)" in lines
+    assert "fist has no image that can be read, so it is no label: 1 broken links" in lines
 
 
 def test_check_training_and_its_report_say_what_is_left_out(data, tmp_path):
@@ -97,6 +107,21 @@ def test_a_label_can_be_given_in_both_forms(tmp_path, dataset):
     assert call_here("export/to_onnx.py", "--checkpoint", "run/checkpoint.pt", cwd=tmp_path).returncode == 0
     arguments = ("--model", "run/model.onnx", "--camera", data, "--headless", "--on", f"{NFD}=true")
     assert call_here("live/run.py", *arguments, cwd=tmp_path).returncode == 0
+
+
+def test_transparency_is_turned_upright_with_the_image(tmp_path):
+    image = np.zeros((20, 30, 4), np.uint8)
+    image[:, :15], image[:, 15:] = (0, 0, 200, 255), (0, 150, 0, 0)  # the right half is transparent
+    content = cv2.imencode(".png", image)[1].tobytes()
+    # A chunk eXIf with orientation 6: the image has to be turned clockwise by a quarter, so the left becomes the top.
+    exif = b"eXIf" + b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    chunk = (len(exif) - 4).to_bytes(4, "big") + exif + zlib.crc32(exif).to_bytes(4, "big")
+    (tmp_path / "x.png").write_bytes(content[:33] + chunk + content[33:])
+    read = read_image(tmp_path / "x.png")
+    if read.shape[:2] == (20, 30):
+        pytest.skip("this OpenCV does not read the orientation of a PNG")
+    assert (read[:15] == (0, 0, 200)).all()
+    assert (read[15:] == 255).all()
 
 
 def test_what_is_transparent_is_white(tmp_path):

@@ -84,6 +84,51 @@ def test_a_stream_gives_its_pictures_whatever_its_parts_look_like(serve, boundar
     assert len(server.paths) == 1  # some cameras let only one client in
 
 
+@pytest.mark.parametrize("kind", ["multipart/x-mixed-replace", "multipart/x-mixed-replace; boundary=other"])
+def test_the_boundary_is_taken_from_the_stream(serve, kind):
+    server = serve(kind, [part(LANDSCAPE), part(PORTRAIT)])
+    source = open_network_camera(f"http://{server.address}/", None)
+    assert [source.read().shape for _ in range(2)] == [(48, 64, 3), (64, 48, 3)]
+    source.close()
+
+
+def test_a_boundary_need_not_begin_a_line(serve):
+    parts = [b"--frame\r\n\r\n" + encode_jpeg(LANDSCAPE)]
+    server = serve("multipart/x-mixed-replace; boundary=frame", parts)
+    source = open_network_camera(f"http://{server.address}/", None)
+    assert [source.read().shape for _ in range(4)] == [(48, 64, 3)] * 4
+    source.close()
+
+
+def test_an_address_without_a_readable_picture_is_an_error_at_once(serve):
+    server = serve("image/jpeg", [b"<h1>Login</h1>"])
+    with pytest.raises(CameraError, match="sends no picture that can be read"):
+        Camera(f"http://{server.address}/x.jpg")
+
+
+def test_schemes_ignore_case(serve):
+    server = serve("multipart/x-mixed-replace; boundary=frame", [part(LANDSCAPE)])
+    with Camera(f"HTTP://{server.address}/") as camera:
+        assert camera.read().shape == (48, 64, 3)
+
+
+def test_a_snapshot_camera_that_breaks_off_reconnects(serve):
+    server = serve("image/jpeg", [encode_jpeg(LANDSCAPE)])
+    source = open_network_camera(f"http://{server.address}/x.jpg", 100)
+    original = server.RequestHandlerClass.do_GET
+
+    def broken(handler):
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(b"zz\r\n")
+
+    server.RequestHandlerClass.do_GET = broken
+    assert source.read() is None
+    server.RequestHandlerClass.do_GET = original
+    assert source.read() is not None
+
+
 def test_a_broken_picture_is_left_out_and_the_end_is_the_end(serve):
     parts = [part(LANDSCAPE), b"--frame\r\nContent-Length: 5\r\n\r\nhello\r\n", part(PORTRAIT)]
     server = serve("multipart/x-mixed-replace; boundary=frame", parts, repeat=False)
@@ -153,6 +198,18 @@ def test_a_password_is_used_and_neither_kept_nor_printed(serve, tmp_path, kind, 
         ("http://host/x?a=secret=1;b=secret", "http://host/x?a=***;b=***"),
         ("rtsp://host/user=admin_password=secret_channel=1.sdp", "rtsp://host/user=***"),
         ("gst:rtspsrc user-id=secret user-pw='secret 2' ! y", "gst:rtspsrc user-id=*** user-pw=*** ! y"),
+        ("http://admin:se'cret@host/x", "http://***@host/x"),
+        ('http://admin:se"cret@host/x', "http://***@host/x"),
+        ("http://admin:se cret@host/x", "http://***@host/x"),
+        ("http://host/x#access_token=se/cret", "http://host/x#***"),
+        ("http://host/x;jwt=secret/y", "http://host/x;jwt=***/y"),
+        ("onvif+http://admin:secret@host", "onvif+http://***@host"),
+        ("rtsp:/admin:secret@host/x", "rtsp:/***@host/x"),
+        ("admin:secret@http://host/x", "***@http://host/x"),
+        (" http://a:secret@host/", " http://***@host/"),
+        ("gst:x user-pw = secret ! y", "gst:x user-pw = *** ! y"),
+        ('gst:x user-pw="se\\"cret x" ! y', "gst:x user-pw=*** ! y"),
+        ("gst:rtspsrc location=rtsp://u:se'cret@h/x ! y", "gst:rtspsrc location=rtsp://***@h/x ! y"),
         ('gst:souphttpsrc location="http://h/x?k=secret" ! y', 'gst:souphttpsrc location="http://h/x?k=***" ! y'),
         ("synthetic:palm?seed=1", "synthetic:palm?seed=1"),
         ("folder/with=signs?", "folder/with=signs?"),

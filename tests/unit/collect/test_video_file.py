@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ import pytest
 from teachcam.collect.camera import Camera
 from teachcam.collect.recorder import Recorder
 from teachcam.collect.video_file import FileClock, read_display_matrix
+from teachcam.errors import UserError
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -57,6 +59,9 @@ def test_without_timestamps_the_rate_counts():
         ([float("nan"), 1, 2], [0, 0.1, 1.1]),
         ([float("-inf")] * 3, [0, 0.1, 0.2]),
         ([1e300, 1e300], [0, 0.1]),
+        ([0, 0, 0.2, 0.2, 0.4, 0.4, 0.6], [0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]),  # in pairs: no drift
+        ([0, 0.1, 0.3, 0.2, 0.4], [0, 0.1, 0.3, 0.301, 0.4]),  # in disorder
+        ([0, 0.1, 0.2, 600, 600, 600], [0, 0.1, 0.2, 600, 600.1, 600.2]),  # a leap, then no timestamps
     ],
 )
 def test_the_clock_of_a_file(timestamps, times):
@@ -107,6 +112,13 @@ def test_a_video_is_shown_as_its_file_says(tmp_path, matrix, shape, corner):
         image = camera.read()
     assert image.shape[:2] == shape
     assert [at for at in ((0, 0), (0, -1), (-1, 0), (-1, -1)) if image[at].mean() > 200] == [corner]
+
+
+def test_a_name_that_is_not_utf8_is_an_error(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/b\xff.mp4")  # OpenCV would crash
+    Path(path).write_bytes(b"x")
+    with pytest.raises(UserError, match="is not valid UTF-8: rename it"):
+        Camera(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 100, b"\0\0\0\1moov" + b"\xff" * 16, b"\0\0\0\x10moov\0\0\0\7trak"])
