@@ -30,13 +30,15 @@ from teachcam.contract import Contract
 from teachcam.preprocessing import preprocess
 from teachcam.processor import processor_name
 from teachcam.train.calibration import expected_calibration_error
-from teachcam.train.config import BUDGET, STRATEGIES
+from teachcam.train.config import BUDGET, RIDGE, STRATEGIES
 from teachcam.train.data.dataset import Dataset, Examples
 from teachcam.train.data.split import split_by_session
+from teachcam.train.engine.context import Context
+from teachcam.train.engine.ridge_strategy import train_ridge
 from teachcam.train.engine.selection import AutoSelector
 from teachcam.train.engine.strategies import StrategyTrainer
 from teachcam.train.engine.training_data import TrainingData
-from teachcam.train.model.backbones import INPUT_SIZE, Network, build_network
+from teachcam.train.model.backbones import INPUT_SIZE, Network, build_network, normalization
 from teachcam.train.model.inference import InferenceModel, predict
 
 NUM_FOLDS = 3
@@ -48,12 +50,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="a dataset in which every session is a room")
     parser.add_argument("strategies", nargs="*", default=["head", "auto"], help="what to compare (default: head auto)")
+    parser.add_argument("--backbone", default="squeezenet1_1", help="what all start from (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--folds", type=int, nargs="+", default=list(range(NUM_FOLDS)))
     parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for auto (default: %(default)g)")
     parser.add_argument("--without", metavar="LABEL", help="leave this label out of training, and test on it")
     options = parser.parse_args()
-    if unknown := set(options.strategies) - {"tutorial", "auto", *STRATEGIES}:
+    if unknown := set(options.strategies) - {"tutorial", "auto", RIDGE, *STRATEGIES}:
         parser.error(f"there is no strategy {', '.join(unknown)}")
     dataset = Dataset(options.data)
     outliers = [sample for sample in dataset.samples if sample.label == options.without]
@@ -69,7 +72,7 @@ def main() -> None:
                 train = [sample for sample in dataset.samples if fold_of[sample.session] != fold]
                 test = dataset.examples([sample for sample in dataset.samples if fold_of[sample.session] == fold])
                 unknown = [dataset.images[sample.path] for sample in outliers if fold_of.get(sample.session) == fold]
-                result = measure(strategy, dataset, train, test, unknown, seed, options.budget)
+                result = measure(strategy, options.backbone, dataset, train, test, unknown, seed, options.budget)
                 results[fold].append(result)
                 print(f"  {strategy}, seed {seed}, fold {fold}: {format_columns(result)}", flush=True)
         folds = "  ".join(f"{np.mean([result['accuracy'] for result in row]):.3f}" for row in results.values())
@@ -85,6 +88,7 @@ def format_columns(columns: dict[str, float]) -> str:
 
 def measure(
     strategy: str,
+    backbone: str,
     dataset: Dataset,
     train: list[Sample],
     test: Examples,
@@ -96,6 +100,7 @@ def measure(
 
     Args:
         strategy: A strategy's name, "auto" or "tutorial".
+        backbone: A backbone's name.
         dataset: The labels, and the images in memory.
         train: Samples to train on.
         test: Images of the test rooms.
@@ -106,14 +111,20 @@ def measure(
     Returns:
         The columns by name.
     """
-    contract = Contract(labels=dataset.labels, input_size=INPUT_SIZE)
-    weights = "none" if strategy == "scratch" else "imagenet"
-    network, _ = build_network("squeezenet1_1", len(dataset.labels), weights, seed)
+    mean, std = normalization(backbone)
+    contract = Contract(labels=dataset.labels, input_size=INPUT_SIZE, mean=mean, std=std)
+    weights, head = "none" if strategy == "scratch" else "imagenet", "sqrt" if strategy == RIDGE else "linear"
+    network, _ = build_network(backbone, len(dataset.labels), weights, seed, head)
     validation_accuracy = np.nan
     started = time.monotonic()
     if strategy == "tutorial":
         torch.manual_seed(seed)
         train_as_the_tutorial(network, dataset.examples(train), contract)
+    elif strategy == RIDGE:
+        outcome, splits = train_ridge(network, contract, dataset, train, Context(), seed=seed)
+        network, contract = outcome.network, outcome.contract
+        judged = dataset.examples([sample for split in splits for sample in split.validation])
+        validation_accuracy = (outcome.probabilities.argmax(1) == judged.class_ids.numpy()).mean()
     else:
         split = split_by_session(train, seed=seed)
         examples = dataset.examples(split.train), dataset.examples(split.validation)

@@ -146,8 +146,16 @@ def _float_nodes(graph: onnx.GraphProto) -> Iterator[str]:
     in int8, a third of the labels changed.
     """
     layers = [index for index, node in enumerate(graph.node) if node.op_type in LAYERS]
+    if not layers:
+        first = last = len(graph.node)
+    else:
+        first, last = layers[0], layers[-1]
+        before_head = layers[-2] if len(layers) > 1 else first
+        # A head with square roots begins with these, and its small number would be rounded to 0.
+        roots = [index for index in range(before_head, last) if graph.node[index].op_type == "Abs"]
+        last = roots[0] if roots else last
     for index, node in enumerate(graph.node):
-        if not layers or not layers[0] <= index < layers[-1]:
+        if not first <= index < last:
             yield node.name
 
 

@@ -13,8 +13,8 @@ from teachcam.collect.dataset import normalize_text
 from teachcam.errors import TrainingError
 from teachcam.files import expand
 from teachcam.train.augment.cpu import KINDS
-from teachcam.train.model.backbones import DROPOUT, HEADS, INPUT_SIZE, SMALL_CNN
-from teachcam.train.options import option_field, options_of
+from teachcam.train.model.backbones import DROPOUT, HEADS, INPUT_SIZE, LITE0, SMALL_CNN
+from teachcam.train.options import flag_of, option_field, options_of
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("one-cycle", "cosine", "step", "none")
@@ -118,6 +118,7 @@ STRATEGIES = {
     "gradual": TrainConfig(epochs=8, lr=3e-3, backbone_lr=3e-4, trainable_fraction=1.0, head_first=True, gradual=True),
     "scratch": TrainConfig(epochs=30, lr=1e-3, backbone_lr=1e-3, trainable_fraction=1.0, scratch=True),
 }
+RIDGE = "ridge"  # a closed-form head: it has no epochs, no learning rate, and none of the settings above
 AUTO_STRATEGIES = ("head", "partial")  # cheapest first; in new rooms, no other strategy was better than these
 ONE_RATE_STRATEGIES = ("full", "scratch")  # where `lr` is the learning rate of the backbone too
 
@@ -189,7 +190,7 @@ class RunConfig:
     )
     backbone: str = option_field(
         "network",
-        f"squeezenet1_1, alexnet, resnet18, another torchvision classifier, or {SMALL_CNN}",
+        f"squeezenet1_1, {LITE0}, alexnet, resnet18, another torchvision classifier, or {SMALL_CNN}",
         default="squeezenet1_1",
         metavar="NAME",
     )
@@ -203,7 +204,7 @@ class RunConfig:
         "training",
         f"which layers to train, and how; auto tries {', then '.join(AUTO_STRATEGIES)}, and keeps the better",
         default="auto",
-        choices=("auto", *STRATEGIES),
+        choices=("auto", RIDGE, *STRATEGIES),
     )
     overrides: dict = field(default_factory=dict)
     budget: float = option_field("training", "time that auto may take", default=BUDGET, metavar="SECONDS", above=0)
@@ -233,7 +234,10 @@ class RunConfig:
             overrides.setdefault("backbone_lr", overrides["lr"])
         if unknown := sorted(overrides.keys() - {option.name for option in options_of(TrainConfig)}):
             raise TrainingError(f"overrides: there is no setting {unknown[0]!r}")
-        for strategy in AUTO_STRATEGIES if self.strategy == "auto" else (self.strategy,):
+        if self.strategy == RIDGE and overrides:
+            raise TrainingError(f"{flag_of(next(iter(overrides)))}: the strategy ridge has no such setting")
+        tried = {"auto": AUTO_STRATEGIES, RIDGE: ()}.get(self.strategy, (self.strategy,))
+        for strategy in tried:
             replace(STRATEGIES[strategy], **overrides)  # checks the values
         object.__setattr__(self, "overrides", overrides)
         if self.strategy == "scratch":
@@ -241,6 +245,9 @@ class RunConfig:
 
     def _check_combinations(self) -> None:
         """Raise TrainingError for options that contradict each other."""
+        if self.strategy == RIDGE and (self.folds or self.split == "frames" or self.head != "linear"):
+            flag = "--folds" if self.folds else "--split frames" if self.split == "frames" else "--head"
+            raise TrainingError(f"{flag}: the strategy ridge leaves every scene out once, and has its own head")
         if self.folds and self.split == "frames":
             raise TrainingError("--folds: cross-validation is over sessions; leave --split frames out")
         if self.test_list and not self.train_list:

@@ -24,7 +24,7 @@ from teachcam.collect.dataset import list_samples
 from teachcam.errors import UnreadableImage, UserError
 from teachcam.files import expand
 from teachcam.images import read_image
-from teachcam.train.config import STRATEGIES
+from teachcam.train.config import RIDGE, STRATEGIES
 from teachcam.train.engine.progress import read_epochs
 from teachcam.train.report.html import data_url
 from teachcam.train.report.plots import training_curves
@@ -55,7 +55,7 @@ class TrainPanel(widgets.VBox):
             options=options, value=tuple(sorted(num_images)), rows=min(8, len(options)), description="Labels"
         )
         self._backbone = widgets.Dropdown(options=BACKBONES, description="Backbone")
-        self._strategy = widgets.Dropdown(options=["auto", *STRATEGIES], description="Strategy")
+        self._strategy = widgets.Dropdown(options=["auto", RIDGE, *STRATEGIES], description="Strategy")
         self._epochs = widgets.BoundedIntText(
             value=0, min=0, max=1000, description="Epochs", tooltip="0: as the strategy says"
         )

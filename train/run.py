@@ -27,7 +27,7 @@ from teachcam.commands import as_called
 from teachcam.contract import Contract
 from teachcam.errors import TrainingError
 from teachcam.files import expand, write_atomic
-from teachcam.train.config import RunConfig
+from teachcam.train.config import RIDGE, RunConfig
 from teachcam.train.data.dataset import Dataset
 from teachcam.train.data.file_lists import read_lists
 from teachcam.train.data.split import Split, folds_by_session, split_at_random, split_by_session, take_test_sessions
@@ -36,12 +36,13 @@ from teachcam.train.engine.distributed import init_distributed
 from teachcam.train.engine.micro_batch import MicroBatcher
 from teachcam.train.engine.progress import Progress, ProgressBar
 from teachcam.train.engine.resume import TrainingState
+from teachcam.train.engine.ridge_strategy import train_ridge
 from teachcam.train.engine.selection import AutoSelector, cross_validate
 from teachcam.train.engine.strategies import StrategyTrainer
 from teachcam.train.engine.training_data import TrainingData, make_augmentation
-from teachcam.train.model.backbones import build_network, check_backbone, check_input_size
+from teachcam.train.model.backbones import build_network, check_backbone, check_input_size, normalization
 from teachcam.train.report.result import TrainingResult
-from teachcam.train.report.summary import describe_split
+from teachcam.train.report.summary import describe_scenes, describe_split
 from teachcam.train.report.write import write_results
 
 # Both names are hidden, so that they can't be taken for label folders, whatever --out is.
@@ -85,7 +86,8 @@ def train(config: RunConfig, resume: bool = False) -> Path:
                 _begin(config, identity)
             with ProgressBar(out) if processes.is_main_process else Progress() as context.progress:
                 context.micro_batcher = MicroBatcher(context.progress.say, can_split=processes.count == 1)
-                for line in (*dataset.left_out, *describe_split(splits, config.split)):
+                lines = [] if config.strategy == RIDGE else describe_split(splits, config.split)
+                for line in (*dataset.left_out, *lines):
                     context.progress.say(line)
                 with _explained_interruption(context, out):
                     result = _train_splits(config, dataset, splits, test, identity["images"], context)
@@ -171,6 +173,8 @@ def _split(samples: list[Sample], config: RunConfig) -> tuple[list[Split], list[
             samples, test = take_test_sessions(samples, list(config.test), config.seed)
         except ValueError as error:
             raise TrainingError(f"--test: {error}") from None
+    if config.strategy == RIDGE:
+        return [Split(samples, [])], test
     if config.split == "frames":
         return [split_at_random(samples, config.validation_fraction, config.seed)], test
     if not config.folds:
@@ -252,10 +256,20 @@ def _train_splits(
     """Train and validate on each split, then on all images. `images` is their fingerprint."""
     started = time.monotonic()
     labels = dataset.labels
-    network, initial_weights = build_network(config.backbone, len(labels), config.weights, config.seed, config.head)
+    head = "sqrt" if config.strategy == RIDGE else config.head
+    network, initial_weights = build_network(config.backbone, len(labels), config.weights, config.seed, head)
     check_input_size(network, config.backbone, config.input_size)
     color_order = "GRAY" if config.grayscale else "RGB"
-    contract = Contract(labels=labels, input_size=config.input_size, color_order=color_order)
+    mean, std = normalization(config.backbone)
+    contract = Contract(labels, config.input_size, color_order, mean=mean, std=std)
+    if config.strategy == RIDGE:
+        (everything,) = splits
+        outcome, splits = train_ridge(
+            network, contract, dataset, everything.train, context, config.augment, config.seed
+        )
+        context.progress.say(describe_scenes(splits))
+        seconds = time.monotonic() - started
+        return TrainingResult(dataset, images, splits, test, outcome, initial_weights, None, seconds)
     trainers = [
         StrategyTrainer(
             TrainingData(

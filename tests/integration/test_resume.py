@@ -55,6 +55,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_weights(dataset, tmp_path
             try:
                 _, stderr = process.communicate(timeout=rng.uniform(0.2, 1.0) * seconds)
                 assert process.returncode == 0, stderr
+                seconds *= 0.8  # it ended before it was killed: the machine was busy when the time was taken
                 break
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)

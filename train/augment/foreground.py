@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-MASK_SIZE = 112  # pixels: width and height of masks and backgrounds
+from teachcam.train.data.scenes import SAME_LEVEL, SIZE, find_scenes, has_several_labels, shrink_for_scenes
+
+MASK_SIZE = SIZE  # pixels: width and height of masks and backgrounds
 MIN_AREA, MAX_AREA = 0.03, 0.6  # fraction of an image that a foreground may cover
-SAME_LEVEL = 14  # gray levels: pixels that differ by less count as equal
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,13 @@ def segment_foregrounds(images: list[np.ndarray], class_ids: np.ndarray, session
     Returns:
         The masks and the backgrounds of the scenes.
     """
-    small = np.array([cv2.resize(image, (MASK_SIZE, MASK_SIZE), interpolation=cv2.INTER_AREA) for image in images])
+    small = shrink_for_scenes(images)
     masks: list[np.ndarray | None] = [None] * len(images)
     areas = np.full(len(images), np.nan)
     backgrounds = []
     with ThreadPoolExecutor() as pool:
-        for indices in _find_scenes(small, class_ids, sessions):
+        scenes = find_scenes(small, class_ids, sessions)
+        for indices in (scene for scene in scenes if has_several_labels(scene, class_ids)):
             background = _estimate_background(small[indices], class_ids[indices])
             differences = np.abs(small[indices].astype(np.float32) - background)
             flicker = np.minimum(np.median(differences, 0), 12)  # pixels that always change are not in front
@@ -82,29 +84,6 @@ def segment_foregrounds(images: list[np.ndarray], class_ids: np.ndarray, session
     if not any(mask is not None for mask in masks) or len(background_labels) > 1:
         return Foregrounds.empty(len(images))
     return Foregrounds(masks, backgrounds, np.isin(class_ids, background_labels))
-
-
-def _find_scenes(small: np.ndarray, class_ids: np.ndarray, sessions: list[str]) -> list[np.ndarray]:
-    """Return the indices of the images of each scene with more than one label.
-
-    A session with several labels is a scene. Sessions with one label are merged if their median images are alike.
-    """
-    scenes: list[tuple[np.ndarray, list[int]]] = []  # median image, indices
-    session_names = np.array(sessions)
-    for session in sorted(set(sessions)):
-        indices = np.flatnonzero(session_names == session)
-        median = np.median(small[indices, ::4, ::4], 0)  # every fourth pixel: there may be hundreds to compare with
-        one_label = len(set(class_ids[indices])) == 1
-        alike = next((members for other, members in scenes if one_label and _alike(median, other)), None)
-        if alike is None:
-            scenes.append((median, list(indices)))
-        else:
-            alike.extend(indices)
-    return [np.array(members) for _, members in scenes if len(set(class_ids[members])) > 1]
-
-
-def _alike(image: np.ndarray, other: np.ndarray) -> bool:
-    return (np.abs(image - other).max(2) < SAME_LEVEL).mean() > 0.6
 
 
 def _estimate_background(small: np.ndarray, class_ids: np.ndarray) -> np.ndarray:

@@ -11,10 +11,14 @@ import torch
 import torchvision
 from torch import nn
 
+from teachcam.contract import Contract
 from teachcam.errors import TrainingError
+from teachcam.ridge import SQRT_EPSILON
+from teachcam.train.model.efficientnet_lite import FEATURE_SIZE, MEAN, STD, build_lite0
 from teachcam.train.model.pretrained import load_pretrained
 
 INPUT_SIZE = (224, 224)  # height and width in pixels that torchvision's ImageNet weights were trained at
+LITE0 = "efficientnet_lite0"
 SMALL_CNN = "small_cnn"
 HEADS = ("linear", "mlp")
 MLP_HIDDEN_SIZE = 256  # of the mlp head
@@ -32,14 +36,17 @@ class Network(nn.Module):
             backbone: takes normalized images, float32 [N, 3, H, W], and returns features, float32 [N, feature_size].
             feature_size: number of features.
             num_classes: number of labels.
-            head: `linear`, or `mlp` (linear, ReLU, dropout, linear).
+            head: `linear`, `mlp` (linear, ReLU, dropout, linear), or `sqrt` (signed square roots, linear: see ridge).
         """
         super().__init__()
         self.backbone = backbone
         self.feature_size = feature_size
         self.head: nn.Module
+        self.head_kind = head
         if head == "linear":
             self.head = nn.Linear(feature_size, num_classes)
+        elif head == "sqrt":
+            self.head = nn.Sequential(SignedSqrt(), nn.Linear(feature_size, num_classes))
         else:
             self.head = nn.Sequential(
                 nn.Linear(feature_size, MLP_HIDDEN_SIZE),
@@ -53,11 +60,19 @@ class Network(nn.Module):
         return self.head(self.backbone(images))
 
 
+class SignedSqrt(nn.Module):
+    """The square roots of the magnitudes, with their signs, as `signed_sqrt` in teachcam/ridge.py."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return float32 [N, D], computed with operators that every TensorRT reads."""
+        return features / torch.sqrt(features.abs() + SQRT_EPSILON)
+
+
 def check_backbone(backbone: str) -> None:
-    """Raise TrainingError if torchvision has no classifier of that name."""
-    if backbone != SMALL_CNN and backbone not in torchvision.models.list_models(module=torchvision.models):
+    """Raise TrainingError if there is no backbone of that name."""
+    if backbone not in (SMALL_CNN, LITE0) and backbone not in torchvision.models.list_models(module=torchvision.models):
         raise TrainingError(
-            f"no backbone {backbone!r}: give squeezenet1_1, resnet18, alexnet, any other classifier of "
+            f"no backbone {backbone!r}: give squeezenet1_1, {LITE0}, resnet18, alexnet, any other classifier of "
             f"torchvision.models, or {SMALL_CNN} for small images"
         )
 
@@ -68,7 +83,7 @@ def build_network(
     """Build a network with a new head.
 
     Args:
-        backbone: name of a torchvision classifier, or `small_cnn`.
+        backbone: name of a torchvision classifier, `efficientnet_lite0`, or `small_cnn`.
         num_classes: number of labels.
         weights: of the backbone: `imagenet`, `none` (random), or a file with that classifier's state dict.
         seed: of all random weights.
@@ -86,6 +101,9 @@ def build_network(
         if weights != "none":
             raise TrainingError(f"{SMALL_CNN} has no pretrained weights: give --strategy scratch")
         return Network(_small_cnn(), SMALL_CNN_FEATURES, num_classes, head), "random"
+    if backbone == LITE0:
+        model, source = build_lite0(weights)
+        return Network(model, FEATURE_SIZE, num_classes, head), source
     model = torchvision.models.get_model(backbone, weights=None)
     source = "random" if weights == "none" else load_pretrained(model, backbone, weights)
     if hasattr(model, "transform_input"):  # GoogLeNet's and Inception's weights expect another normalization
@@ -105,6 +123,11 @@ def _small_cnn() -> nn.Module:
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
         layers += [nn.MaxPool2d(2)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def normalization(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the mean and the standard deviation by which images are normalized for a backbone, RGB."""
+    return (MEAN, STD) if backbone == LITE0 else (Contract.mean, Contract.std)
 
 
 @torch.no_grad()

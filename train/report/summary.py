@@ -40,6 +40,14 @@ def describe_split(splits: list[Split], mode: str) -> Iterator[str]:
         yield f"too few sessions to keep one for validation of {labels}: record more, in other places"
 
 
+def describe_scenes(splits: list[Split]) -> str:
+    """Return a line about the scenes that the strategy ridge has left out, one after another."""
+    num_images = len(splits[0].train) + len(splits[0].validation)
+    if not splits[0].validation:
+        return f"training on {num_images} images; too few scenes to leave one out: record every label in another place"
+    return f"training on {num_images} images; each of {len(splits)} scenes is left out once, to be judged by the others"
+
+
 def describe_results(result: TrainingResult, metrics: Metrics) -> Iterator[str]:
     """Yield lines that say how accurate the model is on the validation images, and on the test images if there are any.
 

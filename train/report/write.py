@@ -62,7 +62,7 @@ def _training_info(
 ) -> TrainingInfo:
     return TrainingInfo(
         backbone=config.backbone,
-        head=config.head,
+        head=result.outcome.network.head_kind,
         dataset=result.fingerprint,
         validation_accuracy=validation.accuracy,
         validation_images=validation.num_images,
@@ -100,7 +100,7 @@ def _metrics(
     return Metrics(
         labels=list(result.dataset.labels),
         backbone=config.backbone,
-        head=config.head,
+        head=outcome.network.head_kind,
         strategy=outcome.strategy,
         trials=outcome.trials,
         config=config.to_json(),

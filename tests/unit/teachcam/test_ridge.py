@@ -1,0 +1,79 @@
+"""The head in closed form, against heads that are really fitted without a scene."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from teachcam import ridge
+from teachcam.ridge import Rows, fit_ridge
+
+
+def make_rows(num_scenes: int = 6, per_scene: int = 12, views: int = 2, dim: int = 20, seed: int = 0) -> Rows:
+    """Return features of three classes; a scene shifts all its features, and views show other scenes' backgrounds."""
+    rng = np.random.default_rng(seed)
+    num_images = num_scenes * per_scene
+    class_ids = np.tile(np.arange(num_images) % 3, 1 + views)
+    scenes = np.tile(np.repeat(np.arange(num_scenes), per_scene), 1 + views)
+    is_view = np.arange(len(scenes)) >= num_images
+    backgrounds = np.where(is_view & (rng.random(len(scenes)) < 0.5), rng.integers(0, num_scenes, len(scenes)), -1)
+    means, shifts = rng.normal(0, 1, (3, dim)), rng.normal(0, 1, (num_scenes, dim))
+    features = np.abs(means[class_ids] + shifts[scenes] + rng.normal(0, 1, (len(scenes), dim)))
+    return Rows(features.astype(np.float32), class_ids, scenes, backgrounds, is_view)
+
+
+def least_squares(system: ridge._System, keep: np.ndarray, strength: float) -> np.ndarray:
+    """Return the coefficients of a head on some rows, solved as a textbook has it."""
+    rows, weights = system.rows[keep], system.weights[keep][:, None]
+    penalty = np.diag(np.append(0.0, np.full(system.rows.shape[1] - 1, strength)))
+    return np.linalg.solve(rows.T @ (weights * rows) + penalty, rows.T @ (weights * system.targets[keep]))
+
+
+@pytest.mark.parametrize("dim", [20, 200])  # more rows in a block than features, and fewer
+def test_held_out_predictions_are_those_of_a_head_fitted_without_the_scene(dim, monkeypatch):
+    rows, systems = make_rows(dim=dim), []
+    original = ridge._System
+    monkeypatch.setattr(ridge, "_System", lambda *parts: systems.append(original(*parts)) or systems[-1])
+    head = fit_ridge(rows, 3, strength=0.7)
+    (system,) = systems
+    judged = np.flatnonzero(~rows.is_view)
+    for scene in range(6):
+        left_out = (rows.scenes == scene) | (rows.backgrounds == scene)
+        own = judged[rows.scenes[judged] == scene]
+        expected = system.rows[own] @ least_squares(system, np.flatnonzero(~left_out), 0.7)
+        assert head.held_out_logits[own] == pytest.approx(ridge.LOGIT_SCALE * expected, abs=1e-8)
+    coefficients = least_squares(system, np.arange(len(rows.scenes)), 0.7)
+    assert head.logits(rows.features) == pytest.approx(ridge.LOGIT_SCALE * system.rows @ coefficients, abs=1e-8)
+
+
+def test_classes_count_the_same_however_many_rows_they_have():
+    rows = make_rows()
+    keep = np.flatnonzero((rows.class_ids != 0) | (np.arange(len(rows.scenes)) % 4 == 0))
+    few = Rows(*(getattr(rows, name)[keep] for name in ("features", "class_ids", "scenes", "backgrounds", "is_view")))
+    head = fit_ridge(few, 3)
+    recall = [(head.logits(few.features).argmax(1) == label)[few.class_ids == label].mean() for label in range(3)]
+    assert min(recall) > max(recall) - 0.3
+
+
+def test_it_is_deterministic_and_chooses_a_strength():
+    first, again = fit_ridge(make_rows(), 3), fit_ridge(make_rows(), 3)
+    assert (first.weight == again.weight).all()
+    assert first.strength in ridge.STRENGTHS
+
+
+def test_one_scene_leaves_nothing_to_judge_by():
+    head = fit_ridge(make_rows(num_scenes=1), 3)
+    assert (head.held_out_logits, head.strength) == (None, ridge.DEFAULT_STRENGTH)
+
+
+def test_of_strengths_that_are_about_equal_the_usual_one_is_taken():
+    noisy = [np.array([0.5, 0.9, 0.7]) + shift for shift in (0.0, 0.02, 0.01, -0.2)]
+    assert ridge._choose(noisy, (0.1, 10.0, 1.5, 1.0)) == 2
+    sure = [np.full(3, accuracy) for accuracy in (0.5, 0.9, 0.7)]
+    assert ridge._choose(sure, (1.0, 10.0, 2.0)) == 1
+
+
+def test_features_that_are_all_alike_are_no_error():
+    rows = make_rows()
+    alike = Rows(np.ones_like(rows.features), rows.class_ids, rows.scenes, rows.backgrounds, rows.is_view)
+    assert np.isfinite(fit_ridge(alike, 3).logits(alike.features)).all()
