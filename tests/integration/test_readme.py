@@ -139,7 +139,7 @@ def test_command(words, home, dataset):
     if script == "export/compare.py":
         arguments += ["--num-images", "5"]
     if script == "train/finetune.py":
-        arguments += ["--epochs", "1", "--budget", "1"]
+        arguments += ["--budget", "1"] + ([] if "ridge" in arguments else ["--epochs", "1"])
         if "resnet18" in arguments:
             arguments += ["--weights", "none"]
     is_torch_loaded = script.startswith(("train/", "export/")) and words != first_with(script)

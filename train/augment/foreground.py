@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from teachcam.train.data.scenes import SAME_LEVEL, SIZE, find_scenes, has_several_labels, shrink_for_scenes
+from teachcam.train.augment.scenes import SAME_LEVEL, SIZE, find_scenes, has_several_labels, shrink_for_scenes
 
 MASK_SIZE = SIZE  # pixels: width and height of masks and backgrounds
 MIN_AREA, MAX_AREA = 0.03, 0.6  # fraction of an image that a foreground may cover

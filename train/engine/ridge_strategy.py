@@ -19,10 +19,10 @@ from teachcam.errors import TrainingError
 from teachcam.ridge import Rows, fit_ridge
 from teachcam.train.augment.cpu import Augmentation
 from teachcam.train.augment.params import AugmentParams
+from teachcam.train.augment.scenes import find_scenes, has_several_labels, shrink_for_scenes
 from teachcam.train.calibration import calibrate
 from teachcam.train.config import RIDGE
 from teachcam.train.data.dataset import Dataset
-from teachcam.train.data.scenes import find_scenes, has_several_labels, shrink_for_scenes
 from teachcam.train.data.split import Split
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.features import extract_features
