@@ -97,9 +97,9 @@ class Camera(traitlets.HasTraits):
         super().__init__()
         if flip is not None and flip not in FLIPS:
             raise CameraError(f"flip {flip!r} is unknown: use one of {', '.join(FLIPS)}")
-        is_file = not is_live(str(source)) and source_path(str(source)).exists()
-        self.source = str(source) if is_file else hide_secrets(str(source))
         self.live = is_live(str(source))
+        is_file = not self.live and source_path(str(source)).exists()
+        self.source = str(source) if is_file else hide_secrets(str(source))
         self.dropped = 0
         self._settings, self._flip = settings, flip
         self._last_read = -1  # the number of the last frame that `read_frame` returned

@@ -107,9 +107,10 @@ def _send(result: FrameResult, sinks: list[Sink], failures: list[Exception]) -> 
             goes_on &= sink(result)
         except Exception as error:
             sinks.remove(sink)
-            failures += [_explained(error, sink), *_close([sink])]
+            failure = _explained(error, sink)
+            failures += [failure, *_close([sink])]
             if sinks:
-                logger.warning(f"an output failed, the others continue: {first_line(failures[0])}")
+                logger.warning(f"an output failed, the others continue: {first_line(failure)}")
     return goes_on and bool(sinks)
 
 
@@ -127,7 +128,7 @@ def _close(sinks: list[Sink]) -> list[Exception]:
             interruption = error
         except Exception as error:
             failures.append(_explained(error, sink))
-    if interruption is not None and sys.exc_info()[0] is None:
+    if interruption is not None and not isinstance(sys.exc_info()[1], KeyboardInterrupt):
         raise interruption
     return failures
 

@@ -30,7 +30,7 @@ LOGIT_SCALE = 10.0  # scores lie between 0 and 1; ten times that is the usual ra
 
 @dataclass(frozen=True)
 class Rows:
-    """What a head is trained on: images, and augmented views of them.
+    """The rows that a head is trained on: one for each image, and one for each augmented view of it.
 
     A row with a background is left out with both scenes: with the one of its object, and with that of its background.
     """

@@ -18,8 +18,9 @@ from teachcam import cli
 from teachcam.errors import TrainingError
 from teachcam.files import expand
 from teachcam.train.config import RunConfig, TrainConfig
+from teachcam.train.engine.run_folder import load_interrupted_run
 from teachcam.train.options import Option, options_of
-from teachcam.train.run import load_interrupted_run, show_augmentation, train
+from teachcam.train.run import show_augmentation, train
 
 GROUPS = {  # the headings of --help
     "data": None,

@@ -26,9 +26,9 @@ from teachcam.files import expand
 from teachcam.images import read_image
 from teachcam.train.config import RIDGE, STRATEGIES
 from teachcam.train.engine.progress import read_epochs
+from teachcam.train.engine.run_folder import interrupted_runs, load_interrupted_run
 from teachcam.train.report.html import data_url
 from teachcam.train.report.plots import training_curves
-from teachcam.train.run import interrupted_runs, load_interrupted_run
 
 BACKBONES = ("squeezenet1_1", "resnet18", "mobilenet_v3_small", "alexnet", "efficientnet_b0")
 LOG = "log.txt"  # in the run's folder: the output of the process

@@ -1,14 +1,9 @@
-"""Run a training from a dataset folder to a run folder with checkpoint.pt, metrics.json and report.html.
-
-While it runs, the folder also holds `.state/`: the options of the run, and the state from which it can continue after
-an interruption.
-"""
+"""Run a training from a dataset folder to a run folder with checkpoint.pt, metrics.json and report.html."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,7 +12,6 @@ from datetime import datetime
 from pathlib import Path
 
 import cv2
-import filelock
 import numpy as np
 import torch
 
@@ -26,7 +20,7 @@ from teachcam.collect.left_out import describe_left_out, describe_similar_labels
 from teachcam.commands import as_called
 from teachcam.contract import Contract
 from teachcam.errors import TrainingError
-from teachcam.files import expand, write_atomic
+from teachcam.files import write_atomic
 from teachcam.train.config import RIDGE, RunConfig
 from teachcam.train.data.dataset import Dataset
 from teachcam.train.data.file_lists import read_lists
@@ -37,6 +31,7 @@ from teachcam.train.engine.micro_batch import MicroBatcher
 from teachcam.train.engine.progress import Progress, ProgressBar
 from teachcam.train.engine.resume import TrainingState
 from teachcam.train.engine.ridge_strategy import train_ridge
+from teachcam.train.engine.run_folder import STATE_FOLDER, begin_run, check_unchanged, lock_run
 from teachcam.train.engine.selection import AutoSelector, cross_validate
 from teachcam.train.engine.strategies import StrategyTrainer
 from teachcam.train.engine.training_data import TrainingData, make_augmentation
@@ -44,11 +39,6 @@ from teachcam.train.model.backbones import build_network, check_backbone, check_
 from teachcam.train.report.result import TrainingResult
 from teachcam.train.report.summary import describe_scenes, describe_split
 from teachcam.train.report.write import write_results
-
-# Both names are hidden, so that they can't be taken for label folders, whatever --out is.
-STATE_FOLDER = ".state"
-LOCK_FILE = ".lock"
-CONFIG_FILE = "config.json"  # in STATE_FOLDER
 
 
 def train(config: RunConfig, resume: bool = False) -> Path:
@@ -79,11 +69,11 @@ def train(config: RunConfig, resume: bool = False) -> Path:
             "images": dataset.fingerprint(),
             "split": _split_fingerprint(dataset, splits, test),
         }
-        with _locked(out) if processes.is_main_process else nullcontext():
+        with lock_run(out) if processes.is_main_process else nullcontext():
             if processes.is_main_process and resume:
-                _check_unchanged(out, identity)
+                check_unchanged(out, identity)
             elif processes.is_main_process:
-                _begin(config, identity)
+                begin_run(config, identity)
             with ProgressBar(out) if processes.is_main_process else Progress() as context.progress:
                 context.micro_batcher = MicroBatcher(context.progress.say, can_split=processes.count == 1)
                 lines = [] if config.strategy == RIDGE else describe_split(splits, config.split)
@@ -96,37 +86,6 @@ def train(config: RunConfig, resume: bool = False) -> Path:
             for line in lines:
                 print(line)
     return out
-
-
-def interrupted_runs() -> list[Path]:
-    """Return the folders of the interrupted runs in runs/, the newest last."""
-    found = Path("runs").glob(f"*/{STATE_FOLDER}/{CONFIG_FILE}")
-    by_time = sorted(found, key=lambda path: path.stat().st_mtime)
-    return [path.parent.parent for path in by_time if not path.parent.parent.is_symlink()]
-
-
-def load_interrupted_run(run: Path | None = None) -> RunConfig:
-    """Return the options of an interrupted run, to continue with `train(config, resume=True)`.
-
-    Args:
-        run: folder of the run; None for the newest interrupted run in runs/.
-
-    Raises:
-        TrainingError: There is no such run, it is finished, or its options can't be read.
-    """
-    if run is None:
-        runs = interrupted_runs()
-        if not runs:
-            raise TrainingError("--resume: no run in runs/ was interrupted")
-        run = runs[-1]
-    path = run / STATE_FOLDER / CONFIG_FILE
-    try:
-        return replace(RunConfig.from_json(json.loads(path.read_text())["config"]), out=run)
-    except FileNotFoundError:
-        reason = "the run is finished" if (run / "metrics.json").exists() else "there is no run"
-        raise TrainingError(f"--resume {run}: {reason}") from None
-    except (ValueError, KeyError, TypeError, TrainingError):
-        raise TrainingError(f"--resume {run}: {path} is damaged; start the training again") from None
 
 
 def show_augmentation(config: RunConfig, path: Path) -> None:
@@ -188,50 +147,11 @@ def _split(samples: list[Sample], config: RunConfig) -> tuple[list[Split], list[
     return splits, test
 
 
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Make the run's folder and lock it against other processes. Raises TrainingError if one has locked it."""
-    out.mkdir(parents=True, exist_ok=True)  # before training: a folder that can't be made is known at once
-    try:
-        with filelock.FileLock(out / LOCK_FILE, timeout=0):
-            yield
-    except filelock.Timeout:
-        raise TrainingError(f"{out}: another process is training into it; wait for it, or give another --out") from None
-
-
 def _split_fingerprint(dataset: Dataset, splits: list[Split], test: list[Sample]) -> str:
     """Return a hash of which files are for training, validation and test."""
     parts = [part for split in splits for part in (split.train, split.validation)]
     names = [[f"{sample.label} {dataset.relative_path(sample)}" for sample in part] for part in (*parts, test)]
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
-
-
-def _begin(config: RunConfig, identity: dict[str, str]) -> None:
-    """Save the options of a new run, and delete the logs of an earlier run in the same folder."""
-    state = config.out / STATE_FOLDER
-    if (state / CONFIG_FILE).exists():
-        raise TrainingError(
-            f"--out {config.out}: a run was interrupted there: continue it with --resume {config.out}, "
-            f"or delete {state}"
-        )
-    shutil.rmtree(state, ignore_errors=True)
-    for log in (config.out / "epochs.jsonl", *config.out.glob("events.out.tfevents.*")):
-        log.unlink(missing_ok=True)
-    state.mkdir()
-    # Absolute paths: the run may be resumed from another folder.
-    paths = {name: getattr(config, name) for name in ("data", "train_list", "test_list")}
-    absolute = {name: path.resolve() for name, path in paths.items() if path}
-    if config.weights not in ("imagenet", "none"):
-        absolute["weights"] = str(expand(config.weights).resolve())
-    saved = {"config": replace(config, **absolute).to_json(), **identity}
-    write_atomic(state / CONFIG_FILE, json.dumps(saved, indent=1).encode())
-
-
-def _check_unchanged(out: Path, identity: dict[str, str]) -> None:
-    """Raise TrainingError if the images or their split have changed since the run began."""
-    saved = json.loads((out / STATE_FOLDER / CONFIG_FILE).read_text())
-    if any(saved.get(name) != value for name, value in identity.items()):
-        raise TrainingError(f"--resume {out}: the dataset has changed since the run began; start a new run")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, call
 
-from teachcam.live import doctor
+from teachcam.live import checks, doctor
 
 
 def write_program(folder: Path, name: str, output: str) -> None:
@@ -116,7 +116,7 @@ def test_a_package_that_does_not_load_is_an_error_and_the_other_checks_run(packa
 
 def test_packages_that_overwrite_each_other_are_an_error(monkeypatch, capsys):
     both = {"onnxruntime": "1.20", "onnxruntime-gpu": "1.20"}
-    monkeypatch.setattr(doctor, "_version", lambda name: both.get(name, ""))
+    monkeypatch.setattr(checks, "_version", lambda name: both.get(name, ""))
     code, found = report(capsys)
     assert code == 2
     assert starting(found, "onnxruntime and onnxruntime-gpu are both")["fix"].startswith(

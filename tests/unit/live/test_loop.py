@@ -281,6 +281,22 @@ def test_bad_input_is_one_line_and_exit_2(model, tmp_path):
         assert "Traceback" not in result.stderr
 
 
+def test_every_sink_that_fails_is_named(camera, model, capfd):
+    class Refuses(ResultList):
+        def __init__(self, reason):
+            super().__init__()
+            self.reason = reason
+
+        def __call__(self, result):
+            raise UserError(self.reason)
+
+    with pytest.raises(UserError, match="first"):
+        loop(camera, Classifier(model), [Refuses("first"), Refuses("second"), ResultList()], max_frames=3)
+    messages = capfd.readouterr().err
+    assert "others continue: first" in messages
+    assert "others continue: second" in messages
+
+
 def test_a_user_error_of_a_sink_does_not_end_the_loop(camera, model):
     class Refuses(ResultList):
         def __call__(self, result):
