@@ -30,15 +30,14 @@ from teachcam.contract import Contract
 from teachcam.preprocessing import preprocess
 from teachcam.processor import processor_name
 from teachcam.train.calibration import expected_calibration_error
-from teachcam.train.config import BUDGET, RIDGE, STRATEGIES
+from teachcam.train.config import BUDGET, FROM_RIDGE, STRATEGIES, RunConfig
 from teachcam.train.data.dataset import Dataset, Examples
-from teachcam.train.data.split import split_by_session
+from teachcam.train.data.split import split_by_scene
 from teachcam.train.engine.context import Context
-from teachcam.train.engine.ridge_strategy import train_ridge
-from teachcam.train.engine.selection import AutoSelector
+from teachcam.train.engine.selection import train_and_refit, train_from_ridge
 from teachcam.train.engine.strategies import StrategyTrainer
 from teachcam.train.engine.training_data import TrainingData
-from teachcam.train.model.backbones import INPUT_SIZE, Network, build_network, normalization
+from teachcam.train.model.backbones import INPUT_SIZE, LITE0, Network, build_network, normalization
 from teachcam.train.model.inference import InferenceModel, predict
 
 NUM_FOLDS = 3
@@ -49,14 +48,16 @@ def main() -> None:
     """Print a row for each strategy: the accuracy in each fold, and the means of all columns."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="a dataset in which every session is a room")
-    parser.add_argument("strategies", nargs="*", default=["head", "auto"], help="what to compare (default: head auto)")
-    parser.add_argument("--backbone", default="squeezenet1_1", help="what all start from (default: %(default)s)")
+    parser.add_argument(
+        "strategies", nargs="*", default=["ridge", "auto"], help="what to compare (default: ridge auto)"
+    )
+    parser.add_argument("--backbone", default=LITE0, help="what all start from (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--folds", type=int, nargs="+", default=list(range(NUM_FOLDS)))
     parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for auto (default: %(default)g)")
     parser.add_argument("--without", metavar="LABEL", help="leave this label out of training, and test on it")
     options = parser.parse_args()
-    if unknown := set(options.strategies) - {"tutorial", "auto", RIDGE, *STRATEGIES}:
+    if unknown := set(options.strategies) - {"tutorial", *FROM_RIDGE, *STRATEGIES}:
         parser.error(f"there is no strategy {', '.join(unknown)}")
     dataset = Dataset(options.data)
     outliers = [sample for sample in dataset.samples if sample.label == options.without]
@@ -113,23 +114,24 @@ def measure(
     """
     mean, std = normalization(backbone)
     contract = Contract(labels=dataset.labels, input_size=INPUT_SIZE, mean=mean, std=std)
-    weights, head = "none" if strategy == "scratch" else "imagenet", "sqrt" if strategy == RIDGE else "linear"
+    weights, head = "none" if strategy == "scratch" else "imagenet", "sqrt" if strategy in FROM_RIDGE else "linear"
     network, _ = build_network(backbone, len(dataset.labels), weights, seed, head)
     validation_accuracy = np.nan
     started = time.monotonic()
     if strategy == "tutorial":
         torch.manual_seed(seed)
         train_as_the_tutorial(network, dataset.examples(train), contract)
-    elif strategy == RIDGE:
-        outcome, splits = train_ridge(network, contract, dataset, train, Context(), seed=seed)
+    elif strategy in FROM_RIDGE:
+        config = RunConfig(strategy=strategy, seed=seed, budget=budget)
+        outcome, splits = train_from_ridge(network, contract, dataset, train, config, Context())
         network, contract = outcome.network, outcome.contract
         judged = dataset.examples([sample for split in splits for sample in split.validation])
         validation_accuracy = (outcome.probabilities.argmax(1) == judged.class_ids.numpy()).mean()
     else:
-        split = split_by_session(train, seed=seed)
+        split = split_by_scene(train, seed=seed)
         examples = dataset.examples(split.train), dataset.examples(split.validation)
         trainer = StrategyTrainer(TrainingData(network, contract, *examples), seed)
-        outcome = AutoSelector(trainer).select(strategy, budget=budget)
+        outcome = train_and_refit(trainer, strategy, {}, refit=True)
         network, contract = outcome.network, outcome.contract
         validation_accuracy = (outcome.probabilities.argmax(1) == examples[1].class_ids.numpy()).mean()
     seconds = time.monotonic() - started

@@ -1,7 +1,7 @@
 """Record labeled images with a camera into data/<label>/.
 
     python collect/capture.py --label thumbs_up
-    python collect/capture.py --label thumbs_up thumbs_down none --note "kitchen, evening"
+    python collect/capture.py --label thumbs_up thumbs_down none --place kitchen
     python collect/capture.py --label thumbs_up --headless --max-frames 40 --fps 5
     python collect/capture.py --label door_open --camera clip.mp4 --fps 2 --headless
     python collect/capture.py --review uncertain      # sort the images that live/run.py --save-uncertain saved
@@ -23,7 +23,7 @@ from pathlib import Path
 from teachcam import cli
 from teachcam.collect.camera import Camera
 from teachcam.collect.camera_options import add_camera_arguments, open_camera
-from teachcam.collect.dataset import check_label
+from teachcam.collect.dataset import check_label, check_place, last_place
 from teachcam.collect.probe import print_cameras
 from teachcam.collect.recorder import Recorder
 from teachcam.collect.sources import is_live
@@ -37,6 +37,7 @@ logger = logging.getLogger("teachcam.collect.capture")  # not __name__, which is
 
 DEFAULT_FPS = 5.0  # recorded from a camera or a video: more images of one second look alike
 HEADLESS_FRAMES = 40  # of each label from a live camera without a window, unless an option says otherwise
+PLACE_REMEMBERED = 3600.0  # seconds from the last session on
 HEADLESS_DELAY = 3.0  # seconds to get ready for each label, if there are several
 
 
@@ -51,11 +52,11 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if len(labels) > 1 and not is_live(options.camera):
         raise UserError("a file is recorded under one label: give one --label")
+    place = choose_place(options.data, options.place)
     with open_camera(options) as camera:
         default_fps = DEFAULT_FPS if camera.live or camera.fps else 0.0  # pictures in a folder have no rate
-        recorder = Recorder(
-            camera, options.data, labels[0], default_fps if options.fps is None else options.fps, options.note
-        )
+        fps = default_fps if options.fps is None else options.fps
+        recorder = Recorder(camera, options.data, labels[0], fps, options.note, place)
         try:
             with recorder:
                 if options.headless:
@@ -88,7 +89,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         type=cli.non_negative_float,
         help="seconds to count down before each label, with --headless (default: 3 with several labels, else 0)",
     )
-    parser.add_argument("--note", default="", help="a note for these sessions, for example the place or the person")
+    parser.add_argument(
+        "--place",
+        metavar="NAME",
+        help="where the camera is, as kitchen, or who is before it: accuracy is measured in other places (default: the "
+        "place of the last hour, or you are asked)",
+    )
+    parser.add_argument("--note", default="", help="a note for these sessions")
     parser.add_argument(
         "--headless", action="store_true", help="open no window: record one label after the other, without a key"
     )
@@ -101,6 +108,22 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     if not (options.label or options.list_cameras or options.review):
         parser.error("--label is missing: give the name of what the camera shows, as in --label thumbs_up")
     return options
+
+
+def choose_place(data: Path, place: str | None) -> str:
+    """Return the place to record in: the given one, the one of the last hour, or what the user answers.
+
+    Without a terminal nobody is asked. The place is "" then, and check.py and training compare backgrounds.
+    """
+    if place is not None:
+        return check_place(place)
+    if place := last_place(data, PLACE_REMEMBERED):
+        logger.info("place: %s; for another one, give --place NAME", place)
+        return place
+    if not (sys.stdin and sys.stdin.isatty()):
+        return ""
+    print("Where is the camera? A name for this place, as kitchen (Enter: none): ", end="", file=sys.stderr, flush=True)
+    return check_place(sys.stdin.readline())
 
 
 def record_headless(

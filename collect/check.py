@@ -4,6 +4,7 @@
     python collect/check.py --html check.html
     python collect/check.py --fix           # moves unusable images to data/.rejected/
     python collect/check.py --undo          # moves them back
+    python collect/check.py --place kitchen --sessions "20261126T0413*"     # those were recorded in one place
 
 The exit code is 2 if training on the dataset would go wrong.
 """
@@ -12,13 +13,14 @@ from __future__ import annotations
 
 import argparse
 import base64
+import fnmatch
 import html
 import json
 from dataclasses import asdict
 from pathlib import Path
 
 from teachcam import cli
-from teachcam.collect.dataset import REJECTED, Sample, list_samples, move_to_rejected
+from teachcam.collect.dataset import REJECTED, Sample, list_samples, move_to_rejected, normalize_text, set_place
 from teachcam.collect.inspection import Finding, Inspection, inspect_samples, thumbnail
 from teachcam.collect.left_out import describe_left_out, describe_similar_labels
 from teachcam.errors import DatasetError
@@ -28,6 +30,7 @@ from teachcam.images import encode_jpeg
 FIXABLE = ("same image", "unreadable", "near-duplicate")  # kinds of findings whose images --fix moves away
 MAX_ADVICE = 6  # lines printed
 MAX_THUMBNAILS = 12  # for each finding
+MAX_SCENES, MAX_SESSIONS = 12, 3  # printed, and of each
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,6 +40,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{undo(options.data)} files moved back")
         return 0
     samples = list_samples(options.data)
+    if options.place is not None:
+        sessions = matching_sessions(samples, options.sessions)
+        set_place(options.data, sessions, options.place)
+        print(f"{len(sessions)} session{'s' * (len(sessions) > 1)} of {options.place or 'no named place'}")
+        return 0
     inspection = inspect_samples(samples)
     unused = describe_left_out(options.data) + describe_similar_labels(options.data)
     inspection.findings += [Finding("left out", line) for line in unused]
@@ -66,11 +74,35 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--fix", action="store_true", help=f"move files with these faults to DATA/{REJECTED}/: {', '.join(FIXABLE)}"
     )
     parser.add_argument("--undo", action="store_true", help="move back the files that --fix moved, and exit")
-    return parser.parse_args(argv)
+    parser.add_argument("--place", metavar="NAME", help="say that --sessions were recorded there, and exit")
+    parser.add_argument(
+        "--sessions", nargs="+", metavar="SESSION", help="with --place: names of sessions or places; * stands for any"
+    )
+    options = parser.parse_args(argv)
+    if (options.place is None) != (options.sessions is None):
+        parser.error("give both --place NAME and --sessions SESSION")
+    return options
+
+
+def matching_sessions(samples: list[Sample], patterns: list[str]) -> list[str]:
+    """Return the sessions whose name or place matches one of the patterns. Raises DatasetError if one matches none."""
+    places = {sample.session: sample.scene for sample in samples}
+    found: set[str] = set()
+    for pattern in map(normalize_text, patterns):
+        matching = {session for session, place in places.items() if {session, place} & {pattern}}
+        matching |= {session for session, place in places.items() if fnmatch.filter({session, place}, pattern)}
+        if not matching:
+            raise DatasetError(
+                f"--sessions: no session is called {pattern!r}; without options, this command lists them"
+            )
+        found |= matching
+    return sorted(found)
 
 
 def _print_inspection(inspection: Inspection) -> None:
     print(table(inspection))
+    print()
+    print(scene_table(inspection))
     for finding in inspection.findings:
         print(f"{'error' if finding.error else 'warning'}: {finding.text}")
         for sample in finding.samples[:3]:
@@ -83,13 +115,31 @@ def _print_inspection(inspection: Inspection) -> None:
 
 def table(inspection: Inspection) -> str:
     """Return the numbers of each label as lines of text."""
-    names = ("images", "sessions", "backgrounds", "blurred", "dark", "bright", "near_duplicates", "unreadable")
+    names = ("images", "sessions", "scenes", "blurred", "dark", "bright", "near_duplicates", "unreadable")
     width = max(len(label) for label in [*inspection.labels, "label"]) + 2
     lines = ["label".ljust(width) + "".join(name.replace("_", "-").rjust(len(name) + 2) for name in names)]
     for label, summary in inspection.labels.items():
         numbers = asdict(summary)
         lines.append(label.ljust(width) + "".join(str(numbers[name]).rjust(len(name) + 2) for name in names))
     return "\n".join(lines)
+
+
+def scene_table(inspection: Inspection, max_scenes: int = MAX_SCENES) -> str:
+    """Return the sessions, the number of images and the labels of each scene as lines of text."""
+    lines = []
+    for scene, samples in list(inspection.scenes.items())[:max_scenes]:
+        sessions = list(dict.fromkeys(sample.session for sample in samples))
+        names = f" ({_join(sessions)})" if sessions != [scene] else ""
+        labels = ", ".join(sorted({sample.label for sample in samples}))
+        lines.append(f"scene {scene}{names}: {len(samples)} images of {labels}")
+    if len(inspection.scenes) > max_scenes:
+        lines.append(f"and {len(inspection.scenes) - max_scenes} more scenes: --html shows all")
+    return "\n".join(lines)
+
+
+def _join(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_SESSIONS} more" if len(names) > MAX_SESSIONS else ""
+    return ", ".join(names[:MAX_SESSIONS]) + more
 
 
 def fix(data: Path, inspection: Inspection) -> int:
@@ -142,7 +192,7 @@ def _moves_file(data: Path) -> Path:
 
 
 def to_html(data: Path, samples: list[Sample], inspection: Inspection) -> str:
-    """Return one HTML page without links: the table, the findings, and the first image of every session."""
+    """Return one HTML page without links: the table, the findings, and the scenes with their sessions."""
     rows = "".join(f"<pre>{html.escape(table(inspection))}</pre>")
     advice = "".join(f"<li>{html.escape(text)}" for text in inspection.advice)
     findings = "".join(
@@ -150,12 +200,11 @@ def to_html(data: Path, samples: list[Sample], inspection: Inspection) -> str:
         + "".join(map(_figure, finding.samples[:MAX_THUMBNAILS]))
         for finding in inspection.findings
     )
-    first = {(sample.label, sample.session): sample for sample in reversed(samples)}
-    sessions = "".join(
-        f"<h3>{html.escape(label)}</h3>"
-        + "".join(_figure(sample) for (own, _), sample in sorted(first.items()) if own == label)
-        for label in inspection.labels
-    )
+    num_sessions = len({(sample.label, sample.session) for sample in samples})
+    scenes = ""
+    for scene, of_scene in inspection.scenes.items():
+        first = {(sample.session, sample.label): sample for sample in reversed(of_scene)}
+        scenes += f"<h3>{html.escape(scene)}</h3>" + "".join(_figure(sample) for _, sample in sorted(first.items()))
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>dataset {html.escape(str(data))}</title>
 <style>
@@ -163,10 +212,10 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem aut
 pre {{ overflow-x: auto }} figure {{ display: inline-block; width: 120px; margin: 0 .6rem .6rem 0; font-size: .75rem;
 vertical-align: top; overflow-wrap: anywhere }} img {{ display: block; border-radius: .3rem }}
 </style>
-<h1>{html.escape(str(data))}: {len(samples)} files, {len(first)} recordings</h1>{rows}
+<h1>{html.escape(str(data))}: {len(samples)} files, {num_sessions} recordings</h1>{rows}
 <h2>What to do next</h2><ul>{advice or "<li>Nothing: train on it."}</ul>
 <h2>What is wrong</h2>{findings or "<p>Nothing.</p>"}
-<h2>The first image of every session</h2>{sessions}</html>
+<h2>The scenes: the first image of every session</h2>{scenes}</html>
 """
 
 

@@ -1,20 +1,23 @@
 """The dataset: one folder of images for each label. No file in it is ever half written.
 
     data/<label>/<session>_<n>.jpg      the images; the part of a name before the last `_` is the session
-    data/sessions.jsonl                 one line about each session
+    data/sessions.jsonl                 one line about each session: its camera, time and place
 
-A session is one press of the record key: the same person, place and light. Its images look alike. So whoever splits
-the data must keep a session in one part; for that its name is in the name of each file.
+A session is one press of the record key: the same person, place and light. Its name is in the name of each file. The
+sessions of one place are a scene (scenes.py). Images of a scene look alike, so whoever splits the data must keep a
+scene in one part.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import re
 import secrets
+import time
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -25,6 +28,8 @@ from teachcam.files import expand, write_atomic
 from teachcam.images import encode_jpeg, is_image
 
 JPEG_QUALITY = 95
+SESSIONS_FILE = "sessions.jsonl"
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"  # of the time in it
 REJECTED = ".rejected"  # the folder for unwanted images, which are moved there and never deleted
 PAUSE = 300  # seconds without a new file, after which a new session is assumed
 GUESSED = "("  # the first character of the names of guessed sessions; a recorded session's name begins with a digit
@@ -37,6 +42,11 @@ class Sample:
     path: Path
     label: str
     session: str
+    scene: str = ""  # the place as the user has named it, else the session; find_scenes joins more
+
+    def __post_init__(self) -> None:
+        """Take the session for the scene if that is not given."""
+        object.__setattr__(self, "scene", self.scene or self.session)
 
 
 # Reading
@@ -62,6 +72,8 @@ def list_samples(data: Path | str) -> list[Sample]:
             raise DatasetError(f"the folder {folder.name!a} in {data} can't be a label: rename it")
         files.setdefault(normalize_text(folder.name), []).extend(path for path in folder.iterdir() if is_image(path))
     samples = [sample for label, paths in sorted(files.items()) for sample in samples_of_label(label, paths)]
+    places = read_places(data)
+    samples = [replace(sample, scene=places.get(sample.session, "")) for sample in samples]
     if not samples:
         nested = next((path for folder in label_folders(data) for path in folder.glob("*/*") if is_image(path)), None)
         if nested is not None:  # as others divide their datasets: train/<label>/, val/<label>/
@@ -117,11 +129,47 @@ def _session_and_number(path: Path) -> tuple[str, int, str]:
 def _sessions_by_time(label: str, files: list[Path]) -> dict[Path, str]:
     """Group files of one label into sessions: each pause of `PAUSE` seconds begins a new one."""
     sessions, number, previous = {}, 0, float("-inf")
-    for time, path in sorted((path.stat().st_mtime, path) for path in files):
-        number += time - previous > PAUSE
-        previous = time
+    for modified, path in sorted((path.stat().st_mtime, path) for path in files):
+        number += modified - previous > PAUSE
+        previous = modified
         sessions[path] = f"{GUESSED}{label} {number})"
     return sessions
+
+
+# What sessions.jsonl says of sessions
+
+
+def read_places(data: Path | str) -> dict[str, str]:
+    """Return the place of each session, as the user has named it. The last line about a session counts."""
+    places: dict[str, str] = {}
+    for line in _session_lines(expand(data)):
+        if isinstance(place := line.get("place"), str):
+            places[normalize_text(str(line.get("session")))] = normalize_text(place)
+    return {session: place for session, place in places.items() if place}
+
+
+def last_place(data: Path | str, max_age: float) -> str:
+    """Return the place of the session that was recorded last, or "" if it has none or is older than `max_age` s."""
+    recorded = [line for line in _session_lines(expand(data)) if isinstance(line.get("time"), str)]
+    try:
+        recorded_at = datetime.strptime(recorded[-1]["time"], TIME_FORMAT).timestamp()
+    except (IndexError, ValueError):
+        return ""
+    place = recorded[-1].get("place", "")
+    return place if isinstance(place, str) and time.time() - recorded_at <= max_age else ""
+
+
+def _session_lines(data: Path) -> list[dict]:
+    """Return the lines of sessions.jsonl. Damaged ones are left out."""
+    try:
+        text = (data / SESSIONS_FILE).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    lines = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(line))
+    return [line for line in lines if isinstance(line, dict)]
 
 
 # Writing
@@ -157,7 +205,7 @@ class Session:
         Args:
             data: The folder of the dataset.
             label: A new label's folder is created.
-            metadata: More for the line in sessions.jsonl, for example the camera and a note.
+            metadata: More for the line in sessions.jsonl, for example the camera, the place and a note.
         """
         self.label = check_label(label)
         self.id = new_session_id()
@@ -185,8 +233,26 @@ class Session:
 
 def append_line(data: Path, line: dict) -> None:
     """Append one line of JSON to the dataset's sessions.jsonl."""
-    with (data / "sessions.jsonl").open("a", encoding="utf-8") as file:
+    with (data / SESSIONS_FILE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def check_place(place: str) -> str:
+    """Return the name of a place, normalized. Raises DatasetError if it is not one line of text."""
+    place = normalize_text(place.strip())
+    if len(place) > 100 or not place.isprintable():
+        raise DatasetError(f"place {place[:40]!r}: give a short name, as in --place kitchen")
+    return place
+
+
+def set_place(data: Path | str, sessions: list[str], place: str) -> None:
+    """Write down that sessions were recorded in a place; "" takes their names away. Raises DatasetError."""
+    place = check_place(place)
+    try:
+        for session in sessions:
+            append_line(expand(data), {"session": session, "place": place})
+    except OSError as error:
+        raise DatasetError(f"can't write {error.filename}: {error.strerror}") from None
 
 
 def move_to_rejected(data: Path, path: Path) -> Path:

@@ -12,12 +12,12 @@ from teachcam.collect.dataset import Sample, describe_guessed_sessions
 from teachcam.collect.quality import (
     BLUR_RATIO,
     SIGNATURE,
-    Background,
     exposure_fault,
     sharpness,
     signature,
     to_small_gray,
 )
+from teachcam.collect.scenes import find_scenes
 from teachcam.errors import UnreadableImage
 from teachcam.images import read_image
 from teachcam.preprocessing import resize
@@ -26,7 +26,7 @@ from teachcam.preprocessing import resize
 # closest images with different labels are 37 apart. Saved again as JPEG of quality 70, 19 of 20 images move by up to 7.
 SAME_IMAGE = 8  # for images under different labels
 NEAR_DUPLICATE = 6  # for images of one label
-ENOUGH_IMAGES, ENOUGH_SESSIONS = 20, 3  # of a label
+ENOUGH_IMAGES, ENOUGH_SCENES = 20, 3  # of a label
 MAX_IMBALANCE = 3  # how many times as many images one label may have as another
 NOTHING_LABELS = {"none", "nothing", "background", "empty"}  # usual names of the label for "none of the others"
 
@@ -37,7 +37,7 @@ class LabelSummary:
 
     images: int = 0  # readable ones
     sessions: int = 0
-    backgrounds: int = 0  # different places, as far as their backgrounds differ
+    scenes: int = 0  # places
     blurred: int = 0
     dark: int = 0
     bright: int = 0
@@ -60,6 +60,7 @@ class Inspection:
     """The results for a whole dataset."""
 
     labels: dict[str, LabelSummary]
+    scenes: dict[str, list[Sample]]  # the readable samples of each
     findings: list[Finding]
     advice: list[str]  # what to do next, the most useful first
 
@@ -78,6 +79,11 @@ class Measurements:
     sharpness: list[float] = field(default_factory=list)
     unreadable: list[Sample] = field(default_factory=list)
     exposure_faults: dict[str, list[Sample]] = field(default_factory=lambda: {"too dark": [], "too bright": []})
+
+    @property
+    def signature_array(self) -> np.ndarray:
+        """The signatures, float32 [N, 24 * 32 * 3]."""
+        return np.array(self.signatures, np.float32).reshape(len(self.readable), SIGNATURE[0] * SIGNATURE[1] * 3)
 
     def add(self, sample: Sample, image: np.ndarray | None) -> None:
         """Measure an image, uint8 [H, W, 3] BGR, or None for an unreadable one."""
@@ -108,10 +114,10 @@ def inspect_measured(measured: Measurements) -> Inspection:
     """Inspect a dataset whose images have been measured."""
     samples = measured.readable + measured.unreadable
     readable, unreadable, faults = measured.readable, measured.unreadable, measured.exposure_faults
-    signatures = np.array(measured.signatures, np.float32).reshape(len(readable), SIGNATURE[0] * SIGNATURE[1] * 3)
+    signatures = measured.signature_array
     same, repeated = _find_duplicates(readable, signatures)
     blurred = _find_blurred(readable, np.array(measured.sharpness))
-    backgrounds = _number_backgrounds(readable, signatures)
+    readable = find_scenes(readable, signatures).mark(readable)
 
     labels = {label: LabelSummary() for label in sorted({sample.label for sample in samples})}
     for name, found in (
@@ -125,8 +131,11 @@ def inspect_measured(measured: Measurements) -> Inspection:
         for sample in found:
             setattr(labels[sample.label], name, getattr(labels[sample.label], name) + 1)
     for label, summary in labels.items():
-        sessions = {sample.session for sample in readable if sample.label == label}
-        summary.sessions, summary.backgrounds = len(sessions), len({backgrounds[session] for session in sessions})
+        summary.sessions = len({sample.session for sample in readable if sample.label == label})
+        summary.scenes = len({sample.scene for sample in readable if sample.label == label})
+    scenes: dict[str, list[Sample]] = {}
+    for sample in sorted(readable, key=lambda sample: (sample.scene, sample.session)):
+        scenes.setdefault(sample.scene, []).append(sample)
 
     findings = [
         Finding("same image", f"{_plural(same)} under two labels at once", same, error=True),
@@ -140,7 +149,7 @@ def inspect_measured(measured: Measurements) -> Inspection:
         findings.insert(0, Finding("one label", "there is only one label, and training needs two", error=True))
     if guess := describe_guessed_sessions(samples):
         findings.append(Finding("guessed sessions", guess))
-    return Inspection(labels, findings, list(_advise(labels, readable, len(set(backgrounds.values())))))
+    return Inspection(labels, scenes, findings, list(_advise(labels, scenes)))
 
 
 def thumbnail(path: Path) -> np.ndarray | None:
@@ -180,43 +189,25 @@ def _find_blurred(samples: list[Sample], sharp: np.ndarray) -> list[Sample]:
     return [sample for sample, value in zip(samples, sharp) if value < BLUR_RATIO * usual[sample.session]]
 
 
-def _number_backgrounds(samples: list[Sample], signatures: np.ndarray) -> dict[str, int]:
-    """Return a number for the background of each session. Sessions with like backgrounds have the same number."""
-    sessions = np.array([sample.session for sample in samples])
-    names = sorted(set(sessions))
-    backgrounds = [Background(signatures[sessions == name]) for name in names]
-    numbers: dict[str, int] = {}
-    for index, name in enumerate(names):
-        alike = {numbers[names[other]] for other in range(index) if backgrounds[index].is_like(backgrounds[other])}
-        numbers[name] = min(alike, default=index)
-        for other in names[:index]:  # this session may connect groups that were separate so far
-            if numbers[other] in alike:
-                numbers[other] = numbers[name]
-    return numbers
-
-
-def _advise(labels: dict[str, LabelSummary], samples: list[Sample], num_backgrounds: int) -> Iterator[str]:
+def _advise(labels: dict[str, LabelSummary], scenes: dict[str, list[Sample]]) -> Iterator[str]:
     """Yield what to do next, one sentence each."""
-    for label, summary in sorted(labels.items(), key=lambda entry: entry[1].sessions):
-        if 0 < summary.sessions < ENOUGH_SESSIONS:
-            missing = ENOUGH_SESSIONS - summary.sessions
+    if len(scenes) == 1:
+        yield (
+            "record every label in another place, too: everything was recorded in one, and the model may learn that "
+            "place. If it was not, name the places with --place"
+        )
+    for label, summary in sorted(labels.items(), key=lambda entry: entry[1].scenes):
+        if 0 < summary.scenes < ENOUGH_SCENES and len(scenes) > 1:
+            missing = ENOUGH_SCENES - summary.scenes
             yield (
-                f"record {label} in {missing} more session{'s' * (missing > 1)}, each in another place or light: with "
-                f"{summary.sessions} of them its accuracy can't be measured reliably"
+                f"record {label} in {missing} more place{'s' * (missing > 1)}: with {summary.scenes} of them its "
+                "accuracy can't be measured reliably"
             )
         elif summary.images < ENOUGH_IMAGES:
             yield f"record more of {label}: {summary.images} images are few"
-    if num_backgrounds == 1 and samples:
-        yield "move the camera: every session shows the same background, and the model may learn that instead"
-    for label, summary in labels.items():
-        if summary.backgrounds == 1 and num_backgrounds > 1:
-            yield f"record {label} in another place, too: with one background the model may learn that as {label}"
-    labels_of: dict[str, set[str]] = {}
-    for sample in samples:
-        labels_of.setdefault(sample.session, set()).add(sample.label)
-    shared = {session for session, names in labels_of.items() if len(names) > 1}
+    labels_of = {scene: {sample.label for sample in samples} for scene, samples in scenes.items()}
     for label in labels:
-        missing_in = sorted(session for session in shared if label not in labels_of[session])
+        missing_in = [scene for scene, present in labels_of.items() if len(present) > 1 and label not in present]
         if missing_in:
             yield f"record {label} in {_join(missing_in)} too: the other labels were recorded there"
     largest = max(labels, key=lambda label: labels[label].images)

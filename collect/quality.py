@@ -1,4 +1,4 @@
-"""Measure the quality of an image (sharpness, exposure), and whether two images or two places look alike."""
+"""Measure the quality of an image (sharpness, exposure), and shrink it to compare it with others."""
 
 from __future__ import annotations
 
@@ -13,11 +13,6 @@ BLUR_RATIO = 0.4
 # Gray levels. An image is too dark if nine tenths of it are below DARK, and too bright if nine tenths are above BRIGHT.
 DARK, BRIGHT = 70, 200
 SIGNATURE = (24, 32)  # height and width of the small copies of images that are compared
-
-# To compare backgrounds, in gray levels and pixels of a signature:
-STILL = 8  # a pixel belongs to the background if it typically changes by less in a session
-SAME_PIXEL = 16  # two backgrounds agree in a pixel if they differ by less
-MIN_SHARED = 60  # pixels that two backgrounds must have in common, of 768
 
 
 def to_small_gray(image: np.ndarray) -> np.ndarray:
@@ -43,29 +38,3 @@ def exposure_fault(small_gray: np.ndarray) -> str:
 def signature(image: np.ndarray) -> np.ndarray:
     """Return a small copy of an image to compare it with others, float32 [24 * 32 * 3], 0 to 255."""
     return resize(image, SIGNATURE).astype(np.float32).ravel()
-
-
-class Background:
-    """The still part of a session's images. It shows whether two sessions were recorded in the same place."""
-
-    def __init__(self, signatures: np.ndarray):
-        """Find the background: pixels that hardly change in the session.
-
-        Args:
-            signatures: Of all images of the session, float32 [num_images, 24 * 32 * 3].
-        """
-        self._median = np.median(signatures, axis=0).reshape(-1, 3)
-        change = np.median(np.abs(signatures - self._median.ravel()), axis=0).reshape(-1, 3)
-        self._is_still = change.max(axis=1) < STILL
-
-    def is_like(self, other: Background) -> bool:
-        """Return whether two backgrounds show the same place: most of their common still pixels agree.
-
-        On recordings of 16 rooms (`rps`, `thumbs`) it is True for two thirds of the pairs of recordings from one room,
-        and for one in fifty of the pairs from two rooms.
-        """
-        shared = self._is_still & other._is_still
-        if shared.sum() < MIN_SHARED:
-            return False
-        difference = np.abs(self._median - other._median).max(axis=1)
-        return bool((difference[shared] < SAME_PIXEL).mean() > 0.5)

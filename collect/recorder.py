@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 from teachcam.collect.camera import Camera, Frame
-from teachcam.collect.dataset import Session, append_line, check_label, move_to_rejected
+from teachcam.collect.dataset import TIME_FORMAT, Session, append_line, check_label, move_to_rejected
 from teachcam.files import expand
 
 QUEUE_SIZE = 60  # images: 2 s at 30 FPS, and at most 166 MB at 1280x720
@@ -33,7 +33,7 @@ class Recorder:
         dropped: How many images were due, and did not fit in the queue.
     """
 
-    def __init__(self, camera: Camera, data: Path | str, label: str, fps: float = 5.0, note: str = ""):
+    def __init__(self, camera: Camera, data: Path | str, label: str, fps: float = 5.0, note: str = "", place: str = ""):
         """Prepare to record; `start` begins a session.
 
         Args:
@@ -41,13 +41,15 @@ class Recorder:
             data: The folder of the dataset. It is created with the first image.
             label: The label to begin with.
             fps: Images to record per second. 0 records all.
-            note: Is written into the line of each session in sessions.jsonl, for example the place.
+            note: Is written into the line of each session in sessions.jsonl.
+            place: The same; accuracy is measured in places that training has not seen.
         """
         self.label = check_label(label)
         self.data = expand(data)
         self.session: Session | None = None
         self.dropped = 0
-        self._camera, self._fps, self._note = camera, fps, note
+        self._camera = camera
+        self._metadata = {"fps": fps, **{key: value for key, value in (("note", note), ("place", place)) if value}}
         self._period = 1 / fps if fps else 0.0  # seconds between two images
         self._due = self._last_time = 0.0  # seconds, of Frame.time
         self._remaining: int | None = None  # images until the session is complete
@@ -196,8 +198,8 @@ class Recorder:
             raise error
 
     def _new_session(self) -> Session:
-        metadata = {**self._camera.metadata, "fps": self._fps, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        return Session(self.data, self.label, **metadata, **({"note": self._note} if self._note else {}))
+        now = time.strftime(TIME_FORMAT)
+        return Session(self.data, self.label, **self._camera.metadata, time=now, **self._metadata)
 
     def _write(self) -> None:
         """Write queued images until None comes. After an error, only empty the queue, so that nobody waits for room."""

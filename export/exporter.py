@@ -132,7 +132,7 @@ def _write_int8(folder: Path, validator: Validator, config: ExportConfig) -> tup
     target, size = TARGETS[config.target], validator.contract.input_size
     if not validator.validation and not config.allow_accuracy_drop:
         raise ExportError(
-            "int8 needs validation images to measure its accuracy: record more sessions, or give --allow-accuracy-drop"
+            "int8 needs validation images to measure its accuracy: record in more places, or give --allow-accuracy-drop"
         )
     # On a GPU normalization costs nothing, and images centered on zero use more of int8's symmetric range.
     model = validator.model if target.operators else fold_normalization(validator.model, size)

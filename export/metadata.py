@@ -68,7 +68,7 @@ def _describe_contract(contract: Contract) -> list[tuple[str, str]]:
     if trained_on.validation_accuracy is not None:
         accuracy = f"{trained_on.validation_accuracy:.3f} on {trained_on.validation_images} validation images"
         if trained_on.optimistic:
-            accuracy += "; optimistic, because training saw other images of the same sessions"
+            accuracy += "; optimistic, because training saw other images of the same scenes"
     return [
         ("labels", ", ".join(contract.labels)),
         ("input", f"{contract.color_order}, {width}x{height}, the whole image"),

@@ -64,7 +64,8 @@ def main(argv: list[str] | None = None) -> int:
 def _record_all() -> None:
     """Record every label in every room."""
     commands = [
-        f"capture --label {label} --camera synthetic:{label}?seed={room} --headless --max-frames {FRAMES_PER_SESSION}"
+        f"capture --label {label} --place room{room} --camera synthetic:{label}?seed={room} --headless "
+        f"--max-frames {FRAMES_PER_SESSION}"
         for room in ROOMS
         for label in LABELS
     ]

@@ -22,10 +22,10 @@ class TrainingInfo:
     backbone: str = ""
     head: str = "linear"  # or "mlp"
     dataset: str = ""  # fingerprint of the images and their labels, see train/data/dataset.py
-    validation_accuracy: float | None = None  # 0 to 1; None if there were too few sessions to set some aside
+    validation_accuracy: float | None = None  # 0 to 1; None if there were too few scenes to set some aside
     validation_images: int = 0
     trained_on_validation: bool = False  # whether the last training used those images too
-    optimistic: bool = False  # whether training saw other images of the validation images' sessions
+    optimistic: bool = False  # whether training saw other images of the validation images' scenes
     versions: dict[str, str] = field(default_factory=dict)  # of Python, torch and torchvision
     processor: str = ""  # CPU or GPU that measured the accuracy
 

@@ -20,11 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 
 # Candidates, as multiples of the mean variance of a feature. Below and above, accuracy in new scenes fell.
-STRENGTHS = tuple(10 ** (exponent / 4) for exponent in range(-4, 7))
-DEFAULT_STRENGTH = 1.0  # near the best for hands, thumbs and digits in new scenes, with two backbones
+STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+DEFAULT_STRENGTH = 2.0  # near the best for hands, thumbs and digits in new scenes, with two backbones
 TOLERANCE = 0.5  # of an accuracy's standard error over scenes: what differs by less is taken for equally accurate
-IMAGE_WEIGHT = 2.0  # of an image, if an augmented view weighs 1
-SQRT_EPSILON = 1e-6  # avoids 0 / 0, and is not 0 in float16
+SQRT_EPSILON = 0.05  # bounds the slope at 0, for what is trained below the head; accuracy is the same with 1e-6
 LOGIT_SCALE = 10.0  # scores lie between 0 and 1; ten times that is the usual range of logits
 
 
@@ -36,10 +35,40 @@ class Rows:
     """
 
     features: np.ndarray  # float32 [N, D]
-    class_ids: np.ndarray  # int [N]
-    scenes: np.ndarray  # int [N], the scene of each image
+    class_ids: np.ndarray  # int [N]; -1 for an outlier, which belongs to no class
+    scenes: np.ndarray  # int [N], the scene of each image; -1 for one that is never left out
     backgrounds: np.ndarray  # int [N], the scene whose background a view shows, or -1
     is_view: np.ndarray  # bool [N]: views are trained on, and never judged
+
+    @property
+    def weights(self) -> np.ndarray:
+        """The weight of each row, float64 [N], sum 1.
+
+        The images of a class weigh as much as those of any other, and as all their views. Outliers weigh half of it.
+        """
+        group = 2 * (self.class_ids + 1) + self.is_view
+        weights = 1 / np.bincount(group)[group]
+        return weights / weights.sum()
+
+    @property
+    def judged(self) -> np.ndarray:
+        """The indices of the images that are left out once, int [M]."""
+        return np.flatnonzero(~self.is_view & (self.scenes >= 0))
+
+    def __add__(self, other: Rows) -> Rows:
+        return Rows(*(np.concatenate(pair) for pair in zip(self._columns, other._columns)))
+
+    def select(self, keep: np.ndarray) -> Rows:
+        """Return some of the rows, by bool [N]."""
+        return Rows(*(column[keep] for column in self._columns))
+
+    @property
+    def _columns(self) -> tuple[np.ndarray, ...]:
+        return self.features, self.class_ids, self.scenes, self.backgrounds, self.is_view
+
+    def left_out_with(self, scene: int) -> np.ndarray:
+        """Return which rows are left out with a scene, bool [N]."""
+        return (self.scenes == scene) | (self.backgrounds == scene)
 
 
 @dataclass(frozen=True)
@@ -49,7 +78,7 @@ class RidgeHead:
     weight: np.ndarray  # float64 [D, num_classes]
     bias: np.ndarray  # float64 [num_classes]
     strength: float  # of the regularization
-    held_out_logits: np.ndarray | None  # float64 [images, num_classes], in the rows' order; None for a single scene
+    held_out_logits: np.ndarray  # float64 [M, num_classes], of the images that are judged
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Return the logits of features, float [N, D], as float64 [N, num_classes]."""
@@ -62,17 +91,17 @@ def signed_sqrt(features: np.ndarray) -> np.ndarray:
     return features / np.sqrt(np.abs(features) + SQRT_EPSILON)
 
 
-def fit_ridge(rows: Rows, num_classes: int, strength: float | None = None) -> RidgeHead:
-    """Fit a head. All classes count the same, however many rows they have.
+def fit_ridge(rows: Rows, num_classes: int, strength: float | None = None, judge: bool = True) -> RidgeHead:
+    """Fit a head. It gives outliers a score of 0 for every class.
 
     Args:
         rows: What to train on. Every class needs a row.
         num_classes: Number of classes.
         strength: Of the regularization. By default the one that is most accurate in scenes that are left out.
+        judge: Whether to compute `held_out_logits`.
     """
     inputs = signed_sqrt(rows.features)
-    weights = np.where(rows.is_view, 1.0, IMAGE_WEIGHT)
-    weights /= num_classes * np.bincount(rows.class_ids, weights, num_classes)[rows.class_ids]  # their sum is 1
+    weights = rows.weights
     mean = weights @ inputs
     inputs = inputs - mean
     scale = np.sqrt(np.mean(weights @ inputs**2)) or 1.0
@@ -83,14 +112,15 @@ def fit_ridge(rows: Rows, num_classes: int, strength: float | None = None) -> Ri
         np.column_stack([np.ones(len(inputs)), inputs @ vectors]),
         np.append(1.0, np.maximum(variances, 0.0)),
         weights,
-        np.eye(num_classes)[rows.class_ids],
+        (rows.class_ids[:, None] == np.arange(num_classes)).astype(float),
     )
-    blocks, judged = _blocks(rows)
-    held_out = None
-    if len(blocks) > 1:
+    judged = rows.judged
+    blocks = [np.flatnonzero(rows.left_out_with(scene)) for scene in np.unique(rows.scenes[judged])]
+    held_out = np.zeros((0, num_classes))
+    if judge and blocks and max(map(len, blocks)) < len(inputs):
         candidates = STRENGTHS if strength is None else (strength,)
         predictions = [_held_out(system, blocks, candidate)[judged] for candidate in candidates]
-        best = _choose([_accuracies(prediction, rows, judged) for prediction in predictions], candidates)
+        best = _choose([_accuracies(prediction, rows) for prediction in predictions], candidates)
         strength, held_out = candidates[best], LOGIT_SCALE * predictions[best]
     strength = DEFAULT_STRENGTH if strength is None else strength
     coefficients = LOGIT_SCALE * system.solve(strength)
@@ -105,7 +135,7 @@ class _System:
     rows: np.ndarray  # float64 [N, 1 + D]; the first column is 1
     moments: np.ndarray  # float64 [1 + D], the weighted mean square of each column
     weights: np.ndarray  # float64 [N], sum 1
-    targets: np.ndarray  # float64 [N, num_classes], 1 for the row's class
+    targets: np.ndarray  # float64 [N, num_classes], 1 for the row's class, else 0
 
     def penalized(self, strength: float) -> np.ndarray:
         """Return the moments with the penalty, which spares the first column, the bias."""
@@ -137,15 +167,9 @@ def _held_out(system: _System, blocks: list[np.ndarray], strength: float) -> np.
     return predictions
 
 
-def _blocks(rows: Rows) -> tuple[list[np.ndarray], np.ndarray]:
-    """Return the rows that are left out with each scene, and the rows that are judged: all but views."""
-    scenes = [np.flatnonzero((rows.scenes == scene) | (rows.backgrounds == scene)) for scene in np.unique(rows.scenes)]
-    return scenes, np.flatnonzero(~rows.is_view)
-
-
-def _accuracies(predictions: np.ndarray, rows: Rows, judged: np.ndarray) -> np.ndarray:
+def _accuracies(predictions: np.ndarray, rows: Rows) -> np.ndarray:
     """Return the accuracy in each scene, float64 [scenes], in which all classes count the same."""
-    class_ids, scenes = rows.class_ids[judged], rows.scenes[judged]
+    class_ids, scenes = rows.class_ids[rows.judged], rows.scenes[rows.judged]
     weights = 1 / np.bincount(class_ids)[class_ids]
     correct = predictions.argmax(1) == class_ids
     return np.array(

@@ -16,7 +16,7 @@ from teachcam.contract import Contract
 ACCEPTED_FRACTION = 0.95  # of validation images whose confidence reaches the threshold
 MIN_IMAGES = 20  # fewer than this say nothing about a 5 % quantile
 # A prior for few validation images: the temperature is 1 within a factor of 1.6, exp(1/2), at one standard deviation.
-# Images of a session resemble each other, so ten of them count as one observation.
+# Images of a scene resemble each other, so ten of them count as one observation.
 IMAGES_PER_OBSERVATION = 10
 
 

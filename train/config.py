@@ -91,6 +91,7 @@ class TrainConfig:
 
 
 PROGRESSIVE_SIZES = (160 / 224, 192 / 224, 1.0, 1.0)  # the first epochs cost half as much and teach as much
+FINETUNE = "finetune"
 STRATEGIES = {
     # the backbone stays as it is, so each image runs through it once
     "head": TrainConfig(epochs=30, lr=1e-3, weight_decay=1.0, schedule="none", batch_size=64, dropout=0.0),
@@ -117,9 +118,14 @@ STRATEGIES = {
     ),
     "gradual": TrainConfig(epochs=8, lr=3e-3, backbone_lr=3e-4, trainable_fraction=1.0, head_first=True, gradual=True),
     "scratch": TrainConfig(epochs=30, lr=1e-3, backbone_lr=1e-3, trainable_fraction=1.0, scratch=True),
+    # begins with the head of `ridge`, and ends with the mean of the weights before and after
+    FINETUNE: TrainConfig(epochs=4, lr=3e-4, backbone_lr=3e-4, trainable_fraction=0.55),
 }
+UNUSED_BY_FINETUNE = ("patience", "progressive_resize")
 RIDGE = "ridge"  # a closed-form head: it has no epochs, no learning rate, and none of the settings above
-AUTO_STRATEGIES = ("head", "partial")  # cheapest first; in new rooms, no other strategy was better than these
+AUTO = "auto"  # ridge, then finetune if that is better
+FROM_RIDGE = (AUTO, RIDGE, FINETUNE)  # they judge every image by a model that never saw its scene
+NUM_FOLDS = 3  # of finetune
 ONE_RATE_STRATEGIES = ("full", "scratch")  # where `lr` is the learning rate of the backbone too
 
 
@@ -146,9 +152,9 @@ class RunConfig:
     )
     split: str = option_field(
         "data",
-        "validate on whole sessions, or on random images, whose accuracy is too optimistic",
-        default="session",
-        choices=("session", "frames"),
+        "validate on whole scenes, or on random images, whose accuracy is too optimistic",
+        default="scenes",
+        choices=("scenes", "frames"),
     )
     validation_fraction: float = option_field(
         "data",
@@ -161,7 +167,7 @@ class RunConfig:
     )
     folds: int | None = option_field(
         "data",
-        "cross-validate over K parts of the sessions: K trainings",
+        "cross-validate over K parts of the scenes: K trainings",
         default=None,
         metavar="K",
         low=2,
@@ -169,9 +175,9 @@ class RunConfig:
     )
     test: tuple[str, ...] = option_field(
         "data",
-        "sessions for a final test, or a fraction; training and validation never see them",
+        "scenes for a final test, or a fraction; training and validation never see them",
         default=(),
-        metavar="SESSION",
+        metavar="SCENE",
     )
     refit: bool = option_field(
         "data", "do not train once more on all images after validation", default=True, flag="--no-refit"
@@ -190,8 +196,8 @@ class RunConfig:
     )
     backbone: str = option_field(
         "network",
-        f"squeezenet1_1, {LITE0}, alexnet, resnet18, another torchvision classifier, or {SMALL_CNN}",
-        default="squeezenet1_1",
+        f"{LITE0}, squeezenet1_1, alexnet, resnet18, another torchvision classifier, or {SMALL_CNN}",
+        default=LITE0,
         metavar="NAME",
     )
     weights: str = option_field(
@@ -202,9 +208,9 @@ class RunConfig:
     )
     strategy: str = option_field(
         "training",
-        f"which layers to train, and how; auto tries {', then '.join(AUTO_STRATEGIES)}, and keeps the better",
-        default="auto",
-        choices=("auto", RIDGE, *STRATEGIES),
+        f"which layers to train, and how; {AUTO} is {RIDGE}, then {FINETUNE}, and keeps the better",
+        default=AUTO,
+        choices=(AUTO, RIDGE, FINETUNE, *(name for name in STRATEGIES if name != FINETUNE)),
     )
     overrides: dict = field(default_factory=dict)
     budget: float = option_field("training", "time that auto may take", default=BUDGET, metavar="SECONDS", above=0)
@@ -234,22 +240,27 @@ class RunConfig:
             overrides.setdefault("backbone_lr", overrides["lr"])
         if unknown := sorted(overrides.keys() - {option.name for option in options_of(TrainConfig)}):
             raise TrainingError(f"overrides: there is no setting {unknown[0]!r}")
-        if self.strategy == RIDGE and overrides:
-            raise TrainingError(f"{flag_of(next(iter(overrides)))}: the strategy ridge has no such setting")
-        tried = {"auto": AUTO_STRATEGIES, RIDGE: ()}.get(self.strategy, (self.strategy,))
-        for strategy in tried:
-            replace(STRATEGIES[strategy], **overrides)  # checks the values
+        unused = {RIDGE: tuple(overrides), FINETUNE: UNUSED_BY_FINETUNE, AUTO: UNUSED_BY_FINETUNE}
+        if refused := [name for name in unused.get(self.strategy, ()) if name in overrides]:
+            raise TrainingError(f"{flag_of(refused[0])}: the strategy {self.strategy} has no such setting")
+        if self.strategy != RIDGE:
+            self.training(overrides)  # checks the values
         object.__setattr__(self, "overrides", overrides)
         if self.strategy == "scratch":
             object.__setattr__(self, "weights", "none")
 
     def _check_combinations(self) -> None:
         """Raise TrainingError for options that contradict each other."""
-        if self.strategy == RIDGE and (self.folds or self.split == "frames" or self.head != "linear"):
-            flag = "--folds" if self.folds else "--split frames" if self.split == "frames" else "--head"
-            raise TrainingError(f"{flag}: the strategy ridge leaves every scene out once, and has its own head")
+        if self.strategy in FROM_RIDGE and (self.head != "linear" or not self.refit):
+            flag = "--head" if self.refit else "--no-refit"
+            raise TrainingError(
+                f"{flag}: the strategy {self.strategy} has its own head, and leaves every scene out once; give another "
+                "--strategy"
+            )
+        if self.strategy == RIDGE and self.folds:
+            raise TrainingError("--folds: the strategy ridge leaves every scene out once; leave --folds out")
         if self.folds and self.split == "frames":
-            raise TrainingError("--folds: cross-validation is over sessions; leave --split frames out")
+            raise TrainingError("--folds: cross-validation is over scenes; leave --split frames out")
         if self.test_list and not self.train_list:
             raise TrainingError("--test-list: give --train-list too")
         if self.test_list and self.test:
@@ -261,6 +272,12 @@ class RunConfig:
     def input_size(self) -> tuple[int, int]:
         """Height and width of the model's input in pixels."""
         return (self.image_size, self.image_size) if self.image_size else INPUT_SIZE
+
+    def training(self, overrides: dict | None = None) -> TrainConfig:
+        """Return the settings of the strategy that trains by gradients: the chosen one, or finetune for auto."""
+        strategy = FINETUNE if self.strategy == AUTO else self.strategy
+        overrides = self.overrides if overrides is None else overrides
+        return replace(STRATEGIES[strategy], seed=self.seed, **overrides)
 
     def to_json(self) -> dict:
         """Return plain values for JSON; `from_json` makes an equal RunConfig of them."""

@@ -69,7 +69,7 @@ class Evaluation:
     expected_calibration_error: float | None
     per_label: dict[str, LabelMetrics]
     confusion: list[list[int]]  # [true label][predicted label]
-    sessions: list[str]
+    scenes: list[str]
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,10 @@ class Metrics:
     data_wait_fraction: float | None  # of the training time, spent waiting for images
     skipped: list[str]  # a message for each file that could not be read
     left_out: list[str]  # a line for each label with files that are not used, or without images
-    split: str  # session or frames
+    split: str  # scenes or frames
     num_folds: int  # 1 without cross-validation
     validation: Evaluation
-    validation_sessions: list[str]  # that are for validation as a whole
+    validation_scenes: list[str]  # that are for validation as a whole
     trained_on_validation: bool  # whether the saved network was trained on validation images too, after the measurement
     test: Evaluation | None
     labels_split_by_time: list[str]
@@ -120,15 +120,15 @@ class Metrics:
 
 
 def evaluate(
-    predictions: Predictions, labels: tuple[str, ...], sessions: list[str], groups: list[str] | None = None
+    predictions: Predictions, labels: tuple[str, ...], scenes: list[str], groups: list[str] | None = None
 ) -> Evaluation:
     """Measure predictions.
 
     Args:
         predictions: of N images.
         labels: in the order of their class ids.
-        sessions: the recording session of each image.
-        groups: which images are correct or wrong together, for the confidence interval; None for the sessions.
+        scenes: the scene of each image.
+        groups: which images are correct or wrong together, for the confidence interval; None for the scenes.
     """
     correct, num_images = predictions.correct, len(predictions.correct)
     confusion = np.zeros((len(labels), len(labels)), int)
@@ -145,26 +145,26 @@ def evaluate(
     return Evaluation(
         accuracy=predictions.accuracy,
         num_images=num_images,
-        confidence_interval=confidence_interval(correct, sessions if groups is None else groups),
+        confidence_interval=confidence_interval(correct, scenes if groups is None else groups),
         expected_calibration_error=(
             expected_calibration_error(predictions.confidences, correct) if num_images else None
         ),
         per_label=per_label,
         confusion=confusion.tolist(),
-        sessions=sorted(set(sessions)),
+        scenes=sorted(set(scenes)),
     )
 
 
 def confidence_interval(correct: np.ndarray, groups: list[str]) -> tuple[float, float] | None:
     """Return the 95 % confidence interval of an accuracy: Wilson's (1927), for the effective number of images.
 
-    Images of a session are correct or wrong together, so N images tell less than N independent ones. The design effect
+    Images of a scene are correct or wrong together, so N images tell less than N independent ones. The design effect
     (Kish 1965) gives the effective number: how many independent images would vary as the groups' accuracies do. It
     lies between the number of groups and the number of images.
 
     Args:
         correct: bool [N], whether each prediction is correct.
-        groups: the name of each image's group, usually its session.
+        groups: the name of each image's group, usually its scene.
 
     Returns:
         Lower and upper bound, 0 to 1, or None without images.

@@ -21,23 +21,22 @@ from teachcam.commands import as_called
 from teachcam.contract import Contract
 from teachcam.errors import TrainingError
 from teachcam.files import write_atomic
-from teachcam.train.config import RIDGE, RunConfig
+from teachcam.train.config import FROM_RIDGE, RunConfig
 from teachcam.train.data.dataset import Dataset
 from teachcam.train.data.file_lists import read_lists
-from teachcam.train.data.split import Split, folds_by_session, split_at_random, split_by_session, take_test_sessions
+from teachcam.train.data.split import Split, folds_by_scene, split_at_random, split_by_scene, take_test_scenes
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.distributed import init_distributed
 from teachcam.train.engine.micro_batch import MicroBatcher
 from teachcam.train.engine.progress import Progress, ProgressBar
 from teachcam.train.engine.resume import TrainingState
-from teachcam.train.engine.ridge_strategy import train_ridge
 from teachcam.train.engine.run_folder import STATE_FOLDER, begin_run, check_unchanged, lock_run
-from teachcam.train.engine.selection import AutoSelector, cross_validate
+from teachcam.train.engine.selection import cross_validate, train_and_refit, train_from_ridge
 from teachcam.train.engine.strategies import StrategyTrainer
 from teachcam.train.engine.training_data import TrainingData, make_augmentation
 from teachcam.train.model.backbones import build_network, check_backbone, check_input_size, normalization
 from teachcam.train.report.result import TrainingResult
-from teachcam.train.report.summary import describe_scenes, describe_split
+from teachcam.train.report.summary import describe_split
 from teachcam.train.report.write import write_results
 
 
@@ -56,7 +55,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
         TrainingError: Training is not possible with these images or options; the text says what to change.
     """
     check_backbone(config.backbone)
-    with init_distributed(config.device) as (processes, device):
+    with _opencv_without_threads(), init_distributed(config.device) as (processes, device):
         out = processes.broadcast(config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3])
         config = replace(config, out=out)
         if out.resolve() == config.data.resolve():
@@ -76,7 +75,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
                 begin_run(config, identity)
             with ProgressBar(out) if processes.is_main_process else Progress() as context.progress:
                 context.micro_batcher = MicroBatcher(context.progress.say, can_split=processes.count == 1)
-                lines = [] if config.strategy == RIDGE else describe_split(splits, config.split)
+                lines = describe_split(splits, config)
                 for line in (*dataset.left_out, *lines):
                     context.progress.say(line)
                 with _explained_interruption(context, out):
@@ -125,24 +124,24 @@ def _read_dataset(config: RunConfig) -> tuple[Dataset, list[Sample]]:
 
 
 def _split(samples: list[Sample], config: RunConfig) -> tuple[list[Split], list[Sample]]:
-    """Return one split, or one for each fold, and the samples of the test sessions."""
+    """Return one split, or one for each fold, and the samples of the test scenes."""
     test: list[Sample] = []
     if config.test:
         try:
-            samples, test = take_test_sessions(samples, list(config.test), config.seed)
+            samples, test = take_test_scenes(samples, list(config.test), config.seed)
         except ValueError as error:
             raise TrainingError(f"--test: {error}") from None
-    if config.strategy == RIDGE:
+    if config.strategy in FROM_RIDGE:
         return [Split(samples, [])], test
     if config.split == "frames":
         return [split_at_random(samples, config.validation_fraction, config.seed)], test
     if not config.folds:
-        return [split_by_session(samples, config.validation_fraction, config.seed)], test
-    splits = folds_by_session(samples, config.folds, config.seed)
+        return [split_by_scene(samples, config.validation_fraction, config.seed)], test
+    splits = folds_by_scene(samples, config.folds, config.seed)
     if len(splits) < 2:
         raise TrainingError(
-            f"--folds {config.folds}: too few sessions for cross-validation; record more sessions of each label, "
-            "or leave --folds out"
+            f"--folds {config.folds}: too few scenes for cross-validation; record each label in more places, or leave "
+            "--folds out"
         )
     return splits, test
 
@@ -152,6 +151,17 @@ def _split_fingerprint(dataset: Dataset, splits: list[Split], test: list[Sample]
     parts = [part for split in splits for part in (split.train, split.validation)]
     names = [[f"{sample.label} {dataset.relative_path(sample)}" for sample in part] for part in (*parts, test)]
     return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
+
+
+@contextmanager
+def _opencv_without_threads() -> Iterator[None]:
+    """Leave the cores to the network. With OpenCV's threads, an augmentation took 72 ms on a busy machine, not 4."""
+    num_threads = cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(num_threads)
 
 
 @contextmanager
@@ -176,18 +186,16 @@ def _train_splits(
     """Train and validate on each split, then on all images. `images` is their fingerprint."""
     started = time.monotonic()
     labels = dataset.labels
-    head = "sqrt" if config.strategy == RIDGE else config.head
+    from_ridge = config.strategy in FROM_RIDGE
+    head = "sqrt" if from_ridge else config.head
     network, initial_weights = build_network(config.backbone, len(labels), config.weights, config.seed, head)
     check_input_size(network, config.backbone, config.input_size)
     color_order = "GRAY" if config.grayscale else "RGB"
     mean, std = normalization(config.backbone)
     contract = Contract(labels, config.input_size, color_order, mean=mean, std=std)
-    if config.strategy == RIDGE:
+    if from_ridge:
         (everything,) = splits
-        outcome, splits = train_ridge(
-            network, contract, dataset, everything.train, context, config.augment, config.seed
-        )
-        context.progress.say(describe_scenes(splits))
+        outcome, splits = train_from_ridge(network, contract, dataset, everything.train, config, context)
         seconds = time.monotonic() - started
         return TrainingResult(dataset, images, splits, test, outcome, initial_weights, None, seconds)
     trainers = [
@@ -205,27 +213,26 @@ def _train_splits(
         )
         for number, split in enumerate(splits, 1)
     ]
-    selectors = [AutoSelector(trainer) for trainer in trainers]
-    if len(selectors) == 1:
-        outcome = selectors[0].select(config.strategy, config.overrides, config.budget, config.refit)
+    if len(trainers) == 1:
+        outcome = train_and_refit(trainers[0], config.strategy, config.overrides, config.refit)
     else:
-        outcome = cross_validate(selectors, config.strategy, config.overrides, config.budget)
+        outcome = cross_validate(trainers, config.strategy, config.overrides)
     head_accuracies = _compare_splits(trainers[0], splits[0], config.seed) if config.split == "frames" else None
     seconds = time.monotonic() - started
     return TrainingResult(dataset, images, splits, test, outcome, initial_weights, head_accuracies, seconds)
 
 
 def _compare_splits(trainer: StrategyTrainer, random_split: Split, seed: int) -> list[float] | None:
-    """Return the accuracy of a head alone on random validation images, and on whole validation sessions.
+    """Return the accuracy of a head alone on random validation images, and on whole validation scenes.
 
-    None if no session can be spared for validation.
+    None if no scene can be spared for validation.
     """
     samples = random_split.train + random_split.validation
-    session_split = split_by_session(samples, seed=seed)
-    if not session_split.validation_sessions:
+    scene_split = split_by_scene(samples, seed=seed)
+    if not scene_split.validation_scenes:
         return None
     accuracies = []
-    for split in (random_split, session_split):
+    for split in (random_split, scene_split):
         train, validation = set(split.train), set(split.validation)
         masks = [sample in train for sample in samples], [sample in validation for sample in samples]
         accuracies.append(trainer.head_accuracy(*masks))

@@ -1,8 +1,8 @@
 """Segment what stands in front of the background, so that training can composite it onto other backgrounds.
 
-The camera stands still while a scene is recorded. Pixels that stay the same in its images are background; pixels that
-change belong to what the labels are about. Without this step a network learns the walls along with the hands: trained
-in front of plain walls, it took nearly every hand with two fingers in front of a cluttered wall for one with five.
+The camera stands still while it records. Pixels that stay the same are background; pixels that change belong to what
+the labels are about. Without this step a network learns the walls along with the hands: trained before plain walls, it
+took nearly every hand with two fingers in front of a cluttered wall for one with five.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from teachcam.train.augment.scenes import SAME_LEVEL, SIZE, find_scenes, has_several_labels, shrink_for_scenes
-
-MASK_SIZE = SIZE  # pixels: width and height of masks and backgrounds
+MASK_SIZE = 112  # pixels: width and height of masks and backgrounds
+SAME_LEVEL = 14  # gray levels: pixels that differ by less count as equal
 MIN_AREA, MAX_AREA = 0.03, 0.6  # fraction of an image that a foreground may cover
 
 
@@ -24,7 +23,7 @@ class Foregrounds:
     """Segmented foregrounds of a list of images, in its order."""
 
     masks: list[np.ndarray | None]  # float32 [MASK_SIZE, MASK_SIZE], 0 to 1; None if nothing was segmented
-    backgrounds: list[np.ndarray]  # one for each scene, uint8 [MASK_SIZE, MASK_SIZE, 3] BGR; [] if no image has a mask
+    backgrounds: list[np.ndarray]  # uint8 [MASK_SIZE, MASK_SIZE, 3] BGR; [] if no image has a mask
     is_background_label: np.ndarray  # bool [N]: the image's label stands for the bare background
 
     @classmethod
@@ -43,27 +42,29 @@ class Foregrounds:
         )
 
 
-def segment_foregrounds(images: list[np.ndarray], class_ids: np.ndarray, sessions: list[str]) -> Foregrounds:
+def segment_foregrounds(images: list[np.ndarray], class_ids: np.ndarray, groups: list[str]) -> Foregrounds:
     """Segment the foregrounds of all images, by background subtraction and GrabCut (Rother 2004).
 
-    It takes 4 to 8 ms an image. A scene needs at least two labels: what one label shows in all its images might be the
-    background. If two labels show nothing in front, the labels are about the background, and nothing is segmented.
+    It takes 4 to 8 ms an image. Only a background with two labels or more before it is found: what one label shows in
+    all its images might be the background. If two labels show nothing in front, the labels are about the background,
+    and nothing is segmented.
 
     Args:
         images: uint8 [H, W, 3], BGR, any size.
         class_ids: int [N].
-        sessions: the recording session of each image.
+        groups: images of one group are before the same background.
 
     Returns:
-        The masks and the backgrounds of the scenes.
+        The masks, and the backgrounds in the order of `background_groups`.
     """
-    small = shrink_for_scenes(images)
+    shape = (MASK_SIZE, MASK_SIZE)
+    small = np.array([cv2.resize(image, shape, interpolation=cv2.INTER_AREA) for image in images])
     masks: list[np.ndarray | None] = [None] * len(images)
     areas = np.full(len(images), np.nan)
     backgrounds = []
     with ThreadPoolExecutor() as pool:
-        scenes = find_scenes(small, class_ids, sessions)
-        for indices in (scene for scene in scenes if has_several_labels(scene, class_ids)):
+        for group in background_groups(class_ids, groups):
+            indices = np.flatnonzero(np.array(groups) == group)
             background = _estimate_background(small[indices], class_ids[indices])
             differences = np.abs(small[indices].astype(np.float32) - background)
             flicker = np.minimum(np.median(differences, 0), 12)  # pixels that always change are not in front
@@ -84,6 +85,14 @@ def segment_foregrounds(images: list[np.ndarray], class_ids: np.ndarray, session
     if not any(mask is not None for mask in masks) or len(background_labels) > 1:
         return Foregrounds.empty(len(images))
     return Foregrounds(masks, backgrounds, np.isin(class_ids, background_labels))
+
+
+def background_groups(class_ids: np.ndarray, groups: list[str]) -> list[str]:
+    """Return the groups with several labels, whose background can be told from what is in front."""
+    labels: dict[str, set[int]] = {}
+    for class_id, group in zip(class_ids.tolist(), groups, strict=True):
+        labels.setdefault(group, set()).add(class_id)
+    return sorted(group for group, present in labels.items() if len(present) > 1)
 
 
 def _estimate_background(small: np.ndarray, class_ids: np.ndarray) -> np.ndarray:

@@ -104,6 +104,11 @@ class AugmentParams:
     foreground: ForegroundTransform | None = None
     background: Background | None = None
 
+    @property
+    def recorded_background(self) -> int:
+        """The index of the recorded background that the image shows, or -1."""
+        return -1 if self.background is None or self.background.base.is_clutter else self.background.base.index
+
 
 def sample_affine(rng: np.random.Generator, strength: float = 1.0) -> Affine:
     """Sample an affine transform.

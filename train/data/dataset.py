@@ -1,4 +1,4 @@
-"""Read a dataset's images into memory, once, with the class ids of their labels and their sessions."""
+"""Read a dataset's images into memory, once, with the class ids of their labels and their scenes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from teachcam.collect.dataset import Sample, list_samples
 from teachcam.collect.inspection import Measurements
+from teachcam.collect.scenes import find_scenes
 from teachcam.errors import TrainingError, UnreadableImage
 from teachcam.images import decode_file, read_file
 from teachcam.preprocessing import shrink
@@ -25,18 +26,22 @@ class Examples:
 
     images: list[np.ndarray]  # uint8 [H, W, 3], BGR, any size
     class_ids: torch.Tensor  # int64 [N]
-    sessions: list[str]  # the recording session of each image
+    scenes: list[str]  # the scene of each image
+    backgrounds: list[str]  # images of equal names are before exactly the same background
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __add__(self, other: Examples) -> Examples:
         return Examples(
-            self.images + other.images, torch.cat([self.class_ids, other.class_ids]), self.sessions + other.sessions
+            self.images + other.images,
+            torch.cat([self.class_ids, other.class_ids]),
+            self.scenes + other.scenes,
+            self.backgrounds + other.backgrounds,
         )
 
     def __getitem__(self, part: slice) -> Examples:
-        return Examples(self.images[part], self.class_ids[part], self.sessions[part])
+        return Examples(self.images[part], self.class_ids[part], self.scenes[part], self.backgrounds[part])
 
 
 class Dataset:
@@ -44,7 +49,7 @@ class Dataset:
 
     Attributes:
         folder: the dataset folder.
-        samples: the samples whose images could be read.
+        samples: the samples whose images could be read, with their scenes.
         images: uint8 [H, W, 3], BGR, by path.
         labels: label names in the order of their class ids.
         skipped: one message for each file that could not be read.
@@ -92,7 +97,9 @@ class Dataset:
             self._hashes[sample.path] = hashlib.sha256(content).hexdigest()
         if not self.images:
             raise TrainingError(f"none of the {len(samples)} images in {folder} can be read")
-        self.samples = [sample for sample in samples if sample.path in self.images]
+        readable = self.measurements.readable
+        scenes = find_scenes(readable, self.measurements.signature_array)
+        self.samples, self._background_of = scenes.mark(readable), scenes.background_of
         self.labels = labels or tuple(sorted({sample.label for sample in self.samples}))
         if len(self.labels) < 2:
             raise TrainingError(
@@ -101,10 +108,11 @@ class Dataset:
             )
 
     def examples(self, samples: list[Sample]) -> Examples:
-        """Return the images of these samples with their class ids and sessions."""
+        """Return the images of these samples with their class ids, scenes and backgrounds."""
         class_ids = torch.tensor([self.labels.index(sample.label) for sample in samples], dtype=torch.int64)
         images = [self.images[sample.path] for sample in samples]
-        return Examples(images, class_ids, [sample.session for sample in samples])
+        scenes = [sample.scene for sample in samples]
+        return Examples(images, class_ids, scenes, [self._background_of[sample.session] for sample in samples])
 
     def fingerprint(self) -> str:
         """Return a hash of the labels and the content of all files read. It does not depend on their order or names."""

@@ -1,6 +1,6 @@
-"""Choose the images for validation and for the test. A session's images are near-duplicates, so a session stays whole.
+"""Choose the images for validation and for the test. A scene stays whole: the sessions of one place.
 
-On images of a session that was trained on, accuracy tells how well the model remembers. It is many points higher than
+On images of a scene that was trained on, accuracy tells how well the model remembers. It is many points higher than
 the accuracy in a new room.
 """
 
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from teachcam.collect.dataset import Sample
+
+NUM_PARTS = 5  # of what is not divided by scenes
 
 
 @dataclass(frozen=True)
@@ -19,42 +21,42 @@ class Split:
 
     train: list[Sample]
     validation: list[Sample]
-    labels_split_by_time: tuple[str, ...] = ()  # labels with too few sessions: their last images are for validation
+    labels_split_by_time: tuple[str, ...] = ()  # labels with too few scenes: their last images are for validation
 
     @property
-    def validation_sessions(self) -> list[str]:
-        """The sessions that are for validation as a whole, sorted."""
-        trained_on = {sample.session for sample in self.train}
-        return sorted({sample.session for sample in self.validation} - trained_on)
+    def validation_scenes(self) -> list[str]:
+        """The scenes that are for validation as a whole, sorted."""
+        trained_on = {sample.scene for sample in self.train}
+        return sorted({sample.scene for sample in self.validation} - trained_on)
 
 
-def split_by_session(samples: list[Sample], fraction: float = 0.2, seed: int = 0) -> Split:
-    """Take whole sessions for validation, until they hold at least `fraction` of each label's images.
+def split_by_scene(samples: list[Sample], fraction: float = 0.2, seed: int = 0) -> Split:
+    """Take whole scenes for validation, until they hold at least `fraction` of each label's images.
 
-    A session is taken with all its labels. Each label keeps at least one session to train on. A label with too few
-    sessions is split by time instead: its last images are for validation. Before them a gap of half as many images is
+    A scene is taken with all its labels. Each label keeps at least one scene to train on. A label with too few
+    scenes is split by time instead: its last images are for validation. Before them a gap of half as many images is
     left out. Accuracy on those images is optimistic, so `labels_split_by_time` names the label.
 
     Args:
         samples: all samples, each label's in the order of time.
         fraction: of each label's images.
-        seed: of the order in which sessions are taken.
+        seed: of the order in which scenes are taken.
     """
-    sessions_of = _sessions_by_label(samples)
-    num_images = Counter((sample.label, sample.session) for sample in samples)
+    scenes_of = _scenes_by_label(samples)
+    num_images = Counter((sample.label, sample.scene) for sample in samples)
 
     taken: set[str] = set()
-    shuffled = _shuffled_sessions(samples, seed)
-    for label in sorted(sessions_of, key=lambda name: (len(sessions_of[name]), name)):  # fewest sessions first
-        target = fraction * sum(num_images[label, session] for session in sessions_of[label])
-        for session in (name for name in shuffled if name in sessions_of[label]):
-            if sum(num_images[label, name] for name in taken & sessions_of[label]) >= target:
+    shuffled = _shuffled_scenes(samples, seed)
+    for label in sorted(scenes_of, key=lambda name: (len(scenes_of[name]), name)):  # fewest scenes first
+        target = fraction * sum(num_images[label, scene] for scene in scenes_of[label])
+        for scene in (name for name in shuffled if name in scenes_of[label]):
+            if sum(num_images[label, name] for name in taken & scenes_of[label]) >= target:
                 break
-            if _every_label_keeps_one(sessions_of, taken | {session}):
-                taken.add(session)
+            if _every_label_keeps_one(scenes_of, taken | {scene}):
+                taken.add(scene)
 
     train, validation = _partition(samples, taken)
-    split_by_time = tuple(sorted(label for label in sessions_of if not taken & sessions_of[label]))
+    split_by_time = tuple(sorted(label for label in scenes_of if not taken & scenes_of[label]))
     for label in split_by_time:
         of_label = [sample for sample in train if sample.label == label]
         num_validation = max(1, round(fraction * len(of_label)))
@@ -77,59 +79,120 @@ def split_at_random(samples: list[Sample], fraction: float = 0.2, seed: int = 0)
         # Of two images or more, each side gets at least one.
         num_validation = min(max(1, round(fraction * len(of_label))), len(of_label) - 1)
         validation |= set(random.Random(f"{seed} {label}").sample(of_label, num_validation))
+    return _split_off(samples, validation)
+
+
+def folds_by_scene(samples: list[Sample], num_folds: int, seed: int = 0) -> list[Split]:
+    """Return the splits of a cross-validation, in which each scene is for validation once.
+
+    A scene stays out of validation if a label would have nothing left to train on. Folds hold about equally many
+    images. Fewer folds come back if there are fewer scenes, and none if every scene is the only one of a label.
+    """
+    num_images = Counter(sample.scene for sample in samples)
+    folds: list[set[str]] = [set() for _ in range(min(num_folds, len(num_images)))]
+    for scene in sorted(_shuffled_scenes(samples, seed), key=lambda name: -num_images[name]):
+        min(folds, key=lambda fold: sum(num_images[name] for name in fold)).add(scene)
+    scenes_of = _scenes_by_label(samples)
+    splits = []
+    for fold in folds:
+        taken: set[str] = set()
+        for scene in sorted(fold):
+            if _every_label_keeps_one(scenes_of, taken | {scene}):
+                taken.add(scene)
+        if taken:
+            splits.append(Split(*_partition(samples, taken)))
+    return splits
+
+
+def leave_one_out(samples: list[Sample]) -> list[Split]:
+    """Return a split for each scene, in which that scene is for validation.
+
+    A scene is left out only if every label keeps a scene to train on. A label that no such scene shows is split by
+    time: NUM_PARTS further splits have a part of its images each for validation. Accuracy on those is optimistic,
+    because the other parts are of the same scene, so `labels_split_by_time` names the label.
+
+    Args:
+        samples: all samples, each label's in the order of time.
+    """
+    scenes_of = _scenes_by_label(samples)
+    scenes = sorted(set.union(*scenes_of.values()))
+    taken = [scene for scene in scenes if _every_label_keeps_one(scenes_of, {scene})]
+    by_time = tuple(sorted(label for label, own in scenes_of.items() if not own & set(taken)))
+    parts = _divide([[sample for sample in samples if sample.label == label] for label in by_time])
+    parts = [{sample for sample in samples if sample.scene == scene} for scene in taken] + parts
+    return [replace(_split_off(samples, part), labels_split_by_time=by_time) for part in parts]
+
+
+def merge_into_folds(samples: list[Sample], splits: list[Split], num_folds: int) -> list[Split]:
+    """Merge the splits of `leave_one_out` or `random_folds` into fewer, with about equally many images for validation.
+
+    Every label keeps a scene to train on, so a split that fits into no fold is left out. Returns [] if only one fold
+    has something to validate on.
+    """
+    scenes_of = _scenes_by_label(samples)
+    folds: list[set[Sample]] = [set() for _ in range(num_folds)]
+    for split in sorted(splits, key=lambda split: -len(split.validation)):
+        own = set(split.validation)
+        for fold in sorted(folds, key=len):
+            left = _scenes_by_label([sample for sample in samples if sample not in fold | own])
+            if left.keys() == scenes_of.keys():
+                fold |= own
+                break
+    folds = [fold for fold in folds if fold]
+    by_time = splits[0].labels_split_by_time if splits else ()
+    return [replace(_split_off(samples, fold), labels_split_by_time=by_time) for fold in folds if len(folds) > 1]
+
+
+def random_folds(samples: list[Sample], seed: int = 0) -> list[Split]:
+    """Return NUM_PARTS splits, in which each image is for validation once. See `split_at_random`."""
+    of_labels = [[sample for sample in samples if sample.label == label] for label in _scenes_by_label(samples)]
+    for of_label in of_labels:
+        random.Random(f"{seed} {of_label[0].label}").shuffle(of_label)
+    return [_split_off(samples, part) for part in _divide(of_labels)]
+
+
+def _divide(of_labels: list[list[Sample]]) -> list[set[Sample]]:
+    """Divide each label's samples into NUM_PARTS parts, in their order. A single sample stays out."""
+    parts: list[set[Sample]] = [set() for _ in range(NUM_PARTS)]
+    for of_label in of_labels:
+        for index, sample in enumerate(of_label if len(of_label) > 1 else []):
+            parts[index * NUM_PARTS // len(of_label)].add(sample)
+    return [part for part in parts if part]
+
+
+def _split_off(samples: list[Sample], validation: set[Sample]) -> Split:
     return Split(
         [sample for sample in samples if sample not in validation],
         [sample for sample in samples if sample in validation],
     )
 
 
-def folds_by_session(samples: list[Sample], num_folds: int, seed: int = 0) -> list[Split]:
-    """Return the splits of a cross-validation, in which each session is for validation once.
-
-    A session stays out of validation if a label would have nothing left to train on. Folds hold about equally many
-    images. Fewer folds come back if there are fewer sessions, and none if every session is the only one of a label.
-    """
-    num_images = Counter(sample.session for sample in samples)
-    folds: list[set[str]] = [set() for _ in range(min(num_folds, len(num_images)))]
-    for session in sorted(_shuffled_sessions(samples, seed), key=lambda name: -num_images[name]):
-        min(folds, key=lambda fold: sum(num_images[name] for name in fold)).add(session)
-    sessions_of = _sessions_by_label(samples)
-    splits = []
-    for fold in folds:
-        taken: set[str] = set()
-        for session in sorted(fold):
-            if _every_label_keeps_one(sessions_of, taken | {session}):
-                taken.add(session)
-        if taken:
-            splits.append(Split(*_partition(samples, taken)))
-    return splits
-
-
-def take_test_sessions(samples: list[Sample], wanted: list[str], seed: int = 0) -> tuple[list[Sample], list[Sample]]:
-    """Set the sessions of `--test` apart.
+def take_test_scenes(samples: list[Sample], wanted: list[str], seed: int = 0) -> tuple[list[Sample], list[Sample]]:
+    """Set the scenes of `--test` apart.
 
     Args:
         samples: all samples.
-        wanted: names of sessions, or one fraction of the images, such as 0.2.
+        wanted: names of scenes, or of sessions, whose scenes are meant; or one fraction of the images, such as 0.2.
         seed: of the choice by fraction.
 
     Returns:
         The remaining samples and the test samples.
 
     Raises:
-        ValueError: with one line for the user, if a session does not exist or a label would lose its last session.
+        ValueError: with one line for the user, if a scene does not exist or a label would lose its last scene.
     """
-    known = {sample.session for sample in samples}
-    if len(wanted) == 1 and wanted[0] not in known and _is_fraction(wanted[0]):
-        taken = split_by_session(samples, float(wanted[0]), seed).validation_sessions
+    scene_of = {name: sample.scene for sample in samples for name in (sample.session, sample.scene)}
+    if len(wanted) == 1 and wanted[0] not in scene_of and _is_fraction(wanted[0]):
+        taken = split_by_scene(samples, float(wanted[0]), seed).validation_scenes
         if not taken:
-            raise ValueError("no session can be spared: each is the only one of a label; record more sessions")
+            raise ValueError("no scene can be spared: each is the only one of a label; record in more places")
     else:
-        if unknown := sorted(set(wanted) - known):
-            raise ValueError(f"no session {unknown[0]!r}: there are {', '.join(sorted(known)[:12])}")
-        taken = wanted
-        if not _every_label_keeps_one(_sessions_by_label(samples), set(taken)):
-            raise ValueError(f"without {', '.join(taken)} a label has no session left to train on")
+        if unknown := sorted(set(wanted) - set(scene_of)):
+            scenes = sorted({sample.scene for sample in samples})
+            raise ValueError(f"no scene {unknown[0]!r}: there are {', '.join(scenes[:12])}")
+        taken = [scene_of[name] for name in wanted]
+        if not _every_label_keeps_one(_scenes_by_label(samples), set(taken)):
+            raise ValueError(f"without {', '.join(taken)} a label has no scene left to train on")
     return _partition(samples, set(taken))
 
 
@@ -140,26 +203,26 @@ def _is_fraction(text: str) -> bool:
         return False
 
 
-def _partition(samples: list[Sample], sessions: set[str]) -> tuple[list[Sample], list[Sample]]:
-    """Return the samples outside these sessions and the samples in them."""
+def _partition(samples: list[Sample], scenes: set[str]) -> tuple[list[Sample], list[Sample]]:
+    """Return the samples outside these scenes and the samples in them."""
     return (
-        [sample for sample in samples if sample.session not in sessions],
-        [sample for sample in samples if sample.session in sessions],
+        [sample for sample in samples if sample.scene not in scenes],
+        [sample for sample in samples if sample.scene in scenes],
     )
 
 
-def _every_label_keeps_one(sessions_of: dict[str, set[str]], without: set[str]) -> bool:
-    return all(sessions - without for sessions in sessions_of.values())
+def _every_label_keeps_one(scenes_of: dict[str, set[str]], without: set[str]) -> bool:
+    return all(scenes - without for scenes in scenes_of.values())
 
 
-def _sessions_by_label(samples: list[Sample]) -> dict[str, set[str]]:
-    sessions_of: dict[str, set[str]] = {}
+def _scenes_by_label(samples: list[Sample]) -> dict[str, set[str]]:
+    scenes_of: dict[str, set[str]] = {}
     for sample in samples:
-        sessions_of.setdefault(sample.label, set()).add(sample.session)
-    return sessions_of
+        scenes_of.setdefault(sample.label, set()).add(sample.scene)
+    return scenes_of
 
 
-def _shuffled_sessions(samples: list[Sample], seed: int) -> list[str]:
-    shuffled = sorted({sample.session for sample in samples})
+def _shuffled_scenes(samples: list[Sample], seed: int) -> list[str]:
+    shuffled = sorted({sample.scene for sample in samples})
     random.Random(seed).shuffle(shuffled)
     return shuffled

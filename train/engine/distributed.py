@@ -72,6 +72,14 @@ class ProcessGroup:
         distributed.all_gather(shards, padded)
         return torch.stack(shards, 1).flatten(0, 1)[:total]
 
+    def gather_objects(self, own: T) -> list[T]:
+        """Return every process's value, in the order of their ranks. Tensors must be on the CPU."""
+        if self.count == 1:
+            return [own]
+        everyone: list = [None] * self.count
+        distributed.all_gather_object(everyone, own)
+        return everyone
+
     def wrap_ddp(self, model: nn.Module, device: torch.device) -> nn.Module:
         """Return the model with gradients averaged over all processes; the model itself if there is only one."""
         if self.count == 1:

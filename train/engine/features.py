@@ -25,7 +25,6 @@ BATCH_SIZE = 32
 MIN_FOR_ONNX = 200  # images; on a CPU ONNX Runtime takes a third of PyTorch's time, and a second to start
 
 
-@torch.no_grad()
 def extract_features(
     network: Network, images: Sequence[np.ndarray], contract: Contract, context: Context
 ) -> torch.Tensor:
@@ -39,53 +38,92 @@ def extract_features(
         contract: of the network's input.
         context: device, processes, progress and memory of the training.
     """
-    device, started = context.device, time.monotonic()
-    model = nn.Sequential(Normalize(contract), network.backbone).to(device).eval()
-    model.to(memory_format=torch.channels_last)
-    dtype = half_precision(device)
-    shard = context.processes.shard(range(len(images)))
-    rows = [torch.empty(0, network.feature_size, device=device)]
-
-    def prepare(indices: Sequence[int]) -> np.ndarray:
-        return np.stack([preprocess(images[index], contract) for index in indices])
-
-    def run_in_torch(inputs: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            return model(inputs).float()
-
-    run: Callable[[torch.Tensor], torch.Tensor] = run_in_torch
-    if device.type == "cpu" and len(shard) >= MIN_FOR_ONNX:
-        run = _open_in_onnxruntime(model, contract.input_size) or run_in_torch
-    context.progress.begin("features", 1, len(shard))
-    batches = [shard[start : start + BATCH_SIZE] for start in range(0, len(shard), BATCH_SIZE)]
-    for prepared in context.prefetch(batches, prepare):
-        inputs = torch.from_numpy(prepared).to(device)
-        rows += context.micro_batcher.map_chunks(run, inputs)
-        context.progress.advance(len(inputs))
-    features = context.processes.gather(torch.cat(rows), len(images))
-    context.count_images(len(images), started)
-    return features
+    return FrozenModel(network.backbone, contract, context, len(images)).run(images)[0]
 
 
-def _open_in_onnxruntime(model: nn.Module, size: tuple[int, int]) -> Callable[[torch.Tensor], torch.Tensor] | None:
+class FrozenModel:
+    """A network that is not trained, as fast as this machine runs it: by ONNX Runtime on a CPU, by PyTorch on a GPU."""
+
+    def __init__(self, network: nn.Module, contract: Contract, context: Context, num_images: int):
+        """Prepare to run it.
+
+        Args:
+            network: takes normalized images and returns a tensor, or several. It is moved to the device, and set to
+                evaluation mode.
+            contract: of the network's input.
+            context: device, processes, progress and memory of the training.
+            num_images: about how many will be run.
+        """
+        self._contract, self._context = contract, context
+        self._model = nn.Sequential(Normalize(contract), network).to(context.device).eval()
+        self._model.to(memory_format=torch.channels_last)
+        self._run: Callable = self._run_in_torch
+        if context.device.type == "cpu" and num_images >= MIN_FOR_ONNX * context.processes.count:
+            self._run = _open_in_onnxruntime(self._model, contract.input_size) or self._run_in_torch
+
+    @torch.no_grad()
+    def run(self, images: Sequence[np.ndarray]) -> list[torch.Tensor]:
+        """Return the outputs for images, uint8 [H, W, 3] BGR of any size: each [N, ...] on the device.
+
+        The first output is float32; others, which may be large, are float16.
+        """
+        context, started = self._context, time.monotonic()
+        shard = context.processes.shard(range(len(images)))
+
+        def prepare(indices: Sequence[int]) -> np.ndarray:
+            return np.stack([preprocess(images[index], self._contract) for index in indices])
+
+        context.progress.begin("features", 1, len(shard))
+        batches = [shard[start : start + BATCH_SIZE] for start in range(0, len(shard), BATCH_SIZE)]
+        rows: list[list[torch.Tensor]] = []
+        for prepared in context.prefetch(batches, prepare):
+            inputs = torch.from_numpy(prepared).to(context.device)
+            rows += context.micro_batcher.map_chunks(self._run, inputs)
+            context.progress.advance(len(inputs))
+        if not rows:  # more processes than images, or no images: run one for the shapes
+            height, width = self._contract.input_size
+            empty = torch.zeros(1, height, width, 3, dtype=torch.uint8, device=context.device)
+            rows = [[output[:0] for output in self._run_in_torch(empty)]]
+        outputs = [torch.cat(parts) for parts in zip(*rows, strict=True)]
+        outputs = [context.processes.gather(output, len(images)) for output in outputs]
+        context.count_images(len(images), started)
+        return outputs
+
+    def _run_in_torch(self, inputs: torch.Tensor) -> list[torch.Tensor]:
+        dtype = half_precision(self._context.device)
+        with torch.autocast(inputs.device.type, dtype, enabled=dtype is not None):
+            return _shrink(self._model(inputs))
+
+
+def _shrink(outputs: torch.Tensor | Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Return the first output as float32, and others as float16."""
+    first, *others = (outputs,) if isinstance(outputs, torch.Tensor) else outputs
+    largest = torch.finfo(torch.float16).max
+    return [first.float(), *(output.clamp(-largest, largest).half() for output in others)]
+
+
+def _open_in_onnxruntime(
+    model: nn.Module, size: tuple[int, int]
+) -> Callable[[torch.Tensor], list[torch.Tensor]] | None:
     """Return a function that computes what a model does, by ONNX Runtime. None if the model can't be converted.
 
     Args:
-        model: from uint8 [N, H, W, 3] to float32 [N, D].
+        model: from uint8 [N, H, W, 3] to one or several tensors [N, ...].
         size: height and width of the images.
     """
     graph = io.BytesIO()
-    axes = {name: {0: "batch"} for name in ("images", "features")}
+    sample = torch.zeros(2, *size, 3, dtype=torch.uint8)
     try:
+        names = [f"output{index}" for index, _ in enumerate(_shrink(model(sample)))]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 model,
-                (torch.zeros(2, *size, 3, dtype=torch.uint8),),
+                (sample,),
                 graph,  # type: ignore[arg-type]  # the older exporter writes to a file object, too
                 input_names=["images"],
-                output_names=["features"],
-                dynamic_axes=axes,
+                output_names=names,
+                dynamic_axes={name: {0: "batch"} for name in ("images", *names)},
                 opset_version=17,
                 dynamo=False,
             )
@@ -95,4 +133,6 @@ def _open_in_onnxruntime(model: nn.Module, size: tuple[int, int]) -> Callable[[t
     except Exception as error:  # of many kinds, for operators that one of the two lacks
         logger.debug("the backbone runs in PyTorch: %s", error)
         return None
-    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+    return lambda images: _shrink(
+        [torch.from_numpy(output) for output in session.run(None, {"images": images.numpy()})]
+    )

@@ -1,4 +1,4 @@
-"""The strategy `ridge`: a closed-form head on the frozen backbone's features of the images and augmented views.
+"""The strategy `ridge`: a closed-form head on the frozen backbone's features of the images and of augmented views.
 
 There is no separate validation set. Each image is judged by a head that never saw its scene, so all images serve both
 for training and for validation, and nothing has to be trained twice.
@@ -12,128 +12,207 @@ from typing import cast
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from teachcam.collect.dataset import Sample
+from teachcam.collect.inspection import NOTHING_LABELS
 from teachcam.contract import Contract
 from teachcam.errors import TrainingError
-from teachcam.ridge import Rows, fit_ridge
-from teachcam.train.augment.cpu import Augmentation
-from teachcam.train.augment.params import AugmentParams
-from teachcam.train.augment.scenes import find_scenes, has_several_labels, shrink_for_scenes
+from teachcam.ridge import DEFAULT_STRENGTH, RidgeHead, Rows, fit_ridge
+from teachcam.train.augment.foreground import background_groups
+from teachcam.train.augment.views import AugmentedViews, OutlierViews
 from teachcam.train.calibration import calibrate
 from teachcam.train.config import RIDGE
 from teachcam.train.data.dataset import Dataset
 from teachcam.train.data.split import Split
 from teachcam.train.engine.context import Context
-from teachcam.train.engine.features import extract_features
+from teachcam.train.engine.features import FrozenModel
 from teachcam.train.engine.strategies import StrategyResult
 from teachcam.train.engine.training_data import make_augmentation
 from teachcam.train.model.backbones import Network
+from teachcam.train.model.stages import Stages
 
-NUM_VIEWS = 4  # augmented copies of each image; in new rooms more gained nothing
-
-
-def train_ridge(
-    network: Network,
-    contract: Contract,
-    dataset: Dataset,
-    samples: list[Sample],
-    context: Context,
-    augment: str = "room",
-    seed: int = 0,
-) -> tuple[StrategyResult, list[Split]]:
-    """Fit the head of a network.
-
-    Args:
-        network: has a `sqrt` head, which is changed; its backbone is not.
-        contract: labels, input size and normalization.
-        dataset: holds the images.
-        samples: what to train on.
-        context: what the training runs with.
-        augment: kind of augmentation: room, light or none. With `none` there are no views.
-        seed: of the views.
-
-    Returns:
-        The result, and one split for each scene that was left out. The result's logits are of the validation samples
-        of all splits, in their order. Scenes without which a label would have no image are never left out.
-    """
-    examples = dataset.examples(samples)
-    class_ids = examples.class_ids.numpy()
-    num_classes = len(contract.labels)
-    if missing := set(range(num_classes)) - set(class_ids):
-        raise TrainingError(f"no image of {contract.labels[min(missing)]} is left to train on: leave --test out")
-    scenes = find_scenes(shrink_for_scenes(examples.images), class_ids, examples.sessions)
-    scene_of = np.empty(len(samples), int)
-    for number, members in enumerate(scenes):
-        scene_of[members] = number
-    views = _Views(make_augmentation(examples, augment), seed, 0 if augment == "none" else NUM_VIEWS)
-    # The augmentation knows the backgrounds of the scenes with several labels, in this order.
-    background_scenes = [number for number, scene in enumerate(scenes) if has_several_labels(scene, class_ids)]
-    backgrounds = [background_scenes[index] if index >= 0 else -1 for index in views.backgrounds]
-
-    features = extract_features(network, [*examples.images], contract, context)
-    view_features = extract_features(network, views, contract, context)
-    repeats = 1 + views.num_views
-    rows = Rows(
-        features=torch.cat([features, view_features]).cpu().numpy(),
-        class_ids=np.tile(class_ids, repeats),
-        scenes=np.tile(scene_of, repeats),
-        backgrounds=np.array([-1] * len(samples) + backgrounds),
-        is_view=np.arange(repeats * len(samples)) >= len(samples),
-    )
-    head = fit_ridge(rows, num_classes)
-    linear = cast(nn.Linear, network.head.get_submodule("1"))
-    with torch.no_grad():
-        linear.weight.copy_(torch.from_numpy(head.weight.T))
-        linear.bias.copy_(torch.from_numpy(head.bias))
-
-    left_out = [scene for scene in scenes if _keeps_every_label(scene, class_ids, num_classes)]
-    if head.held_out_logits is None:
-        left_out = []
-    order = np.concatenate([*left_out, np.empty(0, int)]).astype(int)
-    logits = np.zeros((0, num_classes)) if head.held_out_logits is None else head.held_out_logits[order]
-    contract, probabilities = calibrate(contract, logits.astype(np.float32), class_ids[order], has_outliers=False)
-    splits = [_split(samples, scene) for scene in left_out] or [Split(samples, [])]
-    return StrategyResult(network, contract, RIDGE, logits, probabilities, [], []), splits
+MAX_VIEWS = 4  # augmented copies of each image; in new rooms more gained nothing
+MAX_BYTES = 2**30  # of activations: those of further views are not kept
+PATIENCE = 2  # rounds of views without a lower loss on what was left out, after which no more are made
 
 
-def _keeps_every_label(scene: np.ndarray, class_ids: np.ndarray, num_classes: int) -> bool:
-    return len(set(np.delete(class_ids, scene))) == num_classes
-
-
-def _split(samples: list[Sample], scene: np.ndarray) -> Split:
-    validation = set(scene.tolist())
-    train = [sample for index, sample in enumerate(samples) if index not in validation]
-    return Split(train, [samples[index] for index in scene])
-
-
-class _Views(Sequence):
-    """Augmented copies of each image: one of every image, then the next of every image.
+class RidgeTrainer:
+    """Fits the head of a network, in rounds: first to the images, then to one more view of each in every round.
 
     Attributes:
-        num_views: copies of each image.
-        backgrounds: for each view, the index of the recorded background that it shows, or -1.
+        network: its head is changed; its backbone is not.
+        contract: labels, input size and normalization.
+        samples: what is trained on.
+        splits: each leaves out a part of the samples, to judge them.
+        class_ids: int [N], of the samples.
+        has_outliers: whether views of bare backgrounds, which belong to no label, were trained on.
+        rows: what the head was fitted to. The scene of a row is the index of the split that has it for validation.
+        rounds: int [N], the round in which each row was added, from 0.
     """
 
-    def __init__(self, augmentation: Augmentation, seed: int, num_views: int):
-        self.num_views = num_views
-        self._augmentation = augmentation
-        num_images = len(augmentation.images)
-        self._params = [
-            augmentation.sample(index, np.random.default_rng((seed, view, index)))
-            for view in range(num_views)
-            for index in range(num_images)
+    def __init__(
+        self,
+        network: Network,
+        contract: Contract,
+        dataset: Dataset,
+        samples: list[Sample],
+        splits: list[Split],
+        context: Context,
+        augment: str = "room",
+        seed: int = 0,
+        stages: Stages | None = None,
+    ):
+        """Store what to train on.
+
+        Args:
+            network: has a `sqrt` head.
+            contract: labels, input size and normalization.
+            dataset: holds the images.
+            samples: what to train on.
+            splits: of the samples, from `leave_one_out` or `random_folds`.
+            context: what the training runs with.
+            augment: kind of augmentation: room, light or none. With `none` there are no views.
+            seed: of the views.
+            stages: the backbone in two parts, to keep the activations between them.
+
+        Raises:
+            TrainingError: A label has no image.
+        """
+        self.network, self.contract, self.samples, self.splits = network, contract, samples, splits
+        self._examples = dataset.examples(samples)
+        self.class_ids = self._examples.class_ids.numpy()
+        if missing := set(range(len(contract.labels))) - set(self.class_ids.tolist()):
+            raise TrainingError(f"no image of {contract.labels[min(missing)]} is left to train on: leave --test out")
+        self._index = {sample: index for index, sample in enumerate(samples)}
+        self._context, self._augment, self._seed = context, augment, seed
+        num_views = 0 if augment == "none" else MAX_VIEWS
+        model = network.backbone if stages is None else _BothStages(stages)
+        self._frozen = FrozenModel(model, contract, context, len(samples) * (1 + num_views))
+        self.has_outliers = False
+        self.rows = Rows(np.zeros((0, network.feature_size), np.float32), *[np.zeros(0, int)] * 3, np.zeros(0, bool))
+        self.rounds = np.zeros(0, int)
+        self._activations: list[torch.Tensor] = []
+        self._strength = DEFAULT_STRENGTH
+
+    @property
+    def activations(self) -> torch.Tensor:
+        """What the first stages return for the first rows, float16 [N, ...]; only if `stages` were given."""
+        return torch.cat(self._activations) if self._activations else torch.empty(0)
+
+    def indices(self, samples: list[Sample]) -> np.ndarray:
+        """Return the rows of samples without augmentation, int [N]."""
+        return np.array([self._index[sample] for sample in samples], int)
+
+    def fit(self) -> StrategyResult:
+        """Fit the head. The result's logits are of the validation samples of all splits, in their order."""
+        parts = np.full(len(self.samples), -1)
+        for number, split in enumerate(self.splits):
+            parts[self.indices(split.validation)] = number
+        self._add(self._examples.images, self.class_ids, parts, np.full(len(parts), -1), 0)
+        history = [self._judge_round(1)]
+        if self._augment != "none":
+            augmentation = make_augmentation(self._examples, self._augment)
+            says_nothing = {label.lower() for label in self.contract.labels} & NOTHING_LABELS
+            self.has_outliers = augmentation.has_outliers and not says_nothing
+            background_parts = self._parts_of_backgrounds(parts)
+            for number in range(1, 1 + MAX_VIEWS):
+                views = AugmentedViews(augmentation, self._seed, number)
+                self._add(views, self.class_ids, parts, background_parts[views.backgrounds], number)
+                if self.has_outliers:
+                    outliers = OutlierViews(augmentation, self._seed, number, len(parts) // len(self.contract.labels))
+                    nobody = np.full(len(outliers), -1)
+                    self._add(outliers, nobody, nobody, background_parts[outliers.backgrounds], number)
+                history.append(self._judge_round(1 + number))
+                losses = [metrics["validation_loss"] for metrics in history]
+                if self.splits and min(losses[-PATIENCE:]) >= min(losses[:-PATIENCE], default=np.inf):
+                    break
+        return self._result(history)
+
+    def is_kept_without(self, fold: Split) -> np.ndarray:
+        """Return which rows neither belong to a fold's validation samples nor show their backgrounds, bool [N]."""
+        parts = np.unique(self.rows.scenes[self.indices(fold.validation)])
+        return ~np.any([self.rows.left_out_with(part) for part in parts], axis=0)
+
+    def fit_without(self, fold: Split) -> RidgeHead:
+        """Return a head that never saw a fold's validation samples."""
+        rows = self.rows.select(self.is_kept_without(fold))
+        return fit_ridge(rows, len(self.contract.labels), self._strength, judge=False)
+
+    def _add(
+        self,
+        images: Sequence[np.ndarray],
+        class_ids: np.ndarray,
+        parts: np.ndarray,
+        background_parts: np.ndarray,
+        number: int,
+    ) -> None:
+        """Add a row for each image; those of round 0 are no views."""
+        features, *activations = self._frozen.run(images)
+        kept = sum(one.nbytes for one in [*self._activations, *activations])
+        if number == 0 or (kept <= MAX_BYTES and len(self.activations) == len(self.rows.scenes)):
+            self._activations += activations
+        self.rows += Rows(features.cpu().numpy(), class_ids, parts, background_parts, np.full(len(parts), number > 0))
+        self.rounds = np.append(self.rounds, np.full(len(parts), number))
+
+    def _parts_of_backgrounds(self, parts: np.ndarray) -> np.ndarray:
+        """Return the part of each recorded background, in the augmentation's order, and -1 after the last."""
+        backgrounds = np.array(self._examples.backgrounds)
+        of_groups = [
+            set(parts[backgrounds == group].tolist())
+            for group in background_groups(self.class_ids, self._examples.backgrounds)
         ]
-        self.backgrounds = [_recorded_background(params) for params in self._params]
+        return np.array([min(own) if len(own) == 1 else -1 for own in of_groups] + [-1])
 
-    def __len__(self) -> int:
-        return len(self._params)
+    def _judge_round(self, number: int) -> dict:
+        """Fit a head to the rows so far; return how it does on what was left out."""
+        head = fit_ridge(self.rows, len(self.contract.labels), DEFAULT_STRENGTH)
+        images = np.arange(len(self.samples))
+        judged = self.rows.judged
+        metrics = {
+            "epoch": number,
+            "loss": _cross_entropy(head.logits(self.rows.features[images]), self.class_ids),
+            "validation_loss": None,
+            "validation_accuracy": None,
+        }
+        if len(judged):
+            metrics["validation_loss"] = _cross_entropy(head.held_out_logits, self.class_ids[judged])
+            correct = head.held_out_logits.argmax(1) == self.class_ids[judged]
+            metrics["validation_accuracy"] = float(correct.mean())
+        self._context.progress.epoch(metrics)
+        return metrics
 
-    def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]  # slices are not needed
-        return self._augmentation.apply(self._params[index])
+    def _result(self, history: list[dict]) -> StrategyResult:
+        """Fit the final head, whose regularization is chosen by what was left out."""
+        head = fit_ridge(self.rows, len(self.contract.labels))
+        self._strength = head.strength
+        set_head(self.network.head, head)
+        order = self.indices([sample for split in self.splits for sample in split.validation])
+        logits = np.zeros((len(self.samples), len(self.contract.labels)), np.float32)
+        logits[self.rows.judged] = head.held_out_logits
+        contract, probabilities = calibrate(self.contract, logits[order], self.class_ids[order], self.has_outliers)
+        return StrategyResult(self.network, contract, RIDGE, logits[order], probabilities, history, [])
 
 
-def _recorded_background(params: AugmentParams) -> int:
-    if params.background is None or params.background.base.is_clutter:
-        return -1
-    return params.background.base.index
+@torch.no_grad()
+def set_head(module: nn.Module, head: RidgeHead) -> None:
+    """Copy a head into a `sqrt` head of a network."""
+    linear = cast(nn.Linear, module.get_submodule("1"))
+    linear.weight.copy_(torch.from_numpy(head.weight.T))
+    linear.bias.copy_(torch.from_numpy(head.bias))
+
+
+def _cross_entropy(logits: np.ndarray, class_ids: np.ndarray) -> float:
+    return cross_entropy(torch.from_numpy(logits), torch.from_numpy(class_ids)).item()
+
+
+class _BothStages(nn.Module):
+    """Returns the features and the activations between the stages."""
+
+    def __init__(self, stages: Stages):
+        super().__init__()
+        self.first, self.last = stages.first, stages.last
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        activations = self.first(images)
+        return self.last(activations), activations

@@ -1,132 +1,134 @@
-"""Choose a strategy by validation accuracy, and train once more on all images.
+"""Train by a strategy, and find out how accurate the result is on images that it never saw.
 
-AutoSelector      trains by one strategy, or tries several within a time budget and keeps the best
-cross_validate    the same over several folds
+train_from_ridge    the strategies ridge, finetune, and auto, which keeps the better of both
+train_and_refit     any other strategy: validate on a part of the images, then train once more on all
+cross_validate      the same over several folds
 """
 
 from __future__ import annotations
 
-import copy
 import time
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
+from teachcam.collect.dataset import Sample
+from teachcam.commands import as_called
+from teachcam.contract import Contract
+from teachcam.errors import TrainingError
 from teachcam.train.calibration import calibrate
-from teachcam.train.config import AUTO_STRATEGIES, BUDGET
+from teachcam.train.config import AUTO, FINETUNE, NUM_FOLDS, RIDGE, RunConfig
+from teachcam.train.data.dataset import Dataset
+from teachcam.train.data.split import Split, leave_one_out, merge_into_folds, random_folds
 from teachcam.train.engine.context import Context
+from teachcam.train.engine.fine_tuning import FineTuner
+from teachcam.train.engine.ridge_strategy import RidgeTrainer
 from teachcam.train.engine.strategies import StrategyResult, StrategyTrainer
-from teachcam.train.engine.trainer import Trainer
+from teachcam.train.model.backbones import Network
+from teachcam.train.model.stages import divide
 
 
-class AutoSelector:
-    """Chooses the strategy by validation accuracy, within a time budget, and trains once more on all images."""
+def train_from_ridge(
+    network: Network, contract: Contract, dataset: Dataset, samples: list[Sample], config: RunConfig, context: Context
+) -> tuple[StrategyResult, list[Split]]:
+    """Train by the strategy ridge, finetune or auto.
 
-    def __init__(self, trainer: StrategyTrainer):
-        self.trainer = trainer
+    Args:
+        network: has a `sqrt` head; it is changed.
+        contract: labels, input size and normalization.
+        dataset: holds the images.
+        samples: what to train on.
+        config: the options of the run.
+        context: what the training runs with.
 
-    def select(
-        self, strategy: str, overrides: dict | None = None, budget: float = BUDGET, refit: bool = True
-    ) -> StrategyResult:
-        """Train by one strategy, or by several and keep the best.
+    Returns:
+        The result, and the splits whose validation samples its logits are of.
 
-        Args:
-            strategy: a key of STRATEGIES; or `auto`, which tries AUTO_STRATEGIES in turn as long as the validation
-                accuracy rises.
-            overrides: settings that replace the strategy's.
-            budget: seconds that `auto` may take.
-            refit: train once more in the same way on all images, validation images too: more rooms are worth the time.
-        """
-        trainer, overrides = self.trainer, overrides or {}
-        best: StrategyResult | None = None
-        trials: list[dict] = []
-        for candidate in AUTO_STRATEGIES if strategy == "auto" else (strategy,):
-            if best and not self._is_worth_trying(candidate, overrides, budget, trials):
-                break
-            started = time.monotonic()
-            network, history = trainer.fit(candidate, overrides)
-            result = trainer.evaluate(network, candidate, history)
-            seconds = self._cached(f"{candidate}-seconds", lambda started=started: time.monotonic() - started)
-            accuracy = result.accuracy(trainer.data.validation)
-            trials.append({"strategy": candidate, "validation_accuracy": accuracy, "seconds": seconds})
-            if trainer.context.processes.broadcast(bool(best) and accuracy <= best.accuracy(trainer.data.validation)):
-                break
-            best = result
-        best = replace(best, trials=trials, validated_network=best.network)
-        if refit and len(trainer.data.validation):
-            overrides = refit_overrides(overrides, [best.history])
-            best = replace(best, network=trainer.on_all_images().fit(best.strategy, overrides)[0])
-        return best
-
-    def fits_budget(self, strategy: str, overrides: dict, seconds_left: float) -> bool:
-        """Return whether a strategy should end within the time left, estimated from two of its batches."""
-        trainer, data = self.trainer, self.trainer.data
-        config = trainer.config(strategy, overrides)
-        sample = data.train[: 2 * config.batch_size]
-        # The first epoch draws clutter images and warms up; the second is measured.
-        trial_config = replace(config, epochs=2, progressive_resize=(1.0,), patience=None)
-        context = trainer.context
-        context = Context(context.device, context.processes, micro_batcher=context.micro_batcher)
-        trial = Trainer(
-            copy.deepcopy(trainer.network),
-            trainer.contract,
-            sample,
-            sample[:0],
-            data.augmentation,
-            trial_config,
-            context,
-        )
-        images_per_second = trial.fit()[-1]["images_per_second"]
-        mean_pixels = float(np.mean(np.square(config.progressive_resize)))  # as a fraction of the full size's
-        num_images = 2 * len(data.train) + len(data.validation)  # the training to validate, and the refit
-        needed = config.epochs * mean_pixels * num_images / images_per_second
-        if needed > seconds_left:
-            trainer.context.progress.say(
-                f"{strategy} was not tried: it takes about {needed:.0f} s, and {max(0, seconds_left):.0f} s of the "
-                "budget are left"
+    Raises:
+        TrainingError: A label has no image, or there are too few scenes to judge fine-tuning by.
+    """
+    settings = None if config.strategy == RIDGE else config.training()
+    by_frames = config.split == "frames"
+    splits = random_folds(samples, config.seed) if by_frames else leave_one_out(samples)
+    network.eval()
+    stages = divide(network.backbone, settings.trainable_fraction, contract.input_size) if settings else None
+    started = time.monotonic()
+    trainer = RidgeTrainer(network, contract, dataset, samples, splits, context, config.augment, config.seed, stages)
+    ridge = trainer.fit()
+    seconds = time.monotonic() - started
+    correct = ridge.logits.argmax(1) == trainer.class_ids[trainer.indices(_validation(splits))]
+    ridge.trials.append(_trial(RIDGE, correct, seconds))
+    splits = splits or [Split(samples, [])]
+    if settings is None:
+        return ridge, splits
+    by_scenes = splits if by_frames else [split for split in splits if split.validation_scenes]
+    folds = merge_into_folds(samples, by_scenes, config.folds or NUM_FOLDS)
+    if not folds:
+        reason = "there are too few scenes to judge it by: record each label in another place, too"
+        if config.strategy == FINETUNE:
+            raise TrainingError(f"--strategy {FINETUNE}: {reason}")
+        return replace(ridge, notes=[f"fine-tuning was not tried: {reason}"]), splits
+    tuner = FineTuner(trainer, folds, settings, context)
+    if config.strategy == AUTO:
+        expected = context.state.cached("finetune-seconds", tuner.expected_seconds)
+        left = config.budget - context.state.cached("ridge-seconds", lambda: seconds)
+        if expected > left:
+            note = (
+                f"fine-tuning was not tried: it takes about {expected:.0f} s, and {max(0.0, left):.0f} s of --budget "
+                f"are left; to do it: python train/finetune.py --strategy {FINETUNE}"
             )
-        return needed <= seconds_left
+            return replace(ridge, notes=[as_called(note)]), splits
+    started = time.monotonic()
+    tuned, ridge_logits = tuner.fit()
+    class_ids = trainer.class_ids[trainer.indices(_validation(folds))]
+    correct, ridge_correct = tuned.logits.argmax(1) == class_ids, ridge_logits.argmax(1) == class_ids
+    trials = [*ridge.trials, _trial(FINETUNE, correct, time.monotonic() - started)]
+    if config.strategy == AUTO and correct.mean() < ridge_correct.mean():
+        note = (
+            f"fine-tuning was tried and dropped: {correct.mean():.3f} accurate in scenes it never saw, where the head "
+            f"alone is {ridge_correct.mean():.3f}"
+        )
+        return replace(ridge, trials=trials, notes=[note]), splits
+    return replace(tuned, trials=trials), folds
 
-    def _is_worth_trying(self, strategy: str, overrides: dict, budget: float, trials: list[dict]) -> bool:
-        """Return whether there are validation images to compare strategies on, and time for another one."""
-        if not len(self.trainer.data.validation):
-            return False
-        seconds_left = budget - sum(trial["seconds"] for trial in trials)
-        return self._cached(f"{strategy}-fits", partial(self.fits_budget, strategy, overrides, seconds_left))
 
-    def _cached(self, name: str, compute: Callable):
-        """Return a value that depends on the clock, the same again after the run was resumed."""
-        return self.trainer.context.state.cached(self.trainer.name + name, compute)
+def train_and_refit(trainer: StrategyTrainer, strategy: str, overrides: dict, refit: bool) -> StrategyResult:
+    """Train and validate by one strategy, then train once more in the same way on all images.
+
+    Args:
+        trainer: has the images for training and for validation.
+        strategy: a key of STRATEGIES.
+        overrides: settings that replace the strategy's.
+        refit: whether to train once more, on validation images too: more rooms are worth the time.
+    """
+    result = _train(trainer, strategy, overrides)
+    if not refit or not len(trainer.data.validation):
+        return result
+    overrides = refit_overrides(overrides, [result.history])
+    network, _ = trainer.on_all_images().fit(strategy, overrides)
+    return replace(result, validated_network=result.network, network=network)
 
 
-def cross_validate(
-    selectors: list[AutoSelector], strategy: str, overrides: dict, budget: float = BUDGET
-) -> StrategyResult:
+def cross_validate(trainers: list[StrategyTrainer], strategy: str, overrides: dict) -> StrategyResult:
     """Validate on each fold in turn, then train once on all images.
 
     Args:
-        selectors: one for each fold.
-        strategy: a key of STRATEGIES, or `auto`, which keeps the strategy that most folds chose.
+        trainers: one for each fold.
+        strategy: a key of STRATEGIES.
         overrides: settings that replace the strategy's.
-        budget: seconds that `auto` may take for all folds together.
 
     Returns:
         A result whose logits are those of all folds' validation images, in the order of the folds.
     """
-    folds = [selector.select(strategy, overrides, budget / len(selectors), refit=False) for selector in selectors]
-    chosen = Counter(fold.strategy for fold in folds).most_common(1)[0][0]
-    first = selectors[0].trainer
-    overrides = refit_overrides(overrides, [fold.history for fold in folds if fold.strategy == chosen])
-    network, history = first.on_all_images().fit(chosen, overrides)
+    folds = [_train(trainer, strategy, overrides) for trainer in trainers]
+    overrides = refit_overrides(overrides, [fold.history for fold in folds])
+    network, history = trainers[0].on_all_images().fit(strategy, overrides)
     logits = np.concatenate([fold.logits for fold in folds])
-    class_ids = np.concatenate([selector.trainer.data.validation.class_ids.numpy() for selector in selectors])
+    class_ids = np.concatenate([trainer.data.validation.class_ids.numpy() for trainer in trainers])
     has_outliers = all(fold.contract.unknown_threshold > 0 for fold in folds)
-    contract, probabilities = calibrate(first.contract, logits, class_ids, has_outliers)
+    contract, probabilities = calibrate(trainers[0].contract, logits, class_ids, has_outliers)
     trials = [trial for fold in folds for trial in fold.trials]
-    return StrategyResult(network, contract, chosen, logits, probabilities, history, trials)
+    return StrategyResult(network, contract, strategy, logits, probabilities, history, trials)
 
 
 def refit_overrides(overrides: dict, histories: list[list[dict]]) -> dict:
@@ -139,3 +141,20 @@ def refit_overrides(overrides: dict, histories: list[list[dict]]) -> dict:
         return overrides
     best = [min(history, key=lambda metrics: metrics["validation_loss"])["epoch"] for history in histories]
     return {**overrides, "stop_after": int(np.median(best)), "patience": None}
+
+
+def _train(trainer: StrategyTrainer, strategy: str, overrides: dict) -> StrategyResult:
+    started = time.monotonic()
+    network, history = trainer.fit(strategy, overrides)
+    result = trainer.evaluate(network, strategy, history)
+    correct = result.logits.argmax(1) == trainer.data.validation.class_ids.numpy()
+    return replace(result, trials=[_trial(strategy, correct, time.monotonic() - started)])
+
+
+def _trial(strategy: str, correct: np.ndarray, seconds: float) -> dict:
+    accuracy = float(correct.mean()) if len(correct) else None
+    return {"strategy": strategy, "validation_accuracy": accuracy, "seconds": seconds}
+
+
+def _validation(splits: list[Split]) -> list[Sample]:
+    return [sample for split in splits for sample in split.validation]

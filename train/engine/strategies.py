@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from teachcam.contract import Contract
-from teachcam.train.augment.cpu import Augmentation
+from teachcam.train.augment.views import AugmentedViews
 from teachcam.train.calibration import calibrate
 from teachcam.train.config import STRATEGIES, TrainConfig
 from teachcam.train.data.dataset import Examples
@@ -36,6 +35,7 @@ class StrategyResult:
     history: list[dict]  # metrics of each epoch
     trials: list[dict]  # for each strategy tried: its name, validation accuracy (or None) and seconds
     validated_network: Network | None = None  # the network whose logits these are; None for several folds
+    notes: list[str] = field(default_factory=list)  # lines about what was not done, for the user
 
     def accuracy(self, validation: Examples) -> float | None:
         """Return the accuracy on the validation images, 0 to 1, or None if there are none."""
@@ -127,22 +127,8 @@ class StrategyTrainer:
 
         A head that relies on the background would give the other layers wrong gradients.
         """
-        views = _AugmentedViews(self.data.augmentation, self.seed)
-        features = extract_features(network, views, self.contract, self.context)
+        views = [AugmentedViews(self.data.augmentation, self.seed, number) for number in range(NUM_VIEWS)]
+        features = torch.cat([extract_features(network, one, self.contract, self.context) for one in views])
         class_ids = self.data.train.class_ids.to(self.context.device)
         parts = (features, class_ids.repeat(NUM_VIEWS)), (features[:0], class_ids[:0])
         fit_head(network, self.contract, *parts, self.config("head"))
-
-
-class _AugmentedViews(Sequence):
-    """NUM_VIEWS augmented copies of each image: one of every image, then the next of every image."""
-
-    def __init__(self, augmentation: Augmentation, seed: int):
-        self._augmentation, self._seed = augmentation, seed
-
-    def __len__(self) -> int:
-        return NUM_VIEWS * len(self._augmentation.images)
-
-    def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]  # slices are not needed
-        rng = np.random.default_rng((self._seed, 0, index))
-        return self._augmentation(index % len(self._augmentation.images), rng)

@@ -77,7 +77,7 @@ class Trainer:
         trainable = [parameter for parameter in self.network.backbone.parameters() if parameter.requires_grad]
         groups = [(trainable, config.backbone_lr), (self.network.head.parameters(), config.lr)]
         self.optimizer, self.schedule = make_optimizer(groups, config, len(self.train))
-        self.average = AveragedModel(self.network, avg_fn=_update_average)  # type: ignore[arg-type]  # steps is a tensor
+        self.average = AveragedModel(self.network, avg_fn=update_average)  # type: ignore[arg-type]  # steps is a tensor
         self.scaler = torch.amp.GradScaler(device.type, enabled=half_precision(device) == torch.float16)
         loss_function = balanced_cross_entropy(self.train.class_ids.to(device), len(self.contract.labels))
         validation_ids = self.validation.class_ids.to(device)
@@ -223,7 +223,7 @@ class TrainingModel(nn.Module):
         return self.network.head(functional.dropout(features, self._dropout, self.training))
 
 
-def _update_average(average: torch.Tensor, weights: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+def update_average(average: torch.Tensor, weights: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
     """Average exponentially, over fewer steps at first, so that a short training moves away from its start."""
     return average.lerp(weights, (9 / (10 + steps)).clamp(min=1 - AVERAGE_DECAY).to(average.dtype))
 

@@ -75,5 +75,5 @@ def make_augmentation(examples: Examples, kind: str = "room") -> Augmentation:
     """Return the augmentation of these images; the kind `room` segments their foregrounds."""
     if kind != "room":
         return Augmentation(examples.images, Foregrounds.empty(len(examples)), kind)
-    foregrounds = segment_foregrounds(examples.images, examples.class_ids.numpy(), examples.sessions)
+    foregrounds = segment_foregrounds(examples.images, examples.class_ids.numpy(), examples.backgrounds)
     return Augmentation(examples.images, foregrounds)

@@ -36,7 +36,7 @@ def write_report(path: Path, metrics: Metrics, result: TrainingResult) -> None:
     """
     predictions, wrong = result.predictions, result.wrong
     bins = confidence_bins(predictions.confidences, predictions.correct) if result.validation else []
-    inspected = metrics.split == "session" and len(result.dataset.samples) <= MAX_INSPECTED
+    inspected = metrics.split == "scenes" and len(result.dataset.samples) <= MAX_INSPECTED
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     template = environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
@@ -44,7 +44,7 @@ def write_report(path: Path, metrics: Metrics, result: TrainingResult) -> None:
         name=path.parent.name,
         folder=path.parent,
         run=metrics,
-        per_session=_accuracy_per_session(result),
+        per_scene=_accuracy_per_scene(result),
         cells=_confusion_cells(metrics, result),
         mistakes=_figures(result, wrong[:MAX_MISTAKES]),
         heat_maps=_heat_map_sections(result),
@@ -107,17 +107,17 @@ def _alternate_labels(class_ids: np.ndarray, indices: list[int]) -> list[int]:
     return [index for _, index in sorted(ranked)]
 
 
-def _accuracy_per_session(result: TrainingResult) -> list[dict]:
-    """Return the number of images and the accuracy of each validation session, the lowest accuracy first."""
+def _accuracy_per_scene(result: TrainingResult) -> list[dict]:
+    """Return the number of images and the accuracy of each validation scene, the lowest accuracy first."""
     correct = result.predictions.correct
-    sessions = np.array([sample.session for sample in result.validation])
+    scenes = np.array([sample.scene for sample in result.validation])
     rows = [
         {
-            "session": session,
-            "num_images": int((sessions == session).sum()),
-            "accuracy": float(correct[sessions == session].mean()),
+            "scene": scene,
+            "num_images": int((scenes == scene).sum()),
+            "accuracy": float(correct[scenes == scene].mean()),
         }
-        for session in np.unique(sessions).tolist()
+        for scene in np.unique(scenes).tolist()
     ]
     return sorted(rows, key=lambda row: row["accuracy"])
 

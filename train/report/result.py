@@ -24,7 +24,7 @@ class TrainingResult:
     test: list[Sample]
     outcome: StrategyResult
     initial_weights: str  # where the backbone's weights came from
-    head_accuracies: list[float] | None  # with `--split frames`: a head alone, on random images and on whole sessions
+    head_accuracies: list[float] | None  # with `--split frames`: a head alone, on random images and on whole scenes
     seconds: float
 
     @property

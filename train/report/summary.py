@@ -7,45 +7,43 @@ from collections.abc import Iterator
 import numpy as np
 
 from teachcam.collect.dataset import describe_guessed_sessions
+from teachcam.train.config import FROM_RIDGE, RunConfig
 from teachcam.train.data.split import Split
 from teachcam.train.metrics import Metrics, confidence_interval
 from teachcam.train.report.result import TrainingResult
 
 
-def describe_split(splits: list[Split], mode: str) -> Iterator[str]:
+def describe_split(splits: list[Split], config: RunConfig) -> Iterator[str]:
     """Yield lines about the split: the images to train on, and those for validation.
 
     Args:
         splits: one, or one for each fold.
-        mode: session or frames, as `--split` has it.
+        config: the options of the run.
     """
     split = splits[0]
     num_training, num_validation = len(split.train), len(split.validation)
-    if mode == "frames":
-        of_sessions = len({sample.session for sample in split.train}) > 1
-        neighbors = ", neighbors of the training images" if of_sessions else ""
+    if config.strategy in FROM_RIDGE:
+        if guess := describe_guessed_sessions(split.train):
+            yield guess
+        yield f"training on {num_training} images of {_scenes(len({sample.scene for sample in split.train}))}"
+        return
+    if config.split == "frames":
+        several = len({sample.session for sample in split.train}) > 1
+        neighbors = ", neighbors of the training images" if several else ""
         yield f"training on {num_training} images; validation: {num_validation} random images{neighbors}"
         return
     if guess := describe_guessed_sessions(split.train + split.validation):
         yield guess
     if len(splits) > 1:
-        yield f"cross-validation: {len(splits)} folds of whole sessions"
+        yield f"cross-validation: {len(splits)} folds of whole scenes"
         return
-    training = _sessions(len({sample.session for sample in split.train}))
+    training = _scenes(len({sample.scene for sample in split.train}))
     which, others = ("including", "whole") if split.labels_split_by_time else ("of", "other")
-    validation = f"{num_validation} images {which} {_sessions(len(split.validation_sessions), others + ' ')}"
+    validation = f"{num_validation} images {which} {_scenes(len(split.validation_scenes), others + ' ')}"
     yield f"training on {num_training} images of {training}; validation: {validation}"
     if split.labels_split_by_time:
         labels = ", ".join(split.labels_split_by_time)
-        yield f"too few sessions to keep one for validation of {labels}: record more, in other places"
-
-
-def describe_scenes(splits: list[Split]) -> str:
-    """Return a line about the scenes that the strategy ridge has left out, one after another."""
-    num_images = len(splits[0].train) + len(splits[0].validation)
-    if not splits[0].validation:
-        return f"training on {num_images} images; too few scenes to leave one out: record every label in another place"
-    return f"training on {num_images} images; each of {len(splits)} scenes is left out once, to be judged by the others"
+        yield f"too few scenes to keep one for validation of {labels}: record in other places, too"
 
 
 def describe_results(result: TrainingResult, metrics: Metrics) -> Iterator[str]:
@@ -57,30 +55,30 @@ def describe_results(result: TrainingResult, metrics: Metrics) -> Iterator[str]:
     """
     yield from describe_accuracy(result.predictions.correct, result.splits, metrics.split)
     if result.head_accuracies:
-        at_random, by_session = result.head_accuracies
+        at_random, by_scene = result.head_accuracies
         yield (
-            f"for comparison: a head alone is {at_random:.3f} accurate on random images and {by_session:.3f} on whole "
-            "sessions; in another place expect the latter"
+            f"for comparison: a head alone is {at_random:.3f} accurate on random images and {by_scene:.3f} on whole "
+            "scenes; in another place expect the latter"
         )
     if metrics.test:
-        (low, high), sessions = metrics.test.confidence_interval, ""
-        if metrics.split == "session" and not metrics.config["test_list"]:
-            sessions = f" of {_sessions(len(metrics.test.sessions), 'test ')}"
+        (low, high), scenes = metrics.test.confidence_interval, ""
+        if metrics.split == "scenes" and not metrics.config["test_list"]:
+            scenes = f" of {_scenes(len(metrics.test.scenes), 'test ')}"
         yield (
             f"test: accuracy {metrics.test.accuracy:.3f} ({low:.2f} to {high:.2f}) on {metrics.test.num_images} "
-            f"images{sessions}"
+            f"images{scenes}"
         )
 
 
 def describe_accuracy(correct: np.ndarray, splits: list[Split], mode: str) -> Iterator[str]:
     """Yield lines that say how accurate the model is on the validation images of all splits.
 
-    Whole sessions are reported apart from images of sessions that were trained on, whose accuracy is optimistic.
+    Whole scenes are reported apart from images of scenes that were trained on, whose accuracy is optimistic.
 
     Args:
         correct: bool [N], whether the prediction for each validation image is correct, in the order of the splits.
         splits: one, or one for each fold.
-        mode: session or frames, as `--split` has it.
+        mode: scenes or frames, as `--split` has it.
     """
     if not len(correct):
         yield "accuracy: not measured, there are too few images for validation"
@@ -89,21 +87,19 @@ def describe_accuracy(correct: np.ndarray, splits: list[Split], mode: str) -> It
         low, high = confidence_interval(correct, [str(index) for index in range(len(correct))])
         yield f"accuracy {correct.mean():.3f} ({low:.2f} to {high:.2f}) on {len(correct)} random validation images"
         return
-    sessions = {session for split in splits for session in split.validation_sessions}
-    sessions_of_images = [sample.session for split in splits for sample in split.validation]
-    whole = np.array([session in sessions for session in sessions_of_images], bool)
+    scenes = {scene for split in splits for scene in split.validation_scenes}
+    scenes_of_images = [sample.scene for split in splits for sample in split.validation]
+    whole = np.array([scene in scenes for scene in scenes_of_images], bool)
     if whole.any():
-        low, high = confidence_interval(
-            correct[whole], [session for session in sessions_of_images if session in sessions]
-        )
-        unseen = "that training never saw" if len(splits) == 1 else "that the fold's training never saw"
+        low, high = confidence_interval(correct[whole], [scene for scene in scenes_of_images if scene in scenes])
+        unseen = "that training never saw" if len(splits) == 1 else "each judged by a model that never saw it"
         yield (
             f"accuracy {correct[whole].mean():.3f} ({low:.2f} to {high:.2f}) on {whole.sum()} images of "
-            f"{_sessions(len(sessions))} {unseen}"
+            f"{_scenes(len(scenes))}{',' * (len(splits) > 1)} {unseen}"
         )
     if not whole.all():
         yield (
-            f"accuracy {correct[~whole].mean():.3f} on {_images((~whole).sum(), 'later ')} of sessions that training "
+            f"accuracy {correct[~whole].mean():.3f} on {_images((~whole).sum(), 'later ')} of scenes that training "
             f"saw ({', '.join(splits[0].labels_split_by_time)}): optimistic, it says little about another place"
         )
 
@@ -112,5 +108,5 @@ def _images(count: int, kind: str = "") -> str:
     return f"{count} {kind}image{'' if count == 1 else 's'}"
 
 
-def _sessions(count: int, which: str = "") -> str:
-    return f"{count} {which}session{'s' * (count != 1)}"
+def _scenes(count: int, which: str = "") -> str:
+    return f"{count} {which}scene{'s' * (count != 1)}"

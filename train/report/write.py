@@ -48,13 +48,13 @@ def write_results(config: RunConfig, result: TrainingResult, context: Context) -
         logger.warning("runs/latest could not be changed (%s): name the files in %s", error.strerror, config.out)
     speed = f", {metrics.images_per_second:.0f} images a second" if metrics.images_per_second else ""
     files = f"{checkpoint_file}, {metrics.seconds} s{speed}; the report: {report_file}"
-    return [*describe_results(result, metrics), files]
+    return [*describe_results(result, metrics), *result.outcome.notes, files]
 
 
 def _evaluate(config: RunConfig, result: TrainingResult, predictions: Predictions, samples: list[Sample]) -> Evaluation:
-    sessions = [sample.session for sample in samples]
+    scenes = [sample.scene for sample in samples]
     each_alone = [str(sample.path) for sample in samples] if config.split == "frames" else None
-    return evaluate(predictions, result.dataset.labels, sessions, each_alone)
+    return evaluate(predictions, result.dataset.labels, scenes, each_alone)
 
 
 def _training_info(
@@ -117,7 +117,7 @@ def _metrics(
         split=config.split,
         num_folds=len(splits),
         validation=validation,
-        validation_sessions=sorted({session for split in splits for session in split.validation_sessions}),
+        validation_scenes=sorted({scene for split in splits for scene in split.validation_scenes}),
         trained_on_validation=trained_on_validation,
         test=_test(config, result, contract),
         labels_split_by_time=list(splits[0].labels_split_by_time),

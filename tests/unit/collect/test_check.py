@@ -37,7 +37,7 @@ def test_a_good_dataset_has_no_findings(data):
     assert inspection.findings == []
     assert inspection.advice == ["record a further label, none, with what the camera sees when no other label is there"]
     for summary in inspection.labels.values():
-        assert (summary.images, summary.sessions, summary.backgrounds) == (32, 4, 4)
+        assert (summary.images, summary.sessions, summary.scenes) == (32, 4, 4)
 
 
 def test_an_image_under_two_labels_is_an_error_even_if_saved_again(data):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -49,10 +51,34 @@ def test_held_out_predictions_are_those_of_a_head_fitted_without_the_scene(dim, 
 def test_classes_count_the_same_however_many_rows_they_have():
     rows = make_rows()
     keep = np.flatnonzero((rows.class_ids != 0) | (np.arange(len(rows.scenes)) % 4 == 0))
-    few = Rows(*(getattr(rows, name)[keep] for name in ("features", "class_ids", "scenes", "backgrounds", "is_view")))
+    few = rows.select(keep)
     head = fit_ridge(few, 3)
     recall = [(head.logits(few.features).argmax(1) == label)[few.class_ids == label].mean() for label in range(3)]
     assert min(recall) > max(recall) - 0.3
+
+
+def test_images_weigh_as_much_as_their_views_and_outliers_half_of_a_class():
+    rows = make_rows(views=3)
+    outliers = replace(rows.select(rows.is_view & (rows.class_ids == 0)), class_ids=np.full(72, -1))
+    both = rows + outliers
+    weights = [both.weights[(both.class_ids == label)].sum() for label in range(-1, 3)]
+    assert weights == pytest.approx(np.array([1, 2, 2, 2]) / 7)
+    assert both.weights[~both.is_view].sum() == pytest.approx(3 / 7)
+
+
+def test_outliers_get_low_scores_for_every_class():
+    rows = make_rows(views=1)
+    odd = replace(rows.select(rows.is_view), class_ids=np.full(72, -1), scenes=np.full(72, -1))
+    odd = replace(odd, features=odd.features + np.linspace(3, 0, odd.features.shape[1], dtype=np.float32))
+    with_outliers, without = fit_ridge(rows + odd, 3), fit_ridge(rows, 3)
+    assert with_outliers.logits(odd.features).sum(1).mean() < 0.6 * without.logits(odd.features).sum(1).mean()
+    assert len(with_outliers.held_out_logits) == len(without.held_out_logits) == 72
+
+
+def test_scenes_of_minus_one_are_never_left_out():
+    rows = make_rows()
+    head = fit_ridge(replace(rows, scenes=np.where(rows.scenes < 2, -1, rows.scenes)), 3)
+    assert len(head.held_out_logits) == 4 * 12
 
 
 def test_it_is_deterministic_and_chooses_a_strength():
@@ -63,7 +89,7 @@ def test_it_is_deterministic_and_chooses_a_strength():
 
 def test_one_scene_leaves_nothing_to_judge_by():
     head = fit_ridge(make_rows(num_scenes=1), 3)
-    assert (head.held_out_logits, head.strength) == (None, ridge.DEFAULT_STRENGTH)
+    assert (len(head.held_out_logits), head.strength) == (0, ridge.DEFAULT_STRENGTH)
 
 
 def test_of_strengths_that_are_about_equal_the_usual_one_is_taken():

@@ -17,7 +17,7 @@ from teachcam.train import finetune
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.micro_batch import MicroBatcher
 from teachcam.train.engine.progress import read_epochs
-from teachcam.train.engine.selection import AutoSelector
+from teachcam.train.engine.selection import train_and_refit
 from teachcam.train.model.backbones import build_network
 
 OPTIONS = ["--backbone", "resnet18", "--weights", "none", "--image-size", "64", "--strategy", "differential",
@@ -55,7 +55,7 @@ def test_out_of_memory_halves_the_chunks_with_the_same_result(strategy, dataset)
         overrides = {"epochs": 1, "dropout": 0.0}
         if strategy == "partial":
             overrides["progressive_resize"] = (0.3,)
-        results.append(AutoSelector(trainer).select(strategy, overrides, refit=False))
+        results.append(train_and_refit(trainer, strategy, overrides, refit=False))
         whole_batch = 32 if strategy == "head" else 36  # with four outliers
         assert memory.largest == (whole_batch if limit == 1000 else 4)
     assert lines[-1] == "out of memory with 8 images at once: continuing with 4, with the same result"

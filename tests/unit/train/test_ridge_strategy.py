@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import LABELS, REAL_DATA, assert_one_line_error, call_here
+from conftest import LABELS, REAL_DATA, assert_one_line_error, call_here, record
 
 from teachcam.collect.dataset import list_samples
 from teachcam.contract import Contract
@@ -17,12 +17,17 @@ from teachcam.images import read_image
 from teachcam.live.classifier import Classifier
 from teachcam.preprocessing import preprocess
 from teachcam.ridge import signed_sqrt
+from teachcam.train.config import RunConfig
 from teachcam.train.data.dataset import Dataset
+from teachcam.train.data.split import Split
 from teachcam.train.engine import features as features_module
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.features import extract_features
-from teachcam.train.engine.ridge_strategy import train_ridge
-from teachcam.train.model.backbones import SignedSqrt, build_network, normalization
+from teachcam.train.engine.fine_tuning import FineTuner
+from teachcam.train.engine.resume import TrainingState
+from teachcam.train.engine.selection import train_from_ridge
+from teachcam.train.engine.strategies import StrategyResult
+from teachcam.train.model.backbones import Network, SignedSqrt, build_network, normalization
 from teachcam.train.model.checkpoint import load_checkpoint
 from teachcam.train.model.efficientnet_lite import _imagenet_weights
 from teachcam.train.model.inference import Normalize
@@ -34,7 +39,8 @@ def run(dataset, tmp_path_factory):
     home = tmp_path_factory.mktemp("ridge")
     result = call_here("train/finetune.py", "--data", dataset, "--strategy", "ridge", "--out", "run", cwd=home)
     assert result.returncode == 0, result.stderr
-    assert "scenes is left out once" in result.stderr
+    assert "training on 60 images of 5 scenes" in result.stderr
+    assert "images of 5 scenes, each judged by a model that never saw it" in result.stdout
     return home / "run"
 
 
@@ -59,15 +65,108 @@ def test_the_exported_model_predicts_the_same(run, dataset, tmp_path, target, pr
     assert np.mean(correct) > 0.8
 
 
-def test_the_same_seed_gives_the_same_head(dataset):
-    def weights() -> torch.Tensor:
-        data = Dataset(dataset)
-        network, _ = build_network("squeezenet1_1", len(LABELS), "imagenet", head="sqrt")
-        contract = Contract(labels=data.labels, input_size=(224, 224))
-        train_ridge(network, contract, data, data.samples, Context())
-        return network.head[1].weight
+def new_network(data: Dataset) -> tuple[Network, Contract]:
+    network, _ = build_network("squeezenet1_1", len(LABELS), "imagenet", head="sqrt")
+    return network, Contract(labels=data.labels, input_size=(224, 224))
 
-    assert torch.equal(weights(), weights())
+
+def train_on(dataset, context: Context | None = None, **options) -> tuple[StrategyResult, list[Split]]:
+    data = Dataset(dataset)
+    return train_from_ridge(*new_network(data), data, data.samples, RunConfig(**options), context or Context())
+
+
+def test_the_same_seed_gives_the_same_head(dataset):
+    first, again = (train_on(dataset, strategy="ridge")[0].network.head[1].weight for _ in range(2))
+    assert torch.equal(first, again)
+
+
+def test_auto_fine_tunes_and_keeps_the_better(dataset):
+    result, splits = train_on(dataset, strategy="auto", overrides={"epochs": 2})
+    accuracies = {trial["strategy"]: trial["validation_accuracy"] for trial in result.trials}
+    assert list(accuracies) == ["ridge", "finetune"]
+    if result.strategy == "finetune":
+        assert len(splits) == 3
+    else:
+        assert result.notes[0].startswith("fine-tuning was tried and dropped: ")
+    num_images = sum(len(split.validation) for split in splits)
+    assert result.logits.shape == (num_images, len(LABELS)) == (60, 3)
+
+
+def test_auto_says_what_the_budget_did_not_allow(dataset, capsys):
+    result, splits = train_on(dataset, strategy="auto", budget=1e-3)
+    assert (result.strategy, len(splits)) == ("ridge", 5)
+    (note,) = result.notes
+    assert note.startswith("fine-tuning was not tried: it takes about ")
+    assert note.endswith("to do it: python train/finetune.py --strategy finetune")
+
+
+def test_fine_tuning_changes_the_last_stages_only_and_leaves_the_head_of_ridge_alone(dataset):
+    data = Dataset(dataset)
+    network, contract = new_network(data)
+    before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
+    config = RunConfig(strategy="finetune", overrides={"epochs": 1})
+    result, _ = train_from_ridge(network, contract, data, data.samples, config, Context())
+    after = result.network.backbone.state_dict()
+    changed = [not torch.equal(after[name], value) for name, value in before.items()]
+    assert changed == sorted(changed)  # the first ones are the same
+    assert 0.4 < np.mean(changed) < 0.7
+    assert all(torch.equal(network.backbone.state_dict()[name], value) for name, value in before.items())
+    assert all(parameter.requires_grad for parameter in result.network.parameters())
+    epochs = [metrics["epoch"] for metrics in result.history]
+    assert epochs == [1]
+
+
+def test_an_interrupted_fine_tuning_goes_on_after_the_folds_that_are_done(dataset, tmp_path, monkeypatch):
+    options = {"strategy": "finetune", "overrides": {"epochs": 1}}
+    expected, _ = train_on(dataset, **options)
+    fit_fold, context = FineTuner._fit_fold, Context(state=TrainingState(tmp_path))
+    done = []
+
+    def interrupted(self, number: int) -> dict:
+        if number == 2 and 2 not in done:
+            done.append(2)
+            raise KeyboardInterrupt
+        done.append(number)
+        return fit_fold(self, number)
+
+    monkeypatch.setattr(FineTuner, "_fit_fold", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_on(dataset, context, **options)
+    result, _ = train_on(dataset, context, **options)
+    assert done == [0, 1, 2, 2]
+    assert (result.logits == expected.logits).all()
+    for name, value in expected.network.state_dict().items():
+        assert torch.equal(result.network.state_dict()[name], value)
+
+
+def test_one_scene_is_judged_by_time_and_called_optimistic(tmp_path):
+    data = record(tmp_path / "data", range(1), frames=10)
+    result = call_here("train/finetune.py", "--data", data, "--out", "run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "of scenes that training saw" in result.stdout
+    assert "fine-tuning was not tried: there are too few scenes" in result.stdout
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert metrics["labels_split_by_time"] == sorted(LABELS)
+    assert "how\n    well the model remembers this place" in (tmp_path / "run/report.html").read_text()
+
+
+def test_images_at_random_are_judged_as_such(dataset, tmp_path):
+    arguments = ("--data", dataset, "--strategy", "ridge", "--split", "frames", "--out", "run")
+    result = call_here("train/finetune.py", *arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "60 random validation images" in result.stdout
+
+
+def test_bare_backgrounds_become_unknown(tmp_path):
+    data = record(tmp_path / "data", range(6), labels=LABELS[:2] + LABELS[2:])
+    result, _ = train_on(data, strategy="ridge")
+    assert result.contract.unknown_threshold > 1 / len(LABELS)
+    with_none = record(tmp_path / "none", range(6), labels=("none", *LABELS[:2]))
+    data = Dataset(with_none)
+    network, _ = build_network("squeezenet1_1", 3, "imagenet", head="sqrt")
+    contract = Contract(labels=data.labels, input_size=(224, 224))
+    result, _ = train_from_ridge(network, contract, data, data.samples, RunConfig(strategy="ridge"), Context())
+    assert result.contract.unknown_threshold == 0.0
 
 
 def test_onnx_runtime_computes_the_same_features(dataset, monkeypatch):
@@ -132,20 +231,10 @@ def test_lite0_from_training_to_the_live_model(dataset, tmp_path):
     [
         (["--epochs", "3"], "--epochs: the strategy ridge has no such setting"),
         (["--folds", "3"], "--folds: the strategy ridge leaves every scene out once"),
-        (["--split", "frames"], "--split frames: the strategy ridge"),
+        (["--no-refit"], "--no-refit: the strategy ridge"),
         (["--head", "mlp"], "--head: the strategy ridge"),
     ],
 )
 def test_what_ridge_has_not_is_an_error(dataset, tmp_path, arguments, words):
     result = call_here("train/finetune.py", "--data", dataset, "--strategy", "ridge", *arguments, cwd=tmp_path)
     assert_one_line_error(result, words)
-
-
-def test_two_sessions_are_enough_to_train_but_not_to_judge(tmp_path):
-    from conftest import record
-
-    data = record(tmp_path / "data", range(1))
-    result = call_here("train/finetune.py", "--data", data, "--strategy", "ridge", "--out", "run", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "too few scenes to leave one out" in result.stderr
-    assert json.loads((tmp_path / "run/metrics.json").read_text())["validation"]["accuracy"] is None

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import LABELS, assert_one_line_error, call, call_here, record
 
-from teachcam.collect.dataset import list_samples
 from teachcam.contract import Contract, TrainingInfo
 from teachcam.errors import ContractError, TrainingError
-from teachcam.images import read_image
 from teachcam.preprocessing import preprocess, shrink
 from teachcam.train import finetune
 from teachcam.train.config import OPTIMIZERS, SCHEDULES, STRATEGIES, TrainConfig
-from teachcam.train.data.dataset import Examples
+from teachcam.train.data.dataset import Dataset, Examples
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.features import extract_features
 from teachcam.train.engine.loss import OUTLIER_WEIGHT, balanced_cross_entropy, batch_targets, class_weights
 from teachcam.train.engine.optimizer import make_optimizer
-from teachcam.train.engine.selection import AutoSelector
+from teachcam.train.engine.selection import train_and_refit
 from teachcam.train.engine.strategies import StrategyTrainer
 from teachcam.train.engine.training_data import TrainingData
 from teachcam.train.model.backbones import build_network
@@ -49,10 +48,8 @@ def test_preprocess_uses_the_whole_frame_in_rgb():
 
 def make_trainer(dataset, context=None, **options) -> StrategyTrainer:
     """Return a trainer on all images of the dataset; the first six are the validation images too."""
-    samples = list_samples(dataset)
-    images = [shrink(read_image(sample.path), (224, 224)) for sample in samples]
-    class_ids = torch.tensor([LABELS.index(sample.label) for sample in samples])
-    examples = Examples(images, class_ids, [sample.session for sample in samples])
+    data = Dataset(dataset)
+    examples = data.examples(data.samples)
     network, _ = build_network("squeezenet1_1", len(LABELS), "imagenet")
     contract = Contract(labels=LABELS, input_size=(224, 224))
     return StrategyTrainer(TrainingData(network, contract, examples, examples[:6], context), **options)
@@ -62,7 +59,7 @@ def give_wrong_validation_labels(trainer: StrategyTrainer) -> None:
     """Make the validation loss rise with every epoch."""
     validation = trainer.data.validation
     wrong = (validation.class_ids + 1) % len(LABELS)
-    trainer.data.validation = Examples(validation.images, wrong, validation.sessions)
+    trainer.data.validation = replace(validation, class_ids=wrong)
 
 
 def test_head_runs_the_backbone_once_per_image_and_does_not_change_it(dataset):
@@ -70,7 +67,7 @@ def test_head_runs_the_backbone_once_per_image_and_does_not_change_it(dataset):
     before = {name: value.clone() for name, value in trainer.network.backbone.state_dict().items()}
     batch_sizes = []
     trainer.network.backbone.register_forward_hook(lambda _, inputs, __: batch_sizes.append(len(inputs[0])))
-    result = AutoSelector(trainer).select("head", refit=False)
+    result = train_and_refit(trainer, "head", {}, refit=False)
     assert sum(batch_sizes) == len(trainer.data.train) + len(trainer.data.validation)
     after = result.network.backbone.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
@@ -107,22 +104,9 @@ def test_a_strategy_trains_its_layers_only(strategy, dataset):
     assert len(history) == 2
 
 
-def test_auto_tries_what_the_budget_allows_and_keeps_the_best(dataset):
-    overrides, lines, context = {"epochs": 1, "progressive_resize": (0.3,)}, [], Context()
-    context.progress.say = lines.append
-    result = AutoSelector(make_trainer(dataset, context=context)).select("auto", overrides, budget=1e-3)
-    assert result.strategy == "head"
-    assert [trial["strategy"] for trial in result.trials] == ["head"]
-    assert lines[0].startswith("partial was not tried: it takes about ")
-    result = AutoSelector(make_trainer(dataset)).select("auto", overrides, budget=1e6)
-    accuracies = {trial["strategy"]: trial["validation_accuracy"] for trial in result.trials}
-    assert list(accuracies) == ["head", "partial"]
-    assert accuracies[result.strategy] == max(accuracies.values())
-
-
 def test_refit_trains_on_the_validation_images_after_they_were_evaluated(dataset):
     without, refitted = (
-        AutoSelector(make_trainer(dataset)).select("head", {"epochs": 2}, refit=refit) for refit in (False, True)
+        train_and_refit(make_trainer(dataset), "head", {"epochs": 2}, refit) for refit in (False, True)
     )
     assert (without.probabilities == refitted.probabilities).all()
     assert not torch.equal(without.network.head.weight, refitted.network.head.weight)
@@ -144,7 +128,7 @@ def test_refit_runs_the_whole_schedule_or_as_far_as_patience_found_best(dataset,
     context.progress.begin = lambda name, epochs, *_: num_epochs.update({name: epochs})
     trainer = make_trainer(dataset, context=context)
     give_wrong_validation_labels(trainer)
-    result = AutoSelector(trainer).select("head", {"epochs": 20, "patience": patience})
+    result = train_and_refit(trainer, "head", {"epochs": 20, "patience": patience}, refit=True)
     assert len(result.history) == validated
     assert num_epochs["refit-head"] == refitted
 
@@ -263,7 +247,8 @@ def test_every_small_number_of_images_can_be_trained_on(strategy):
     for num_images in (2, 3, 5, 33):
         network, _ = build_network("resnet18", 2, "none")
         images = list(np.random.default_rng(0).integers(0, 256, (num_images, 32, 32, 3), np.uint8))
-        examples = Examples(images, torch.arange(num_images) % 2, [f"s{number}" for number in range(num_images)])
+        sessions = [f"s{number}" for number in range(num_images)]
+        examples = Examples(images, torch.arange(num_images) % 2, sessions, sessions)
         trainer = StrategyTrainer(TrainingData(network, contract, examples, examples[:0], augment="light"), 0)
         _, history = trainer.fit(strategy, {"epochs": 1})
         assert np.isfinite(history[-1]["loss"])

@@ -1,0 +1,151 @@
+"""Find the scenes of a dataset: the sessions that were recorded in one place.
+
+    scenes = find_scenes(samples, signatures)
+
+A label is usually recorded in a session of its own. What is behind it is then seen with the other labels, too. So a
+session that was left out of training says little about another place; a scene that was left out does.
+
+The user names a place with `capture.py --place`. Sessions without one are compared: those before the same background
+are one scene, and so are those that were recorded one after another, unless their backgrounds differ.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import numpy as np
+
+from teachcam.collect.dataset import Sample
+from teachcam.collect.quality import SIGNATURE
+
+# In gray levels and pixels of a signature. On recordings of 16 rooms, with a session for each room and label, SAME_AREA
+# joins three fifths of the pairs from one room, and one in two hundred of those from two. If another light is allowed
+# for, it joins four fifths, and one in thirty: that is for sessions recorded one after another.
+STILL = 8  # a pixel belongs to the background if it typically changes by less in a session
+SAME_PIXEL = 16  # two backgrounds agree in a pixel if they differ by less
+MIN_SHARED = 60  # pixels that two backgrounds must have in common to be compared, of 768
+SAME_AREA = 0.6  # fraction of the common pixels that agree
+SOON = 300  # seconds from the start of a session to that of the next, if both are likely in one place
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """What the sessions of a dataset have in common. A scene without a name has that of its first session."""
+
+    scene_of: dict[str, str]  # of each session
+    background_of: dict[str, str]  # the first session before exactly the same background, within the scene
+
+    def mark(self, samples: list[Sample]) -> list[Sample]:
+        """Return the samples with their scenes."""
+        return [replace(sample, scene=self.scene_of[sample.session]) for sample in samples]
+
+
+def find_scenes(samples: list[Sample], signatures: np.ndarray) -> Scenes:
+    """Find the scenes.
+
+    Sessions that the user has named differently are never joined. A session with several labels counts as named, too:
+    whoever made the dataset gave it its name.
+
+    Args:
+        samples: The images, from `list_samples`.
+        signatures: Their signatures (quality.py), float32 [N, 24 * 32 * 3].
+    """
+    names = np.array([sample.session for sample in samples])
+    labels: dict[str, set[str]] = {}
+    places: dict[str, str] = {}
+    for sample in samples:
+        labels.setdefault(sample.session, set()).add(sample.label)
+        if sample.scene != sample.session:
+            places[sample.session] = sample.scene
+    sessions = sorted(labels)
+    backgrounds = _Backgrounds([signatures[names == session] for session in sessions])
+    times = np.array([_start_time(session) for session in sessions])
+    scenes = _Groups([places.get(session) or (session if len(labels[session]) > 1 else None) for session in sessions])
+    in_place: dict[str, int] = {}
+    for index, session in enumerate(sessions):
+        if session in places:
+            scenes.join(index, in_place.setdefault(places[session], index))
+    same = []  # pairs before the same background
+    for index in range(1, len(sessions)):
+        alike, probably = backgrounds.compare(index)
+        soon = np.abs(times[:index] - times[index]) < SOON
+        for other in np.flatnonzero(alike | (probably & soon)):
+            scenes.join(index, int(other))
+        same += [(index, int(other)) for other in np.flatnonzero(alike)]
+    exact = _Groups([None] * len(sessions))
+    for index, other in same:
+        if scenes.first(index) == scenes.first(other):
+            exact.join(index, other)
+    return Scenes(
+        {session: scenes.name(index) or sessions[scenes.first(index)] for index, session in enumerate(sessions)},
+        {session: sessions[exact.first(index)] for index, session in enumerate(sessions)},
+    )
+
+
+class _Backgrounds:
+    """The still parts of each session's images."""
+
+    def __init__(self, signatures: list[np.ndarray]):
+        medians = np.array([np.median(images, axis=0) for images in signatures], np.float32)
+        changes = [np.median(np.abs(images - median), axis=0) for images, median in zip(signatures, medians)]
+        num_pixels = SIGNATURE[0] * SIGNATURE[1]
+        self._medians = medians.reshape(-1, num_pixels, 3)
+        self._still = np.array(changes).reshape(-1, num_pixels, 3).max(axis=2) < STILL
+
+    def compare(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Compare a session with all sessions before it.
+
+        Returns:
+            Whether each has the same background, and whether it has if another light is allowed for. Where too little
+            stands still to compare them, the first is False and the second True. Both bool [index].
+        """
+        shared = self._still[:index] & self._still[index]
+        comparable = shared.sum(axis=1) >= MIN_SHARED
+        differences = np.where(shared[..., None], self._medians[:index] - self._medians[index], np.nan)
+        alike = np.zeros(index, bool)
+        probably = ~comparable
+        if comparable.any():
+            different = differences[comparable]
+            light = np.nanmedian(different, axis=1, keepdims=True)
+            num_shared = shared[comparable].sum(axis=1)
+            alike[comparable] = (np.abs(different).max(axis=2) < SAME_PIXEL).sum(axis=1) > SAME_AREA * num_shared
+            near = (np.abs(different - light).max(axis=2) < SAME_PIXEL).sum(axis=1)
+            probably[comparable] = near > SAME_AREA * num_shared
+        return alike, probably
+
+
+class _Groups:
+    """Disjoint groups of indices. Two groups with different names are never joined."""
+
+    def __init__(self, names: list[str | None]):
+        self._parents = list(range(len(names)))
+        self._names = names
+
+    def first(self, index: int) -> int:
+        """Return the lowest index of a group."""
+        while self._parents[index] != index:
+            index = self._parents[index]
+        return index
+
+    def name(self, index: int) -> str | None:
+        """Return the name of a group."""
+        return self._names[self.first(index)]
+
+    def join(self, index: int, other: int) -> None:
+        """Join the groups of two indices, unless their names differ."""
+        low, high = sorted((self.first(index), self.first(other)))
+        names = {self._names[low], self._names[high]} - {None}
+        if low != high and len(names) < 2:
+            self._parents[high] = low
+            self._names[low] = min(names, default=None)
+
+
+def _start_time(session: str) -> float:
+    """Return when a session began, in seconds, by its name; NaN if the name has no time."""
+    match = re.match(r"\d{8}T\d{6}", session)
+    try:
+        return datetime.strptime(match.group(), "%Y%m%dT%H%M%S").timestamp() if match else float("nan")
+    except ValueError:
+        return float("nan")

@@ -1,0 +1,60 @@
+"""Augmented images in a row, to compute features of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from teachcam.train.augment.cpu import Augmentation
+from teachcam.train.augment.params import AugmentParams
+
+
+class _Views(Sequence):
+    """Images that are made when they are asked for.
+
+    Attributes:
+        backgrounds: int [N], for each the index of the recorded background that it shows, or -1.
+    """
+
+    def __init__(self, augmentation: Augmentation, params: list[AugmentParams]):
+        self._augmentation, self._params = augmentation, params
+        self.backgrounds = np.array([one.recorded_background for one in params], int)
+
+    def __len__(self) -> int:
+        return len(self._params)
+
+    def __getitem__(self, index: int) -> np.ndarray:  # type: ignore[override]  # slices are not needed
+        return self._augmentation.apply(self._params[index])
+
+
+class AugmentedViews(_Views):
+    """One augmented copy of each image. The same seed and number give the same copies."""
+
+    def __init__(self, augmentation: Augmentation, seed: int, number: int):
+        """Sample the parameters.
+
+        Args:
+            augmentation: of the images.
+            seed: of the random numbers.
+            number: which copy of each image.
+        """
+        indices = range(len(augmentation.images))
+        params = [augmentation.sample(index, np.random.default_rng((seed, number, index))) for index in indices]
+        super().__init__(augmentation, params)
+
+
+class OutlierViews(_Views):
+    """Bare backgrounds, which belong to no label. The same seed and number give the same ones."""
+
+    def __init__(self, augmentation: Augmentation, seed: int, number: int, count: int):
+        """Sample the parameters.
+
+        Args:
+            augmentation: knows the backgrounds.
+            seed: of the random numbers.
+            number: which set of outliers.
+            count: how many.
+        """
+        rng = np.random.default_rng((seed, number, len(augmentation.images)))
+        super().__init__(augmentation, [augmentation.sample_outlier(rng) for _ in range(count)])
