@@ -5,7 +5,7 @@
 DATA is a dataset in which every session is a room. Sessions are sorted by name, and fold k tests those whose index
 modulo 3 is k. STRATEGY is a strategy of train/finetune.py or `tutorial`, the recipe of NVIDIA's thumbs tutorial: all
 layers, SGD 0.001, momentum 0.9, batch 16, 10 epochs, mild color jitter, float32, trained on all rooms of the fold. All
-start from the same ImageNet SqueezeNet 1.1.
+start from the same ImageNet weights.
 
 The columns: `validation` is the accuracy that the training itself measured on its validation sessions, `ECE` the
 expected calibration error in the test rooms. With `--without LABEL`, training never sees the images of that label:

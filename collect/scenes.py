@@ -75,9 +75,9 @@ def find_scenes(samples: list[Sample], signatures: np.ndarray) -> Scenes:
             scenes.join(index, int(other))
         same += [(index, int(other)) for other in np.flatnonzero(alike)]
     exact = _Groups([None] * len(sessions))
-    for index, other in same:
-        if scenes.first(index) == scenes.first(other):
-            exact.join(index, other)
+    for first, second in same:
+        if scenes.first(first) == scenes.first(second):
+            exact.join(first, second)
     return Scenes(
         {session: scenes.name(index) or sessions[scenes.first(index)] for index, session in enumerate(sessions)},
         {session: sessions[exact.first(index)] for index, session in enumerate(sessions)},

@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     with _timed(seconds, "record"):
         _record_all()
     with _timed(seconds, "train"):
-        print(_run("train --strategy partial --epochs 10 --no-refit"), end="")
+        print(_run("train"), end="")
     with _timed(seconds, "export"):
         print(_run("export"), end="")
     correct = total = 0

@@ -75,8 +75,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
                 begin_run(config, identity)
             with ProgressBar(out) if processes.is_main_process else Progress() as context.progress:
                 context.micro_batcher = MicroBatcher(context.progress.say, can_split=processes.count == 1)
-                lines = describe_split(splits, config)
-                for line in (*dataset.left_out, *lines):
+                for line in (*dataset.left_out, *describe_split(splits, config)):
                     context.progress.say(line)
                 with _explained_interruption(context, out):
                     result = _train_splits(config, dataset, splits, test, identity["images"], context)

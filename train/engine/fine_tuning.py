@@ -13,7 +13,9 @@ from __future__ import annotations
 import copy
 import math
 import time
+from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -87,7 +89,7 @@ class FineTuner:
         """Return about how long `fit` takes, measured on a few batches."""
         rows = self._rows(self.folds[0], 0)
         few = rows[: 3 * self._config.batch_size]
-        training = self._begin(self.folds[0])
+        training = self._begin(self.folds[0], replace(self._config, schedule="none"))  # more steps than in an epoch
         training.run_epoch(few)  # warms up
         started = time.monotonic()
         training.run_epoch(few)
@@ -120,7 +122,7 @@ class FineTuner:
             `ridge_logits`, the same before the training; and `history`, the metrics of each epoch.
         """
         fold, config, context = self.folds[number], self._config, self._context
-        training, validation = self._begin(fold), self._ridge.indices(fold.validation)
+        training, validation = self._begin(fold, config), self._ridge.indices(fold.validation)
         class_ids = torch.from_numpy(self._ridge.class_ids[validation])
         before = copy.deepcopy(training.model.state_dict())
         ridge_logits = training.logits(training.model, validation)
@@ -147,12 +149,12 @@ class FineTuner:
         weights = {name: value.cpu() for name, value in weights.items()}
         return {"weights": weights, "logits": logits, "ridge_logits": ridge_logits, "history": history}
 
-    def _begin(self, fold: Split) -> _Training:
+    def _begin(self, fold: Split, config: TrainConfig) -> _Training:
         """Return the training of a copy of the model, whose head never saw the fold's validation samples."""
         model = copy.deepcopy(self._model)
         set_head(model.head, self._ridge.fit_without(fold))
         num_rows = max(len(self._rows(fold, epoch)) for epoch in range(self._config.epochs))
-        return _Training(model, self._ridge.rows, self._activations, self._config, num_rows, self._context.device)
+        return _Training(model, self._ridge.rows, self._activations, config, num_rows, self._context.device)
 
     def _rows(self, fold: Split, epoch: int) -> np.ndarray:
         """Return the rows to train on in an epoch: a view of each image, and outliers; int [N]."""
@@ -176,7 +178,7 @@ class _Training:
     ):
         self.model = model.to(device).to(memory_format=torch.channels_last).eval()  # batch norm keeps its statistics
         self.average = AveragedModel(self.model, avg_fn=update_average)  # type: ignore[arg-type]  # steps is a tensor
-        num_classes = model.head.get_submodule("1").weight.shape[0]
+        num_classes = cast(nn.Linear, model.head.get_submodule("1")).out_features
         self._activations, self._config, self._device = activations, config, device
         targets = torch.from_numpy(rows.class_ids[:, None] == np.arange(num_classes)).float()
         self._targets = torch.where(

@@ -54,7 +54,7 @@ class MicroBatcher:
                 torch.cuda.empty_cache()
             self._say(f"out of memory with {tried} images at once: continuing with {self.limit}, with the same result")
 
-    def map_chunks(self, run: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor) -> list[torch.Tensor]:
+    def map_chunks(self, run: Callable[[torch.Tensor], T], inputs: torch.Tensor) -> list[T]:
         """Return `run(chunk)` for each chunk of the inputs."""
         return self.run_in_chunks(len(inputs), lambda chunks: [run(inputs[chunk]) for chunk in chunks])
 

@@ -90,7 +90,9 @@ class RidgeTrainer:
         model = network.backbone if stages is None else _BothStages(stages)
         self._frozen = FrozenModel(model, contract, context, len(samples) * (1 + num_views))
         self.has_outliers = False
-        self.rows = Rows(np.zeros((0, network.feature_size), np.float32), *[np.zeros(0, int)] * 3, np.zeros(0, bool))
+        nothing = np.zeros(0, int)
+        no_features = np.zeros((0, network.feature_size), np.float32)
+        self.rows = Rows(no_features, nothing, nothing, nothing, nothing.astype(bool))
         self.rounds = np.zeros(0, int)
         self._activations: list[torch.Tensor] = []
         self._strength = DEFAULT_STRENGTH

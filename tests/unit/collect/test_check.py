@@ -95,11 +95,17 @@ def test_it_advises_what_to_record_next(tmp_path):
     record(tmp_path, [1], ("palm",), frames=30)
     record(tmp_path, [1], ("thumbs_up",), frames=5)
     advice = " | ".join(inspect_samples(list_samples(tmp_path)).advice)
-    assert "record palm in 2 more sessions" in advice
-    assert "record thumbs_up in 2 more sessions" in advice
-    assert "every session shows the same background" in advice
+    assert "record every label in another place, too: everything was recorded in one" in advice
     assert "record more of thumbs_up: it has 5 images, and palm has 30" in advice
     assert "record a further label, none" in advice
+
+
+def test_it_advises_to_record_in_three_places(tmp_path):
+    record(tmp_path, [1, 2], ("palm",), frames=30)
+    record(tmp_path, [1], ("thumbs_up",), frames=30)
+    advice = " | ".join(inspect_samples(list_samples(tmp_path)).advice)
+    assert "record palm in 1 more place: " in advice
+    assert "record thumbs_up in 2 more places: " in advice
 
 
 def test_one_label_alone_is_an_error(tmp_path):

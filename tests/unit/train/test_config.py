@@ -30,7 +30,10 @@ def parse(monkeypatch, *arguments: str) -> RunConfig:
         (["--strategy", "scratch"], RunConfig(strategy="scratch")),
         (["--strategy", "full", "--lr", "0.01"], RunConfig(strategy="full", overrides={"lr": 0.01})),
         (["--validation", "0.3", "--test", "a", "b"], RunConfig(validation_fraction=0.3, test=["a", "b"])),
-        (["--data", "x", "--out", "runs/y", "--no-refit"], RunConfig(data="x", out="runs/y", refit=False)),
+        (
+            ["--data", "x", "--out", "runs/y", "--strategy", "head", "--no-refit"],
+            RunConfig(data="x", out="runs/y", strategy="head", refit=False),
+        ),
         (
             ["--unfreeze", "0.5", "--progressive-resize", "0.5", "1", "--batch-size", "8", "--image-size", "64"],
             RunConfig(

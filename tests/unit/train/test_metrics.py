@@ -74,7 +74,7 @@ def test_precision_recall_and_confusion_matrix():
     assert (a.num_images, a.precision, a.recall) == (1, 0.5, 1.0)
     assert (b.num_images, b.precision, b.recall) == (2, 1.0, 0.5)
     assert (c.num_images, c.precision, c.recall) == (0, None, None)
-    assert evaluation.sessions == ["s", "t"]
+    assert evaluation.scenes == ["s", "t"]
 
 
 def test_without_images_nothing_is_measured():

