@@ -35,9 +35,9 @@ def parse(monkeypatch, *arguments: str) -> RunConfig:
             RunConfig(data="x", out="runs/y", strategy="head", refit=False),
         ),
         (
-            ["--unfreeze", "0.5", "--progressive-resize", "0.5", "1", "--batch-size", "8", "--image-size", "64"],
+            ["--strategy", "partial", "--unfreeze", "0.5", "--progressive-resize", "0.5", "1", "--batch-size", "8"],
             RunConfig(
-                image_size=64,
+                strategy="partial",
                 overrides={"trainable_fraction": 0.5, "progressive_resize": (0.5, 1.0), "batch_size": 8},
             ),
         ),
@@ -102,7 +102,12 @@ def test_an_invalid_option_is_a_one_line_error_of_the_command(tmp_path):
 
 def test_a_config_survives_json():
     config = RunConfig(
-        data="x", train_list="train.txt", folds=2, overrides={"progressive_resize": [0.5, 1.0], "lr": 0.1}, seed=7
+        data="x",
+        train_list="train.txt",
+        strategy="partial",
+        folds=2,
+        overrides={"progressive_resize": [0.5, 1.0], "lr": 0.1},
+        seed=7,
     )
     assert RunConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
     assert isinstance(config.train_list, Path)
