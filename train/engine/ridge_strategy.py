@@ -181,6 +181,7 @@ class RidgeTrainer:
             metrics["validation_loss"] = _cross_entropy(head.held_out_logits, self.class_ids[judged])
             correct = head.held_out_logits.argmax(1) == self.class_ids[judged]
             metrics["validation_accuracy"] = float(correct.mean())
+        self._context.progress.begin("ridge", 1 + MAX_VIEWS, len(images), number)
         self._context.progress.epoch(metrics)
         return metrics
 
