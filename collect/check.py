@@ -21,7 +21,7 @@ from pathlib import Path
 
 from teachcam import cli
 from teachcam.collect.dataset import REJECTED, Sample, list_samples, move_to_rejected, normalize_text, set_place
-from teachcam.collect.inspection import Finding, Inspection, inspect_samples, thumbnail
+from teachcam.collect.inspection import Finding, Inspection, inspect_samples, join_names, thumbnail
 from teachcam.collect.left_out import describe_left_out, describe_similar_labels
 from teachcam.errors import DatasetError
 from teachcam.files import expand, write_atomic
@@ -30,7 +30,7 @@ from teachcam.images import encode_jpeg
 FIXABLE = ("same image", "unreadable", "near-duplicate")  # kinds of findings whose images --fix moves away
 MAX_ADVICE = 6  # lines printed
 MAX_THUMBNAILS = 12  # for each finding
-MAX_SCENES, MAX_SESSIONS = 12, 3  # printed, and of each
+MAX_SCENES = 12  # printed
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -74,7 +74,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--fix", action="store_true", help=f"move files with these faults to DATA/{REJECTED}/: {', '.join(FIXABLE)}"
     )
     parser.add_argument("--undo", action="store_true", help="move back the files that --fix moved, and exit")
-    parser.add_argument("--place", metavar="NAME", help="say that --sessions were recorded there, and exit")
+    parser.add_argument("--place", metavar="NAME", help="name the place of --sessions, and exit")
     parser.add_argument(
         "--sessions", nargs="+", metavar="SESSION", help="with --place: names of sessions or places; * stands for any"
     )
@@ -89,8 +89,11 @@ def matching_sessions(samples: list[Sample], patterns: list[str]) -> list[str]:
     places = {sample.session: sample.scene for sample in samples}
     found: set[str] = set()
     for pattern in map(normalize_text, patterns):
-        matching = {session for session, place in places.items() if {session, place} & {pattern}}
-        matching |= {session for session, place in places.items() if fnmatch.filter({session, place}, pattern)}
+        matching = {
+            session
+            for session, place in places.items()
+            if pattern in (session, place) or fnmatch.filter((session, place), pattern)
+        }
         if not matching:
             raise DatasetError(
                 f"--sessions: no session is called {pattern!r}; without options, this command lists them"
@@ -129,17 +132,12 @@ def scene_table(inspection: Inspection, max_scenes: int = MAX_SCENES) -> str:
     lines = []
     for scene, samples in list(inspection.scenes.items())[:max_scenes]:
         sessions = list(dict.fromkeys(sample.session for sample in samples))
-        names = f" ({_join(sessions)})" if sessions != [scene] else ""
+        names = f" ({join_names(sessions)})" if sessions != [scene] else ""
         labels = ", ".join(sorted({sample.label for sample in samples}))
         lines.append(f"scene {scene}{names}: {len(samples)} images of {labels}")
     if len(inspection.scenes) > max_scenes:
         lines.append(f"and {len(inspection.scenes) - max_scenes} more scenes: --html shows all")
     return "\n".join(lines)
-
-
-def _join(names: list[str]) -> str:
-    more = f" and {len(names) - MAX_SESSIONS} more" if len(names) > MAX_SESSIONS else ""
-    return ", ".join(names[:MAX_SESSIONS]) + more
 
 
 def fix(data: Path, inspection: Inspection) -> int:

@@ -136,7 +136,7 @@ def _sessions_by_time(label: str, files: list[Path]) -> dict[Path, str]:
     return sessions
 
 
-# What sessions.jsonl says of sessions
+# Reading sessions.jsonl
 
 
 def read_places(data: Path | str) -> dict[str, str]:
@@ -246,7 +246,7 @@ def check_place(place: str) -> str:
 
 
 def set_place(data: Path | str, sessions: list[str], place: str) -> None:
-    """Write down that sessions were recorded in a place; "" takes their names away. Raises DatasetError."""
+    """Name the place of sessions in sessions.jsonl; "" removes the name. Raises DatasetError."""
     place = check_place(place)
     try:
         for session in sessions:

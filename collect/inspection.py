@@ -209,7 +209,7 @@ def _advise(labels: dict[str, LabelSummary], scenes: dict[str, list[Sample]]) ->
     for label in labels:
         missing_in = [scene for scene, present in labels_of.items() if len(present) > 1 and label not in present]
         if missing_in:
-            yield f"record {label} in {_join(missing_in)} too: the other labels were recorded there"
+            yield f"record {label} in {join_names(missing_in)} too: the other labels were recorded there"
     largest = max(labels, key=lambda label: labels[label].images)
     for label, summary in labels.items():
         if MAX_IMBALANCE * summary.images < labels[largest].images:
@@ -222,5 +222,6 @@ def _plural(samples: list[Sample], noun: str = "image") -> str:
     return f"{len(samples)} {noun}{'s' * (len(samples) != 1)}"
 
 
-def _join(names: list[str]) -> str:
+def join_names(names: list[str]) -> str:
+    """Return the first names, and how many more there are."""
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

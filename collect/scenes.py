@@ -32,7 +32,7 @@ SOON = 300  # seconds from the start of a session to that of the next, if both a
 
 @dataclass(frozen=True)
 class Scenes:
-    """What the sessions of a dataset have in common. A scene without a name has that of its first session."""
+    """The scene and the background of each session. A scene that nobody has named has its first session's name."""
 
     scene_of: dict[str, str]  # of each session
     background_of: dict[str, str]  # the first session before exactly the same background, within the scene
@@ -69,11 +69,11 @@ def find_scenes(samples: list[Sample], signatures: np.ndarray) -> Scenes:
             scenes.join(index, in_place.setdefault(places[session], index))
     same = []  # pairs before the same background
     for index in range(1, len(sessions)):
-        alike, probably = backgrounds.compare(index)
-        soon = np.abs(times[:index] - times[index]) < SOON
-        for other in np.flatnonzero(alike | (probably & soon)):
-            scenes.join(index, int(other))
-        same += [(index, int(other)) for other in np.flatnonzero(alike)]
+        alike = np.flatnonzero(backgrounds.are_like(index)).tolist()
+        soon = np.flatnonzero(np.abs(times[:index] - times[index]) < SOON).tolist()
+        for other in (*alike, *(other for other in soon if backgrounds.may_be_like(index, other))):
+            scenes.join(index, other)
+        same += [(index, other) for other in alike]
     exact = _Groups([None] * len(sessions))
     for first, second in same:
         if scenes.first(first) == scenes.first(second):
@@ -94,26 +94,21 @@ class _Backgrounds:
         self._medians = medians.reshape(-1, num_pixels, 3)
         self._still = np.array(changes).reshape(-1, num_pixels, 3).max(axis=2) < STILL
 
-    def compare(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Compare a session with all sessions before it.
-
-        Returns:
-            Whether each has the same background, and whether it has if another light is allowed for. Where too little
-            stands still to compare them, the first is False and the second True. Both bool [index].
-        """
+    def are_like(self, index: int) -> np.ndarray:
+        """Return which of the sessions before a session have the same background, bool [index]."""
         shared = self._still[:index] & self._still[index]
-        comparable = shared.sum(axis=1) >= MIN_SHARED
-        differences = np.where(shared[..., None], self._medians[:index] - self._medians[index], np.nan)
-        alike = np.zeros(index, bool)
-        probably = ~comparable
-        if comparable.any():
-            different = differences[comparable]
-            light = np.nanmedian(different, axis=1, keepdims=True)
-            num_shared = shared[comparable].sum(axis=1)
-            alike[comparable] = (np.abs(different).max(axis=2) < SAME_PIXEL).sum(axis=1) > SAME_AREA * num_shared
-            near = (np.abs(different - light).max(axis=2) < SAME_PIXEL).sum(axis=1)
-            probably[comparable] = near > SAME_AREA * num_shared
-        return alike, probably
+        agree = (np.abs(self._medians[:index] - self._medians[index]) < SAME_PIXEL).all(axis=2) & shared
+        num_shared = shared.sum(axis=1)
+        return (num_shared >= MIN_SHARED) & (agree.sum(axis=1) > SAME_AREA * num_shared)
+
+    def may_be_like(self, index: int, other: int) -> bool:
+        """Return whether two sessions have the same background in another light, or too little to compare."""
+        shared = self._still[index] & self._still[other]
+        if shared.sum() < MIN_SHARED:
+            return True
+        difference = (self._medians[index] - self._medians[other])[shared]
+        difference -= np.median(difference, axis=0)
+        return bool((np.abs(difference) < SAME_PIXEL).all(axis=1).mean() > SAME_AREA)
 
 
 class _Groups:

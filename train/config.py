@@ -18,6 +18,7 @@ from teachcam.train.options import flag_of, option_field, options_of
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
 SCHEDULES = ("one-cycle", "cosine", "step", "none")
+VALIDATION_FRACTION = 0.2
 BUDGET = 240.0  # seconds that the strategy `auto` may take
 
 
@@ -159,7 +160,7 @@ class RunConfig:
     validation_fraction: float = option_field(
         "data",
         "fraction of the images for validation",
-        default=0.2,
+        default=VALIDATION_FRACTION,
         flag="--validation",
         metavar="FRACTION",
         low=0.01,
@@ -256,6 +257,10 @@ class RunConfig:
             raise TrainingError(
                 f"{flag}: the strategy {self.strategy} has its own head, and leaves every scene out once; give another "
                 "--strategy"
+            )
+        if self.strategy in FROM_RIDGE and self.validation_fraction != VALIDATION_FRACTION:
+            raise TrainingError(
+                f"--validation: the strategy {self.strategy} judges every scene; leave --validation out"
             )
         if self.strategy == RIDGE and self.folds:
             raise TrainingError("--folds: the strategy ridge leaves every scene out once; leave --folds out")

@@ -6,6 +6,7 @@ for training and for validation, and nothing has to be trained twice.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import cast
 
@@ -27,14 +28,14 @@ from teachcam.train.data.dataset import Dataset
 from teachcam.train.data.split import Split
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.features import FrozenModel
-from teachcam.train.engine.strategies import StrategyResult
+from teachcam.train.engine.strategies import StrategyResult, make_trial
 from teachcam.train.engine.training_data import make_augmentation
 from teachcam.train.model.backbones import Network
 from teachcam.train.model.stages import Stages
 
 MAX_VIEWS = 4  # augmented copies of each image; in new rooms more gained nothing
-MAX_BYTES = 2**30  # of activations: those of further views are not kept
-PATIENCE = 2  # rounds of views without a lower loss on what was left out, after which no more are made
+MAX_BYTES = 2**30  # of memory for activations; those of further views are not kept
+PATIENCE = 2  # rounds: after so many without a lower validation loss, no more views are made
 
 
 class RidgeTrainer:
@@ -99,7 +100,7 @@ class RidgeTrainer:
 
     @property
     def activations(self) -> torch.Tensor:
-        """What the first stages return for the first rows, float16 [N, ...]; only if `stages` were given."""
+        """The activations between the stages, float16 [N, ...], of the first N rows. Empty without `stages`."""
         return torch.cat(self._activations) if self._activations else torch.empty(0)
 
     def indices(self, samples: list[Sample]) -> np.ndarray:
@@ -108,6 +109,7 @@ class RidgeTrainer:
 
     def fit(self) -> StrategyResult:
         """Fit the head. The result's logits are of the validation samples of all splits, in their order."""
+        started = time.monotonic()
         parts = np.full(len(self.samples), -1)
         for number, split in enumerate(self.splits):
             parts[self.indices(split.validation)] = number
@@ -129,7 +131,7 @@ class RidgeTrainer:
                 losses = [metrics["validation_loss"] for metrics in history]
                 if self.splits and min(losses[-PATIENCE:]) >= min(losses[:-PATIENCE], default=np.inf):
                     break
-        return self._result(history)
+        return self._result(history, started)
 
     def is_kept_without(self, fold: Split) -> np.ndarray:
         """Return which rows neither belong to a fold's validation samples nor show their backgrounds, bool [N]."""
@@ -167,7 +169,7 @@ class RidgeTrainer:
         return np.array([min(own) if len(own) == 1 else -1 for own in of_groups] + [-1])
 
     def _judge_round(self, number: int) -> dict:
-        """Fit a head to the rows so far; return how it does on what was left out."""
+        """Fit a head to the rows so far, and return its metrics on the validation samples."""
         head = fit_ridge(self.rows, len(self.contract.labels), DEFAULT_STRENGTH)
         images = np.arange(len(self.samples))
         judged = self.rows.judged
@@ -185,8 +187,8 @@ class RidgeTrainer:
         self._context.progress.epoch(metrics)
         return metrics
 
-    def _result(self, history: list[dict]) -> StrategyResult:
-        """Fit the final head, whose regularization is chosen by what was left out."""
+    def _result(self, history: list[dict], started: float) -> StrategyResult:
+        """Fit the final head, with the regularization that is most accurate on the validation samples."""
         head = fit_ridge(self.rows, len(self.contract.labels))
         self._strength = head.strength
         set_head(self.network.head, head)
@@ -194,7 +196,9 @@ class RidgeTrainer:
         logits = np.zeros((len(self.samples), len(self.contract.labels)), np.float32)
         logits[self.rows.judged] = head.held_out_logits
         contract, probabilities = calibrate(self.contract, logits[order], self.class_ids[order], self.has_outliers)
-        return StrategyResult(self.network, contract, RIDGE, logits[order], probabilities, history, [])
+        correct = logits[order].argmax(1) == self.class_ids[order]
+        trials = [make_trial(RIDGE, correct, time.monotonic() - started)]
+        return StrategyResult(self.network, contract, RIDGE, logits[order], probabilities, history, trials)
 
 
 @torch.no_grad()

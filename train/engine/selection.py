@@ -23,7 +23,7 @@ from teachcam.train.data.split import Split, leave_one_out, merge_into_folds, ra
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.fine_tuning import FineTuner
 from teachcam.train.engine.ridge_strategy import RidgeTrainer
-from teachcam.train.engine.strategies import StrategyResult, StrategyTrainer
+from teachcam.train.engine.strategies import StrategyResult, StrategyTrainer, make_trial
 from teachcam.train.model.backbones import Network
 from teachcam.train.model.stages import divide
 
@@ -52,12 +52,9 @@ def train_from_ridge(
     splits = random_folds(samples, config.seed) if by_frames else leave_one_out(samples)
     network.eval()
     stages = divide(network.backbone, settings.trainable_fraction, contract.input_size) if settings else None
-    started = time.monotonic()
     trainer = RidgeTrainer(network, contract, dataset, samples, splits, context, config.augment, config.seed, stages)
     ridge = trainer.fit()
-    seconds = time.monotonic() - started
-    correct = ridge.logits.argmax(1) == trainer.class_ids[trainer.indices(_validation(splits))]
-    ridge.trials.append(_trial(RIDGE, correct, seconds))
+    seconds = ridge.trials[0]["seconds"]
     splits = splits or [Split(samples, [])]
     if settings is None:
         return ridge, splits
@@ -70,23 +67,21 @@ def train_from_ridge(
         return replace(ridge, notes=[f"fine-tuning was not tried: {reason}"]), splits
     tuner = FineTuner(trainer, folds, settings, context)
     if config.strategy == AUTO:
-        expected = context.state.cached("finetune-seconds", tuner.expected_seconds)
         left = config.budget - context.state.cached("ridge-seconds", lambda: seconds)
+        expected = context.state.cached("finetune-seconds", tuner.expected_seconds)
         if expected > left:
             note = (
                 f"fine-tuning was not tried: it takes about {expected:.0f} s, and {max(0.0, left):.0f} s of --budget "
                 f"are left; to do it: python train/finetune.py --strategy {FINETUNE}"
             )
             return replace(ridge, notes=[as_called(note)]), splits
-    started = time.monotonic()
-    tuned, ridge_logits = tuner.fit()
-    class_ids = trainer.class_ids[trainer.indices(_validation(folds))]
-    correct, ridge_correct = tuned.logits.argmax(1) == class_ids, ridge_logits.argmax(1) == class_ids
-    trials = [*ridge.trials, _trial(FINETUNE, correct, time.monotonic() - started)]
-    if config.strategy == AUTO and correct.mean() < ridge_correct.mean():
+    tuned, ridge_accuracy = tuner.fit()
+    trials = ridge.trials + tuned.trials
+    accuracy = tuned.trials[0]["validation_accuracy"]
+    if config.strategy == AUTO and accuracy < ridge_accuracy:
         note = (
-            f"fine-tuning was tried and dropped: {correct.mean():.3f} accurate in scenes it never saw, where the head "
-            f"alone is {ridge_correct.mean():.3f}"
+            f"fine-tuning was tried and dropped: {accuracy:.3f} accurate in scenes it never saw, where the head alone "
+            f"is {ridge_accuracy:.3f}"
         )
         return replace(ridge, trials=trials, notes=[note]), splits
     return replace(tuned, trials=trials), folds
@@ -148,13 +143,4 @@ def _train(trainer: StrategyTrainer, strategy: str, overrides: dict) -> Strategy
     network, history = trainer.fit(strategy, overrides)
     result = trainer.evaluate(network, strategy, history)
     correct = result.logits.argmax(1) == trainer.data.validation.class_ids.numpy()
-    return replace(result, trials=[_trial(strategy, correct, time.monotonic() - started)])
-
-
-def _trial(strategy: str, correct: np.ndarray, seconds: float) -> dict:
-    accuracy = float(correct.mean()) if len(correct) else None
-    return {"strategy": strategy, "validation_accuracy": accuracy, "seconds": seconds}
-
-
-def _validation(splits: list[Split]) -> list[Sample]:
-    return [sample for split in splits for sample in split.validation]
+    return replace(result, trials=[make_trial(strategy, correct, time.monotonic() - started)])

@@ -42,6 +42,18 @@ class StrategyResult:
         return Predictions(self.probabilities, validation.class_ids.numpy()).accuracy
 
 
+def make_trial(strategy: str, correct: np.ndarray, seconds: float) -> dict:
+    """Return an entry of `StrategyResult.trials`.
+
+    Args:
+        strategy: its name.
+        correct: bool [N], whether each validation image was classified correctly.
+        seconds: that the training took.
+    """
+    accuracy = float(correct.mean()) if len(correct) else None
+    return {"strategy": strategy, "validation_accuracy": accuracy, "seconds": seconds}
+
+
 class StrategyTrainer:
     """Trains copies of one network, each by one strategy, on the same images."""
 

@@ -24,12 +24,11 @@ from teachcam.train.engine.early_stopping import EarlyStopping
 from teachcam.train.engine.head import set_dropout
 from teachcam.train.engine.loader import BatchLoader, derive_seed
 from teachcam.train.engine.loss import balanced_cross_entropy, weighted_cross_entropy
-from teachcam.train.engine.optimizer import make_optimizer
+from teachcam.train.engine.optimizer import make_optimizer, take_step
 from teachcam.train.model.backbones import Network, freeze_first_layers, half_precision, scaled_size
 from teachcam.train.model.inference import Normalize
 
 AVERAGE_DECAY = 0.98  # of the averaged weights: at each step they keep this share, so they span about 50 steps
-MAX_GRADIENT_NORM = 1.0
 
 
 class Trainer:
@@ -150,11 +149,7 @@ class Trainer:
     def _step(self, model: nn.Module, tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """Train on one batch (images, targets, weights); return this process's part of its loss."""
         loss = self.context.micro_batcher.run_in_chunks(len(tensors[0]), partial(self._backward, model, tensors))
-        self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.schedule.step()
+        take_step(self.network, self.optimizer, self.schedule, self.scaler)
         self.average.update_parameters(self.network)
         return loss
 

@@ -1,7 +1,6 @@
 """Divide a backbone into first stages, which stay frozen, and last stages, which are trained.
 
-What the first stages compute of an image (its activations) is then computed once, and training the last stages takes a
-fraction of the time.
+The first stages then compute the activations of an image only once, and training takes a fraction of the time.
 """
 
 from __future__ import annotations

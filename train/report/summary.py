@@ -98,8 +98,9 @@ def describe_accuracy(correct: np.ndarray, splits: list[Split], mode: str) -> It
             f"{_scenes(len(scenes))}{',' * (len(splits) > 1)} {unseen}"
         )
     if not whole.all():
+        which = "later " if len(splits) == 1 else ""  # one split takes the last images, several take each image once
         yield (
-            f"accuracy {correct[~whole].mean():.3f} on {_images((~whole).sum(), 'later ')} of scenes that training "
+            f"accuracy {correct[~whole].mean():.3f} on {_images((~whole).sum(), which)} of scenes that training "
             f"saw ({', '.join(splits[0].labels_split_by_time)}): optimistic, it says little about another place"
         )
 

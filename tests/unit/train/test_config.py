@@ -29,7 +29,10 @@ def parse(monkeypatch, *arguments: str) -> RunConfig:
         ([], RunConfig()),
         (["--strategy", "scratch"], RunConfig(strategy="scratch")),
         (["--strategy", "full", "--lr", "0.01"], RunConfig(strategy="full", overrides={"lr": 0.01})),
-        (["--validation", "0.3", "--test", "a", "b"], RunConfig(validation_fraction=0.3, test=["a", "b"])),
+        (
+            ["--strategy", "head", "--validation", "0.3", "--test", "a", "b"],
+            RunConfig(strategy="head", validation_fraction=0.3, test=["a", "b"]),
+        ),
         (
             ["--data", "x", "--out", "runs/y", "--strategy", "head", "--no-refit"],
             RunConfig(data="x", out="runs/y", strategy="head", refit=False),

@@ -158,7 +158,7 @@ def test_images_at_random_are_judged_as_such(dataset, tmp_path):
 
 
 def test_bare_backgrounds_become_unknown(tmp_path):
-    data = record(tmp_path / "data", range(6), labels=LABELS[:2] + LABELS[2:])
+    data = record(tmp_path / "data", range(6), labels=LABELS)
     result, _ = train_on(data, strategy="ridge")
     assert result.contract.unknown_threshold > 1 / len(LABELS)
     with_none = record(tmp_path / "none", range(6), labels=("none", *LABELS[:2]))
@@ -232,6 +232,7 @@ def test_lite0_from_training_to_the_live_model(dataset, tmp_path):
         (["--epochs", "3"], "--epochs: the strategy ridge has no such setting"),
         (["--folds", "3"], "--folds: the strategy ridge leaves every scene out once"),
         (["--no-refit"], "--no-refit: the strategy ridge"),
+        (["--validation", "0.3"], "--validation: the strategy ridge judges every scene"),
         (["--head", "mlp"], "--head: the strategy ridge"),
     ],
 )
