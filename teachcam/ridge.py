@@ -4,6 +4,10 @@
     logits = head.logits(features)     # float64 [N, num_classes]
     head.held_out_logits               # of each image, by a head that never saw its scene
 
+    sums = RidgeSums(num_features, num_classes)
+    sums.add(rows)                     # and sums.remove(rows)
+    head = sums.fit()                  # the same head, within milliseconds of the last change
+
 It needs numpy only, has no epochs, no learning rate and no random numbers, and takes a second.
 
 The strength of the regularization is chosen by leave-one-scene-out accuracy. Leaving a scene out needs no training: the
@@ -41,13 +45,17 @@ class Rows:
     is_view: np.ndarray  # bool [N]: views are trained on, and never judged
 
     @property
+    def groups(self) -> np.ndarray:
+        """The group of each row, int [N]: images and views of a class are one each, and outliers are one."""
+        return 2 * (self.class_ids + 1) + self.is_view
+
+    @property
     def weights(self) -> np.ndarray:
         """The weight of each row, float64 [N], sum 1.
 
         The images of a class weigh as much as those of any other, and as all their views. Outliers weigh half of it.
         """
-        group = 2 * (self.class_ids + 1) + self.is_view
-        weights = 1 / np.bincount(group)[group]
+        weights = 1 / np.bincount(self.groups)[self.groups]
         return weights / weights.sum()
 
     @property
@@ -126,6 +134,55 @@ def fit_ridge(rows: Rows, num_classes: int, strength: float | None = None, judge
     coefficients = LOGIT_SCALE * system.solve(strength)
     weight = vectors @ coefficients[1:] / scale
     return RidgeHead(weight, coefficients[0] - mean @ weight, strength, held_out)
+
+
+class RidgeSums:
+    """Sums over rows, from which a head follows, whatever the number of rows.
+
+    Rows can be added and removed at any time. The head is then that of the rows that are left, but for rounding errors.
+    It takes 8 D^2 bytes of memory for each group of rows (see `Rows.groups`): 13 MB for 1280 features.
+    """
+
+    def __init__(self, num_features: int, num_classes: int):
+        """Begin without rows."""
+        self._num_classes = num_classes
+        num_groups = 2 * (num_classes + 1)
+        self._counts = np.zeros(num_groups, int)
+        self._sums = np.zeros((num_groups, num_features))
+        self._products: dict[int, np.ndarray] = {}  # of each group that has had rows, float64 [D, D]
+
+    def add(self, rows: Rows) -> None:
+        """Add rows."""
+        self._update(rows, 1)
+
+    def remove(self, rows: Rows) -> None:
+        """Remove rows that were added."""
+        self._update(rows, -1)
+
+    def fit(self, strength: float = DEFAULT_STRENGTH) -> RidgeHead:
+        """Return the head, without held-out logits. A class without rows scores 0."""
+        shares = (self._counts > 0) / max(1, np.count_nonzero(self._counts))  # of each group, in the sum of all weights
+        weights = shares / np.maximum(self._counts, 1)
+        mean = weights @ self._sums
+        covariance = -np.outer(mean, mean)
+        for group, products in self._products.items():
+            covariance += weights[group] * products
+        variance = np.trace(covariance) / len(mean) or 1.0
+        covariance.flat[:: len(mean) + 1] += strength * variance
+        class_shares = shares[2:].reshape(self._num_classes, 2).sum(1)
+        class_sums = (weights[2:, None] * self._sums[2:]).reshape(self._num_classes, 2, -1).sum(1)
+        right = class_sums - class_shares[:, None] * mean
+        weight = LOGIT_SCALE * np.linalg.solve(covariance, right.T)
+        return RidgeHead(weight, LOGIT_SCALE * class_shares - mean @ weight, strength, np.zeros((0, self._num_classes)))
+
+    def _update(self, rows: Rows, sign: int) -> None:
+        inputs, groups = signed_sqrt(rows.features), rows.groups
+        for group in np.unique(groups):
+            own = inputs[groups == group]
+            self._counts[group] += sign * len(own)
+            self._sums[group] += sign * own.sum(0)
+            products = self._products.setdefault(group, np.zeros((own.shape[1], own.shape[1])))
+            products += sign * own.T @ own
 
 
 @dataclass(frozen=True)

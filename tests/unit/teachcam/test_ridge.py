@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from teachcam import ridge
-from teachcam.ridge import Rows, fit_ridge
+from teachcam.ridge import RidgeSums, Rows, fit_ridge
 
 
 def make_rows(num_scenes: int = 6, per_scene: int = 12, views: int = 2, dim: int = 20, seed: int = 0) -> Rows:
@@ -103,3 +103,28 @@ def test_features_that_are_all_alike_are_no_error():
     rows = make_rows()
     alike = Rows(np.ones_like(rows.features), rows.class_ids, rows.scenes, rows.backgrounds, rows.is_view)
     assert np.isfinite(fit_ridge(alike, 3).logits(alike.features)).all()
+
+
+@pytest.mark.parametrize("dim", [20, 200])
+def test_rows_added_and_removed_give_the_head_of_those_that_are_left(dim):
+    rows = make_rows(dim=dim)
+    outliers = make_rows(num_scenes=1, dim=dim, seed=1)
+    nobody = np.full(len(outliers.scenes), -1)
+    rows += Rows(outliers.features, nobody, nobody, nobody, nobody < 0)
+    sums = RidgeSums(dim, 3)
+    for part in range(5):
+        sums.add(rows.select(np.arange(len(rows.scenes)) % 5 == part))
+    keep = np.random.default_rng(0).random(len(rows.scenes)) < 0.6
+    sums.remove(rows.select(~keep))
+    expected, head = fit_ridge(rows.select(keep), 3, strength=2.0), sums.fit(2.0)
+    assert head.weight == pytest.approx(expected.weight, abs=1e-9)
+    assert head.bias == pytest.approx(expected.bias, abs=1e-9)
+    sums.remove(rows.select(keep))
+    assert sums.fit().weight == pytest.approx(0, abs=1e-9)
+
+
+def test_a_class_without_rows_scores_nothing():
+    rows = make_rows()
+    sums = RidgeSums(20, 3)
+    sums.add(rows.select(rows.class_ids > 0))
+    assert sums.fit().logits(rows.features)[:, 0] == pytest.approx(0)
