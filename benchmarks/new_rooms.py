@@ -37,7 +37,7 @@ from teachcam.train.engine.context import Context
 from teachcam.train.engine.selection import train_and_refit, train_from_ridge
 from teachcam.train.engine.strategies import StrategyTrainer
 from teachcam.train.engine.training_data import TrainingData
-from teachcam.train.model.backbones import INPUT_SIZE, LITE0, Network, build_network, normalization
+from teachcam.train.model.backbones import DEFAULT_BACKBONE, Network, build_network, default_input_size, normalization
 from teachcam.train.model.inference import InferenceModel, predict
 
 NUM_FOLDS = 3
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument(
         "strategies", nargs="*", default=["ridge", "auto"], help="what to compare (default: ridge auto)"
     )
-    parser.add_argument("--backbone", default=LITE0, help="what all start from (default: %(default)s)")
+    parser.add_argument("--backbone", default=DEFAULT_BACKBONE, help="what all start from (default: %(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--folds", type=int, nargs="+", default=list(range(NUM_FOLDS)))
     parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for auto (default: %(default)g)")
@@ -113,7 +113,7 @@ def measure(
         The columns by name.
     """
     mean, std = normalization(backbone)
-    contract = Contract(labels=dataset.labels, input_size=INPUT_SIZE, mean=mean, std=std)
+    contract = Contract(labels=dataset.labels, input_size=default_input_size(backbone), mean=mean, std=std)
     weights, head = "none" if strategy == "scratch" else "imagenet", "sqrt" if strategy in FROM_RIDGE else "linear"
     network, _ = build_network(backbone, len(dataset.labels), weights, seed, head)
     validation_accuracy = np.nan

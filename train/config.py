@@ -13,7 +13,14 @@ from teachcam.collect.dataset import normalize_text
 from teachcam.errors import TrainingError
 from teachcam.files import expand
 from teachcam.train.augment.cpu import KINDS
-from teachcam.train.model.backbones import DROPOUT, HEADS, INPUT_SIZE, LITE0, SMALL_CNN
+from teachcam.train.model.backbones import (
+    DEFAULT_BACKBONE,
+    DROPOUT,
+    HEADS,
+    SMALL_CNN,
+    check_backbone,
+    default_input_size,
+)
 from teachcam.train.options import flag_of, option_field, options_of
 
 OPTIMIZERS = ("adamw", "adam", "sgd")
@@ -185,7 +192,7 @@ class RunConfig:
     )
     image_size: int | None = option_field(
         "data",
-        f"width and height of the model's input (default: {INPUT_SIZE[0]})",
+        "width and height of the model's input (default: 224 for most backbones)",
         default=None,
         metavar="PIXELS",
         low=16,
@@ -197,8 +204,9 @@ class RunConfig:
     )
     backbone: str = option_field(
         "network",
-        f"{LITE0}, squeezenet1_1, alexnet, resnet18, another torchvision classifier, or {SMALL_CNN}",
-        default=LITE0,
+        "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, squeezenet1_1, alexnet, resnet18, another "
+        f"torchvision classifier, timm:NAME, or {SMALL_CNN}",
+        default=DEFAULT_BACKBONE,
         metavar="NAME",
     )
     weights: str = option_field(
@@ -233,6 +241,7 @@ class RunConfig:
                 value = tuple(normalize_text(one) if isinstance(one, str) else one for one in value)
             option.check(value)
             object.__setattr__(self, option.name, value)
+        check_backbone(self.backbone)
         self._check_combinations()
         overrides = {name: value for name, value in self.overrides.items() if value is not None}
         if "progressive_resize" in overrides:
@@ -276,7 +285,7 @@ class RunConfig:
     @property
     def input_size(self) -> tuple[int, int]:
         """Height and width of the model's input in pixels."""
-        return (self.image_size, self.image_size) if self.image_size else INPUT_SIZE
+        return (self.image_size, self.image_size) if self.image_size else default_input_size(self.backbone)
 
     def training(self, overrides: dict | None = None) -> TrainConfig:
         """Return the settings of the strategy that trains by gradients: the chosen one, or finetune for auto."""

@@ -27,10 +27,11 @@ from teachcam.images import read_image
 from teachcam.train.config import RIDGE, STRATEGIES
 from teachcam.train.engine.progress import read_epochs
 from teachcam.train.engine.run_folder import interrupted_runs, load_interrupted_run
+from teachcam.train.model.timm_backbones import LITES
 from teachcam.train.report.html import data_url
 from teachcam.train.report.plots import training_curves
 
-BACKBONES = ("squeezenet1_1", "resnet18", "mobilenet_v3_small", "alexnet", "efficientnet_b0")
+BACKBONES = (*LITES, "squeezenet1_1", "resnet18", "mobilenet_v3_small", "alexnet")
 LOG = "log.txt"  # in the run's folder: the output of the process
 POLL_INTERVAL = 0.5  # seconds between two checks of the run's folder
 MAX_MISTAKES, IMAGE_WIDTH = 8, 130  # images shown, and their width in pixels
@@ -57,8 +58,9 @@ class TrainPanel(widgets.VBox):
         self._backbone = widgets.Dropdown(options=BACKBONES, description="Backbone")
         self._strategy = widgets.Dropdown(options=["auto", RIDGE, *STRATEGIES], description="Strategy")
         self._epochs = widgets.BoundedIntText(
-            value=0, min=0, max=1000, description="Epochs", tooltip="0: as the strategy says"
+            value=0, min=0, max=1000, description="Epochs", tooltip="0: as the strategy says; ridge has none"
         )
+        self._strategy.observe(lambda change: setattr(self._epochs, "disabled", change.new == RIDGE), "value")
         self._start_button = widgets.Button(description="Train", icon="play", button_style="primary")
         self._stop_button = widgets.Button(description="Stop", icon="stop", disabled=True)
         self._resume_button = widgets.Button(description="Resume", icon="forward")
@@ -98,7 +100,7 @@ class TrainPanel(widgets.VBox):
         self.run = Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
         arguments = ["--data", self.data, "--out", self.run, "--labels", *self._labels.value]
         arguments += ["--backbone", self._backbone.value, "--strategy", self._strategy.value]
-        arguments += ["--epochs", self._epochs.value] if self._epochs.value else []
+        arguments += ["--epochs", self._epochs.value] if self._epochs.value and not self._epochs.disabled else []
         self._run(arguments)
 
     def _resume(self) -> None:

@@ -34,7 +34,7 @@ from teachcam.train.engine.run_folder import STATE_FOLDER, begin_run, check_unch
 from teachcam.train.engine.selection import cross_validate, train_and_refit, train_from_ridge
 from teachcam.train.engine.strategies import StrategyTrainer
 from teachcam.train.engine.training_data import TrainingData, make_augmentation
-from teachcam.train.model.backbones import build_network, check_backbone, check_input_size, normalization
+from teachcam.train.model.backbones import build_network, check_input_size, normalization
 from teachcam.train.report.result import TrainingResult
 from teachcam.train.report.summary import describe_split
 from teachcam.train.report.write import write_results
@@ -54,7 +54,6 @@ def train(config: RunConfig, resume: bool = False) -> Path:
         DatasetError: There is no dataset, or it can't be read.
         TrainingError: Training is not possible with these images or options; the text says what to change.
     """
-    check_backbone(config.backbone)
     with _opencv_without_threads(), init_distributed(config.device) as (processes, device):
         out = processes.broadcast(config.out or Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3])
         config = replace(config, out=out)

@@ -14,11 +14,18 @@ from torch import nn
 from teachcam.contract import Contract
 from teachcam.errors import TrainingError
 from teachcam.ridge import SQRT_EPSILON
-from teachcam.train.model.efficientnet_lite import FEATURE_SIZE, MEAN, STD, build_lite0
 from teachcam.train.model.pretrained import load_pretrained
+from teachcam.train.model.timm_backbones import (
+    LITES,
+    build_timm,
+    check_timm,
+    is_timm,
+    timm_input_size,
+    timm_normalization,
+)
 
 INPUT_SIZE = (224, 224)  # height and width in pixels that torchvision's ImageNet weights were trained at
-LITE0 = "efficientnet_lite0"
+DEFAULT_BACKBONE = LITES[0]
 SMALL_CNN = "small_cnn"
 HEADS = ("linear", "mlp")
 MLP_HIDDEN_SIZE = 256  # of the mlp head
@@ -70,10 +77,12 @@ class SignedSqrt(nn.Module):
 
 def check_backbone(backbone: str) -> None:
     """Raise TrainingError if there is no backbone of that name."""
-    if backbone not in (SMALL_CNN, LITE0) and backbone not in torchvision.models.list_models(module=torchvision.models):
+    if is_timm(backbone):
+        check_timm(backbone)
+    elif backbone != SMALL_CNN and backbone not in torchvision.models.list_models(module=torchvision.models):
         raise TrainingError(
-            f"no backbone {backbone!r}: give squeezenet1_1, {LITE0}, resnet18, alexnet, any other classifier of "
-            f"torchvision.models, or {SMALL_CNN} for small images"
+            f"no backbone {backbone!r}: give {', '.join(LITES)}, squeezenet1_1, resnet18, alexnet, any other "
+            f"classifier of torchvision.models, timm:NAME for one of timm's, or {SMALL_CNN} for small images"
         )
 
 
@@ -83,7 +92,7 @@ def build_network(
     """Build a network with a new head.
 
     Args:
-        backbone: name of a torchvision classifier, `efficientnet_lite0`, or `small_cnn`.
+        backbone: name of a torchvision classifier, one of LITES, `timm:NAME`, or `small_cnn`.
         num_classes: number of labels.
         weights: of the backbone: `imagenet`, `none` (random), or a file with that classifier's state dict.
         seed: of all random weights.
@@ -101,9 +110,9 @@ def build_network(
         if weights != "none":
             raise TrainingError(f"{SMALL_CNN} has no pretrained weights: give --strategy scratch")
         return Network(_small_cnn(), SMALL_CNN_FEATURES, num_classes, head), "random"
-    if backbone == LITE0:
-        model, source = build_lite0(weights)
-        return Network(model, FEATURE_SIZE, num_classes, head), source
+    if is_timm(backbone):
+        model, source = build_timm(backbone, weights)
+        return Network(model, _count_features(model, timm_input_size(backbone)), num_classes, head), source
     model = torchvision.models.get_model(backbone, weights=None)
     source = "random" if weights == "none" else load_pretrained(model, backbone, weights)
     if hasattr(model, "transform_input"):  # GoogLeNet's and Inception's weights expect another normalization
@@ -114,6 +123,11 @@ def build_network(
             if hasattr(model, name):
                 setattr(model, name, None)
     return Network(model, _remove_head(model), num_classes, head), source
+
+
+@torch.no_grad()
+def _count_features(backbone: nn.Module, size: tuple[int, int]) -> int:
+    return backbone.eval()(torch.zeros(1, 3, *size)).shape[1]
 
 
 def _small_cnn() -> nn.Module:
@@ -127,7 +141,12 @@ def _small_cnn() -> nn.Module:
 
 def normalization(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and the standard deviation by which images are normalized for a backbone, RGB."""
-    return (MEAN, STD) if backbone == LITE0 else (Contract.mean, Contract.std)
+    return timm_normalization(backbone) if is_timm(backbone) else (Contract.mean, Contract.std)
+
+
+def default_input_size(backbone: str) -> tuple[int, int]:
+    """Return the height and the width of the input in pixels, if the user names no other."""
+    return timm_input_size(backbone) if is_timm(backbone) else INPUT_SIZE
 
 
 @torch.no_grad()

