@@ -65,16 +65,21 @@ def train_from_ridge(
         if config.strategy == FINETUNE:
             raise TrainingError(f"--strategy {FINETUNE}: {reason}")
         return replace(ridge, notes=[f"fine-tuning was not tried: {reason}"]), splits
-    tuner = FineTuner(trainer, folds, settings, context)
+    tuner, notes = FineTuner(trainer, folds, settings, context), []
     if config.strategy == AUTO:
-        left = config.budget - context.state.cached("ridge-seconds", lambda: seconds)
+        left = max(0.0, config.budget - context.state.cached("ridge-seconds", lambda: seconds))
         expected = context.state.cached("finetune-seconds", tuner.expected_seconds)
-        if expected > left:
+        epochs = int(settings.num_epochs * left / expected)
+        if epochs < settings.num_epochs:
+            done = f"fine-tuned for {epochs} of {settings.num_epochs} epochs" if epochs else "fine-tuning was not tried"
             note = (
-                f"fine-tuning was not tried: it takes about {expected:.0f} s, and {max(0.0, left):.0f} s of --budget "
-                f"are left; to do it: python train/finetune.py --strategy {FINETUNE}"
+                f"{done}: it takes about {expected:.0f} s, and {left:.0f} s of --budget were left; to do it: "
+                f"python train/finetune.py --strategy {FINETUNE}"
             )
-            return replace(ridge, notes=[as_called(note)]), splits
+            notes = [as_called(note)]
+            if not epochs:
+                return replace(ridge, notes=notes), splits
+            tuner = FineTuner(trainer, folds, replace(settings, epochs=epochs), context)
     tuned, ridge_accuracy = tuner.fit()
     trials = ridge.trials + tuned.trials
     accuracy = tuned.trials[0]["validation_accuracy"]
@@ -84,7 +89,7 @@ def train_from_ridge(
             f"is {ridge_accuracy:.3f}"
         )
         return replace(ridge, trials=trials, notes=[note]), splits
-    return replace(tuned, trials=trials), folds
+    return replace(tuned, trials=trials, notes=notes), folds
 
 
 def train_and_refit(trainer: StrategyTrainer, strategy: str, overrides: dict, refit: bool) -> StrategyResult:

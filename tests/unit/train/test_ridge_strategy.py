@@ -100,6 +100,22 @@ def test_auto_says_what_the_budget_did_not_allow(dataset, capsys):
     assert note.endswith("to do it: python train/finetune.py --strategy finetune")
 
 
+def test_auto_fine_tunes_for_as_many_epochs_as_the_budget_allows(dataset, monkeypatch):
+    fit, epochs = FineTuner.fit, []
+
+    def fit_and_note(self):
+        result = fit(self)
+        epochs.append(len(result[0].history))
+        return result
+
+    monkeypatch.setattr(FineTuner, "fit", fit_and_note)
+    monkeypatch.setattr(FineTuner, "expected_seconds", lambda self: 1e6)
+    result, _ = train_on(dataset, strategy="auto", budget=3e5)
+    assert epochs == [1]
+    words = {"finetune": "fine-tuned for 1 of 4 epochs: it takes about ", "ridge": "fine-tuning was tried and dropped"}
+    assert result.notes[0].startswith(words[result.strategy])
+
+
 def test_fine_tuning_changes_the_last_stages_only_and_leaves_the_head_of_ridge_alone(dataset):
     data = Dataset(dataset)
     network, contract = new_network(data)
