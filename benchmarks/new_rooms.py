@@ -25,11 +25,11 @@ import numpy as np
 import torch
 from torchvision.transforms import v2
 
+from teachcam.calibration import expected_calibration_error
 from teachcam.collect.dataset import Sample
 from teachcam.contract import Contract
 from teachcam.preprocessing import preprocess
 from teachcam.processor import processor_name
-from teachcam.train.calibration import expected_calibration_error
 from teachcam.train.config import BUDGET, FROM_RIDGE, STRATEGIES, RunConfig
 from teachcam.train.data.dataset import Dataset, Examples
 from teachcam.train.data.split import split_by_scene

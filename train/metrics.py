@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from teachcam.train.calibration import expected_calibration_error
+from teachcam.calibration import expected_calibration_error
 
 Z_95 = 1.96  # standard deviations of a normal distribution that hold 95 % of it
 

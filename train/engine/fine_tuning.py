@@ -23,9 +23,9 @@ from torch import nn
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
+from teachcam.calibration import calibrate
 from teachcam.errors import TrainingError
 from teachcam.ridge import Rows
-from teachcam.train.calibration import calibrate
 from teachcam.train.config import FINETUNE, TrainConfig
 from teachcam.train.data.split import Split
 from teachcam.train.engine.context import Context

@@ -13,8 +13,8 @@ from typing import cast
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.functional import cross_entropy
 
+from teachcam.calibration import calibrate, cross_entropy
 from teachcam.collect.dataset import Sample
 from teachcam.collect.inspection import NOTHING_LABELS
 from teachcam.contract import Contract
@@ -22,7 +22,6 @@ from teachcam.errors import TrainingError
 from teachcam.ridge import DEFAULT_STRENGTH, RidgeHead, Rows, fit_ridge
 from teachcam.train.augment.foreground import background_groups
 from teachcam.train.augment.views import AugmentedViews, OutlierViews
-from teachcam.train.calibration import calibrate
 from teachcam.train.config import RIDGE
 from teachcam.train.data.dataset import Dataset
 from teachcam.train.data.split import Split
@@ -175,12 +174,12 @@ class RidgeTrainer:
         judged = self.rows.judged
         metrics = {
             "epoch": number,
-            "loss": _cross_entropy(head.logits(self.rows.features[images]), self.class_ids),
+            "loss": cross_entropy(head.logits(self.rows.features[images]), self.class_ids),
             "validation_loss": None,
             "validation_accuracy": None,
         }
         if len(judged):
-            metrics["validation_loss"] = _cross_entropy(head.held_out_logits, self.class_ids[judged])
+            metrics["validation_loss"] = cross_entropy(head.held_out_logits, self.class_ids[judged])
             correct = head.held_out_logits.argmax(1) == self.class_ids[judged]
             metrics["validation_accuracy"] = float(correct.mean())
         self._context.progress.begin("ridge", 1 + MAX_VIEWS, len(images), number)
@@ -207,10 +206,6 @@ def set_head(module: nn.Module, head: RidgeHead) -> None:
     linear = cast(nn.Linear, module.get_submodule("1"))
     linear.weight.copy_(torch.from_numpy(head.weight.T))
     linear.bias.copy_(torch.from_numpy(head.bias))
-
-
-def _cross_entropy(logits: np.ndarray, class_ids: np.ndarray) -> float:
-    return cross_entropy(torch.from_numpy(logits), torch.from_numpy(class_ids)).item()
 
 
 class _BothStages(nn.Module):

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from teachcam.calibration import calibrate
 from teachcam.collect.dataset import Sample
 from teachcam.commands import as_called
 from teachcam.contract import Contract
 from teachcam.errors import TrainingError
-from teachcam.train.calibration import calibrate
 from teachcam.train.config import AUTO, FINETUNE, NUM_FOLDS, RIDGE, RunConfig
 from teachcam.train.data.dataset import Dataset
 from teachcam.train.data.split import Split, leave_one_out, merge_into_folds, random_folds

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from teachcam.calibration import calibrate
 from teachcam.contract import Contract
 from teachcam.train.augment.views import AugmentedViews
-from teachcam.train.calibration import calibrate
 from teachcam.train.config import STRATEGIES, TrainConfig
 from teachcam.train.data.dataset import Examples
 from teachcam.train.engine.features import extract_features

@@ -10,11 +10,11 @@ import cv2
 import jinja2
 import numpy as np
 
+from teachcam.calibration import confidence_bins
 from teachcam.collect.inspection import inspect_measured
 from teachcam.drawing import draw_heat_map
 from teachcam.files import write_atomic
 from teachcam.images import encode_jpeg
-from teachcam.train.calibration import confidence_bins
 from teachcam.train.metrics import Metrics
 from teachcam.train.report.gradcam import activation_maps
 from teachcam.train.report.plots import reliability_diagram, training_curves

@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from teachcam.train.calibration import ConfidenceBin
+from teachcam.calibration import ConfidenceBin
 
 BLUE, ORANGE, GRAY = "#2563eb", "#ea580c", "#94a3b8"
 STYLE: dict[Any, Any] = {

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from teachcam.train.calibration import (
+from teachcam.calibration import (
     confidence_bins,
     expected_calibration_error,
     fit_temperature,

@@ -8,8 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from torch.nn.functional import cross_entropy
 
 from teachcam.contract import Contract
 
@@ -22,7 +20,18 @@ IMAGES_PER_OBSERVATION = 10
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """Return probabilities, float64 [N, num_classes], of logits, float [N, num_classes]."""
-    return torch.softmax(torch.from_numpy(logits).double() / temperature, 1).numpy()
+    return np.exp(_log_softmax(logits, temperature))
+
+
+def cross_entropy(logits: np.ndarray, class_ids: np.ndarray, temperature: float = 1.0) -> float:
+    """Return the mean cross-entropy of logits, float [N, num_classes], for the true labels, int [N]."""
+    return -float(_log_softmax(logits, temperature)[np.arange(len(class_ids)), class_ids].mean())
+
+
+def _log_softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
+    logits = logits.astype(np.float64) / temperature
+    logits = logits - logits.max(1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(1, keepdims=True))
 
 
 def fit_temperature(logits: np.ndarray, class_ids: np.ndarray) -> float:
@@ -37,11 +46,12 @@ def fit_temperature(logits: np.ndarray, class_ids: np.ndarray) -> float:
     Returns:
         The temperature, 0.1 to 10. Divide logits by it before the softmax.
     """
+    if not len(logits):
+        return 1.0
     temperatures = np.geomspace(0.1, 10, 201)
-    outputs, targets = torch.from_numpy(logits).double(), torch.from_numpy(class_ids)
-    losses = [cross_entropy(outputs / temperature, targets, reduction="sum").item() for temperature in temperatures]
+    losses = np.array([cross_entropy(logits, class_ids, temperature) for temperature in temperatures])
     penalties = 2 * np.log(temperatures) ** 2
-    return float(temperatures[np.argmin(np.array(losses) / IMAGES_PER_OBSERVATION + penalties)])
+    return float(temperatures[np.argmin(len(logits) * losses / IMAGES_PER_OBSERVATION + penalties)])
 
 
 def fit_threshold(probabilities: np.ndarray) -> float:
