@@ -10,21 +10,19 @@ for prediction in classifier.predict_stream(Camera(0)):  # the same for each fra
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator
 
 import numpy as np
-import onnxruntime
 
 from teachcam.cli import first_line
 from teachcam.contract import METADATA_KEY, Contract
 from teachcam.errors import ContractError, ModelError
 from teachcam.files import expand
+from teachcam.live.model_runner import ModelRunner
 from teachcam.live.prediction import Prediction, Smoother, default_smoothing, to_prediction
-from teachcam.onnx_session import open_session, tied_cores
+from teachcam.onnx_session import open_session
 from teachcam.preprocessing import preprocess
 from teachcam.runs import resolve_latest
 from teachcam.self_check import METADATA_KEY as CHECK_KEY
@@ -59,7 +57,6 @@ class Classifier:
         """
         self.path = resolve_latest(expand(path))
         self.ort_session, self.provider = open_session(self.path, provider)
-        self._pinned_cores = tied_cores(self.ort_session)
         metadata = self.ort_session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in metadata:
             raise ContractError(
@@ -68,7 +65,7 @@ class Classifier:
             )
         self.contract = Contract.from_json(metadata[METADATA_KEY])
         self._check_graph()
-        self._bind_buffers()
+        self._runner = ModelRunner(self.ort_session, self.provider, "probabilities")
         height, width = self.contract.input_size
         self.classify(np.zeros((height, width, 3), np.uint8))  # raises if the outputs are not probabilities
 
@@ -89,24 +86,10 @@ class Classifier:
                 f"{self.path} takes {batch_size} images at once: export it with --batch-size 1, or --dynamic-batch"
             )
 
-    def _bind_buffers(self) -> None:
-        """Allocate the input and the output once, so that no frame allocates memory."""
-        value = self.ort_session.get_inputs()[0]
-        dtype = np.uint8 if value.type == "tensor(uint8)" else np.float32  # older TensorRT takes no uint8
-        device = "cpu" if self.provider == "cpu" else "cuda"
-        self._model_input = np.zeros((1, *self.contract.input_size, 3), dtype)
-        self._probabilities = np.zeros((1, len(self.contract.labels)), np.float32)
-        # On the CPU this shares memory with the array.
-        self._input_value = onnxruntime.OrtValue.ortvalue_from_numpy(self._model_input, device, 0)
-        output_value = onnxruntime.OrtValue.ortvalue_from_numpy(self._probabilities)
-        self._binding = self.ort_session.io_binding()
-        self._binding.bind_ortvalue_input("images", self._input_value)
-        self._binding.bind_ortvalue_output("probabilities", output_value)
-
     def clone_for_thread(self) -> Classifier:
         """Return a classifier for another thread. It shares the loaded model and has its own buffers."""
         clone = copy.copy(self)
-        clone._bind_buffers()
+        clone._runner = ModelRunner(self.ort_session, self.provider, "probabilities")
         return clone
 
     def predict_probabilities(self, model_input: np.ndarray) -> np.ndarray:
@@ -121,28 +104,10 @@ class Classifier:
         Raises:
             ModelError: The model failed, for example because the GPU is out of memory.
         """
-        self._model_input[0] = model_input
-        if self.provider != "cpu":
-            self._input_value.update_inplace(self._model_input)
         try:
-            self._run_on_free_core()
+            return self._runner(model_input)
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise ModelError(f"{self.path} failed on {self.provider}: {first_line(error)}") from None
-        return self._probabilities[0]
-
-    def _run_on_free_core(self) -> None:
-        """Run the model with this thread on a core to which ONNX Runtime tied none of its threads.
-
-        On one of theirs the two threads would take turns of 4 ms, while another core is idle.
-        """
-        cores = os.sched_getaffinity(0) if self._pinned_cores else set()  # no core is pinned where this is missing
-        free_cores = cores - self._pinned_cores
-        _move_to_cores(free_cores)
-        try:
-            self.ort_session.run_with_iobinding(self._binding)
-        finally:
-            if free_cores:
-                _move_to_cores(cores)  # threads and programs that this thread starts inherit its cores
 
     def self_check(self) -> float | None:
         """Compare the model's predictions on this machine with those from where it was exported.
@@ -202,10 +167,3 @@ class Classifier:
         smooth = Smoother(self.contract.unknown_threshold, seconds)
         for frame in camera:
             yield smooth(self.classify(frame.image), frame.time)
-
-
-def _move_to_cores(cores: set[int]) -> None:
-    """Let the calling thread run on these cores only, if there are any and the system allows it."""
-    if cores:
-        with contextlib.suppress(OSError):
-            os.sched_setaffinity(0, cores)

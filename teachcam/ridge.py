@@ -4,9 +4,9 @@
     logits = head.logits(features)     # float64 [N, num_classes]
     head.held_out_logits               # of each image, by a head that never saw its scene
 
-    sums = RidgeSums(num_features, num_classes)
+    sums = RidgeSums(num_features)
     sums.add(rows)                     # and sums.remove(rows)
-    head = sums.fit()                  # the same head, within milliseconds of the last change
+    head = sums.fit(range(num_classes))   # the same head, within milliseconds of the last change
 
 It needs numpy only, has no epochs, no learning rate and no random numbers, and takes a second.
 
@@ -19,7 +19,9 @@ and H the block of the matrix that turns targets into predictions:
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from typing import Sequence
 
 import numpy as np
 
@@ -156,13 +158,10 @@ class RidgeSums:
     It takes 8 D^2 bytes of memory for each group of rows (see `Rows.groups`): 13 MB for 1280 features.
     """
 
-    def __init__(self, num_features: int, num_classes: int):
+    def __init__(self, num_features: int):
         """Begin without rows."""
-        self._num_classes = num_classes
-        num_groups = 2 * (num_classes + 1)
-        self._counts = np.zeros(num_groups, int)
-        self._sums = np.zeros((num_groups, num_features))
-        self._products: dict[int, np.ndarray] = {}  # of each group that has had rows, float64 [D, D]
+        self._num_features = num_features
+        self._groups: dict[int, _GroupSums] = {}
 
     def add(self, rows: Rows) -> None:
         """Add rows."""
@@ -172,30 +171,48 @@ class RidgeSums:
         """Remove rows that were added."""
         self._update(rows, -1)
 
-    def fit(self, strength: float = DEFAULT_STRENGTH) -> RidgeHead:
-        """Return the head, without held-out logits. A class without rows scores 0."""
-        shares = (self._counts > 0) / max(1, np.count_nonzero(self._counts))  # of each group, in the sum of all weights
-        weights = shares / np.maximum(self._counts, 1)
-        mean = weights @ self._sums
-        covariance = -np.outer(mean, mean)
-        for group, products in self._products.items():
-            covariance += weights[group] * products
+    def fit(self, class_ids: Sequence[int], strength: float = DEFAULT_STRENGTH) -> RidgeHead:
+        """Return a head, without held-out logits.
+
+        Args:
+            class_ids: Of the classes that it tells apart, in the order of its logits. Rows of others are not used. A
+                class without rows scores 0.
+            strength: Of the regularization.
+        """
+        own = {id: [self._groups.get(2 * (id + 1) + is_view) for is_view in (0, 1)] for id in (-1, *class_ids)}
+        groups = {id: [group for group in pair if group is not None and group.count] for id, pair in own.items()}
+        share = 1 / max(1, sum(map(len, groups.values())))  # of each group, in the sum of all weights
+        mean, covariance = np.zeros(self._num_features), np.zeros((self._num_features, self._num_features))
+        for group in itertools.chain.from_iterable(groups.values()):
+            mean += share / group.count * group.total
+            covariance += share / group.count * group.products
+        covariance -= np.outer(mean, mean)
         variance = np.trace(covariance) / len(mean) or 1.0
         covariance.flat[:: len(mean) + 1] += strength * variance
-        class_shares = shares[2:].reshape(self._num_classes, 2).sum(1)
-        class_sums = (weights[2:, None] * self._sums[2:]).reshape(self._num_classes, 2, -1).sum(1)
-        right = class_sums - class_shares[:, None] * mean
-        weight = LOGIT_SCALE * np.linalg.solve(covariance, right.T)
-        return RidgeHead(weight, LOGIT_SCALE * class_shares - mean @ weight, strength, np.zeros((0, self._num_classes)))
+        shares = np.array([share * len(groups[id]) for id in class_ids])
+        sums = [sum((share / group.count * group.total for group in groups[id]), 0 * mean) for id in class_ids]
+        weight = LOGIT_SCALE * np.linalg.solve(covariance, (np.array(sums) - shares[:, None] * mean).T)
+        return RidgeHead(weight, LOGIT_SCALE * shares - mean @ weight, strength, np.zeros((0, len(shares))))
 
     def _update(self, rows: Rows, sign: int) -> None:
         inputs, groups = signed_sqrt(rows.features), rows.groups
-        for group in np.unique(groups):
-            own = inputs[groups == group]
-            self._counts[group] += sign * len(own)
-            self._sums[group] += sign * own.sum(0)
-            products = self._products.setdefault(group, np.zeros((own.shape[1], own.shape[1])))
-            products += sign * own.T @ own
+        for name in np.unique(groups).tolist():
+            group = self._groups.setdefault(name, _GroupSums(self._num_features))
+            group.add(inputs[groups == name], sign)
+
+
+class _GroupSums:
+    """The sums over a group of rows."""
+
+    def __init__(self, num_features: int):
+        self.count = 0
+        self.total = np.zeros(num_features)
+        self.products = np.zeros((num_features, num_features))
+
+    def add(self, inputs: np.ndarray, sign: int) -> None:
+        self.count += sign * len(inputs)
+        self.total += sign * inputs.sum(0)
+        self.products += sign * inputs.T @ inputs
 
 
 @dataclass(frozen=True)

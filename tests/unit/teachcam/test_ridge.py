@@ -111,20 +111,27 @@ def test_rows_added_and_removed_give_the_head_of_those_that_are_left(dim):
     outliers = make_rows(num_scenes=1, dim=dim, seed=1)
     nobody = np.full(len(outliers.scenes), -1)
     rows += Rows(outliers.features, nobody, nobody, nobody, nobody < 0)
-    sums = RidgeSums(dim, 3)
+    sums = RidgeSums(dim)
     for part in range(5):
         sums.add(rows.select(np.arange(len(rows.scenes)) % 5 == part))
     keep = np.random.default_rng(0).random(len(rows.scenes)) < 0.6
     sums.remove(rows.select(~keep))
-    expected, head = fit_ridge(rows.select(keep), 3, strength=2.0), sums.fit(2.0)
+    expected, head = fit_ridge(rows.select(keep), 3, strength=2.0), sums.fit(range(3), 2.0)
     assert head.weight == pytest.approx(expected.weight, abs=1e-9)
     assert head.bias == pytest.approx(expected.bias, abs=1e-9)
     sums.remove(rows.select(keep))
-    assert sums.fit().weight == pytest.approx(0, abs=1e-9)
+    assert sums.fit(range(3)).weight == pytest.approx(0, abs=1e-9)
 
 
 def test_a_class_without_rows_scores_nothing():
     rows = make_rows()
-    sums = RidgeSums(20, 3)
+    sums = RidgeSums(20)
     sums.add(rows.select(rows.class_ids > 0))
-    assert sums.fit().logits(rows.features)[:, 0] == pytest.approx(0)
+    assert sums.fit(range(3)).logits(rows.features)[:, 0] == pytest.approx(0)
+
+
+def test_rows_of_classes_that_are_not_asked_for_do_not_matter():
+    rows, sums, fewer = make_rows(), RidgeSums(20), RidgeSums(20)
+    sums.add(rows)
+    fewer.add(rows.select(rows.class_ids != 1))
+    assert sums.fit([2, 0]).weight == pytest.approx(fewer.fit(range(3)).weight[:, [2, 0]])
