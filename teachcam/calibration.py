@@ -111,7 +111,7 @@ def calibrate(
 
     Args:
         contract: of the trained network.
-        logits: float32 [N, num_classes], of the validation images.
+        logits: float32 [N, num_classes], of the validation images; or with one more column, for images of no label.
         class_ids: int64 [N], their labels.
         has_outliers: whether training used images of no label (outlier exposure, Hendrycks 2019). Only then does a low
             confidence mean "unknown". Otherwise the threshold is 0: it would reject images of another room.
@@ -120,6 +120,6 @@ def calibrate(
         The contract with temperature and threshold, and the probabilities, float64 [N, num_classes].
     """
     temperature = fit_temperature(logits, class_ids)
-    probabilities = softmax(logits, temperature)
+    probabilities = softmax(logits, temperature)[:, : len(contract.labels)]
     threshold = fit_threshold(probabilities) if has_outliers else 0.0
     return replace(contract, temperature=temperature, unknown_threshold=threshold), probabilities

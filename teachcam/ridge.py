@@ -28,7 +28,7 @@ import numpy as np
 # Candidates, as multiples of the mean variance of a feature. Below and above, accuracy in new scenes fell.
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 DEFAULT_STRENGTH = 2.0  # near the best for hands, thumbs and digits in new scenes, with two backbones
-TOLERANCE = 0.5  # of an accuracy's standard error over scenes: what differs by less is taken for equally accurate
+TOLERANCE = 1.0  # of an accuracy's standard error over scenes: what differs by less is taken for equally accurate
 SQRT_EPSILON = 0.05  # bounds the slope at 0, for what is trained below the head; accuracy is the same with 1e-6
 LOGIT_SCALE = 10.0  # scores lie between 0 and 1; ten times that is the usual range of logits
 
@@ -76,6 +76,11 @@ class Rows:
     def _columns(self) -> tuple[np.ndarray, ...]:
         return self.features, self.class_ids, self.scenes, self.backgrounds, self.is_view
 
+    def targets(self, num_classes: int, outliers: bool) -> np.ndarray:
+        """Return float64 [N, num_classes + outliers]: 1 in the column of the row's class; the last is for outliers."""
+        columns = [*range(num_classes), -1][: num_classes + outliers]
+        return (self.class_ids[:, None] == columns).astype(float)
+
     def left_out_with(self, scene: int) -> np.ndarray:
         """Return which rows are left out with a scene, bool [N]."""
         return (self.scenes == scene) | (self.backgrounds == scene)
@@ -83,15 +88,18 @@ class Rows:
 
 @dataclass(frozen=True)
 class RidgeHead:
-    """A linear head on the signed square roots of features."""
+    """A linear head on the signed square roots of features.
 
-    weight: np.ndarray  # float64 [D, num_classes]
-    bias: np.ndarray  # float64 [num_classes]
+    It has an output for each class, and a last one for outliers if it was fitted with them.
+    """
+
+    weight: np.ndarray  # float64 [D, num_outputs]
+    bias: np.ndarray  # float64 [num_outputs]
     strength: float  # of the regularization
-    held_out_logits: np.ndarray  # float64 [M, num_classes], of the images that are judged
+    held_out_logits: np.ndarray  # float64 [M, num_outputs], of the images that are judged
 
     def logits(self, features: np.ndarray) -> np.ndarray:
-        """Return the logits of features, float [N, D], as float64 [N, num_classes]."""
+        """Return the logits of features, float [N, D], as float64 [N, num_outputs]."""
         return signed_sqrt(features) @ self.weight + self.bias
 
 
@@ -101,14 +109,17 @@ def signed_sqrt(features: np.ndarray) -> np.ndarray:
     return features / np.sqrt(np.abs(features) + SQRT_EPSILON)
 
 
-def fit_ridge(rows: Rows, num_classes: int, strength: float | None = None, judge: bool = True) -> RidgeHead:
-    """Fit a head. It gives outliers a score of 0 for every class.
+def fit_ridge(
+    rows: Rows, num_classes: int, strength: float | None = None, judge: bool = True, outliers: bool = False
+) -> RidgeHead:
+    """Fit a head.
 
     Args:
         rows: What to train on. Every class needs a row.
         num_classes: Number of classes.
         strength: Of the regularization. By default the one that is most accurate in scenes that are left out.
         judge: Whether to compute `held_out_logits`.
+        outliers: Whether the head has an output for them.
     """
     inputs = signed_sqrt(rows.features)
     weights = rows.weights
@@ -122,15 +133,15 @@ def fit_ridge(rows: Rows, num_classes: int, strength: float | None = None, judge
         np.column_stack([np.ones(len(inputs)), inputs @ axes]),
         np.append(1.0, variances),
         weights,
-        (rows.class_ids[:, None] == np.arange(num_classes)).astype(float),
+        rows.targets(num_classes, outliers),
     )
     judged = rows.judged
     blocks = [np.flatnonzero(rows.left_out_with(scene)) for scene in np.unique(rows.scenes[judged])]
-    held_out = np.zeros((0, num_classes))
+    held_out = np.zeros((0, num_classes + outliers))
     if judge and blocks and max(map(len, blocks)) < len(inputs):
         candidates = STRENGTHS if strength is None else (strength,)
         predictions = [_held_out(system, blocks, candidate)[judged] for candidate in candidates]
-        best = _choose([_accuracies(prediction, rows) for prediction in predictions], candidates)
+        best = _choose([_accuracies(prediction[:, :num_classes], rows) for prediction in predictions], candidates)
         strength, held_out = candidates[best], LOGIT_SCALE * predictions[best]
     strength = DEFAULT_STRENGTH if strength is None else strength
     coefficients = LOGIT_SCALE * system.solve(strength)
@@ -171,15 +182,17 @@ class RidgeSums:
         """Remove rows that were added."""
         self._update(rows, -1)
 
-    def fit(self, class_ids: Sequence[int], strength: float = DEFAULT_STRENGTH) -> RidgeHead:
+    def fit(self, class_ids: Sequence[int], strength: float = DEFAULT_STRENGTH, outliers: bool = False) -> RidgeHead:
         """Return a head, without held-out logits.
 
         Args:
-            class_ids: Of the classes that it tells apart, in the order of its logits. Rows of others are not used. A
+            class_ids: Of the classes that it tells apart, in the order of its outputs. Rows of others are not used. A
                 class without rows scores 0.
             strength: Of the regularization.
+            outliers: Whether outliers are used, and the head has an output for them.
         """
-        own = {id: [self._groups.get(2 * (id + 1) + is_view) for is_view in (0, 1)] for id in (-1, *class_ids)}
+        class_ids = [*class_ids, -1] if outliers else class_ids
+        own = {id: [self._groups.get(2 * (id + 1) + is_view) for is_view in (0, 1)] for id in class_ids}
         groups = {id: [group for group in pair if group is not None and group.count] for id, pair in own.items()}
         share = 1 / max(1, sum(map(len, groups.values())))  # of each group, in the sum of all weights
         mean, covariance = np.zeros(self._num_features), np.zeros((self._num_features, self._num_features))

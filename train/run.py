@@ -34,7 +34,7 @@ from teachcam.train.engine.run_folder import STATE_FOLDER, begin_run, check_unch
 from teachcam.train.engine.selection import cross_validate, train_and_refit, train_from_ridge
 from teachcam.train.engine.strategies import StrategyTrainer
 from teachcam.train.engine.training_data import TrainingData, make_augmentation
-from teachcam.train.model.backbones import build_network, check_input_size, normalization
+from teachcam.train.model.backbones import SQRT, build_network, check_input_size, normalization
 from teachcam.train.report.result import TrainingResult
 from teachcam.train.report.summary import describe_split
 from teachcam.train.report.write import write_results
@@ -185,7 +185,7 @@ def _train_splits(
     started = time.monotonic()
     labels = dataset.labels
     from_ridge = config.strategy in FROM_RIDGE
-    head = "sqrt" if from_ridge else config.head
+    head = SQRT if from_ridge else config.head
     network, initial_weights = build_network(config.backbone, len(labels), config.weights, config.seed, head)
     check_input_size(network, config.backbone, config.input_size)
     color_order = "GRAY" if config.grayscale else "RGB"

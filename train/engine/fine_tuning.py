@@ -15,7 +15,6 @@ import math
 import time
 from dataclasses import replace
 from functools import partial
-from typing import cast
 
 import numpy as np
 import torch
@@ -82,11 +81,11 @@ class FineTuner:
         logits, ridge_logits = (
             torch.cat([one[name] for one in results]).numpy() for name in ("logits", "ridge_logits")
         )
-        trials = [make_trial(FINETUNE, logits.argmax(1) == class_ids, time.monotonic() - started)]
         contract, probabilities = calibrate(self._ridge.contract, logits, class_ids, self._ridge.has_outliers)
+        trials = [make_trial(FINETUNE, probabilities.argmax(1) == class_ids, time.monotonic() - started)]
         history = [_mean_metrics(epochs) for epochs in zip(*(result["history"] for result in results), strict=True)]
         result = StrategyResult(self._network, contract, FINETUNE, logits, probabilities, history, trials)
-        return result, float((ridge_logits.argmax(1) == class_ids).mean())
+        return result, float((ridge_logits[:, : len(contract.labels)].argmax(1) == class_ids).mean())
 
     def expected_seconds(self) -> float:
         """Return about how long `fit` takes, measured on a few batches."""
@@ -121,7 +120,7 @@ class FineTuner:
         """Train without a fold's validation samples.
 
         Returns:
-            `weights` of the last stages and the head; `logits` of the validation samples, float32 [N, num_classes];
+            `weights` of the last stages and the head; `logits` of the validation samples, float32 [N, num_outputs];
             `ridge_logits`, the same before the training; and `history`, the metrics of each epoch.
         """
         fold, config, context = self.folds[number], self._config, self._context
@@ -140,7 +139,8 @@ class FineTuner:
             context.count_images(len(rows), started)
             context.progress.advance(len(fold.train))
             logits = training.logits(training.average.module, validation)
-            accuracy = (logits.argmax(1) == class_ids).float().mean().item()
+            labels = logits[:, : len(self._ridge.contract.labels)].argmax(1)
+            accuracy = (labels == class_ids).float().mean().item()
             validation_loss = functional.cross_entropy(logits, class_ids).item()
             metrics = {"loss": loss, "validation_loss": validation_loss, "validation_accuracy": accuracy}
             history.append({"epoch": epoch + 1, **metrics})
@@ -157,7 +157,8 @@ class FineTuner:
         model = copy.deepcopy(self._model)
         set_head(model.head, self._ridge.fit_without(fold))
         num_rows = max(len(self._rows(fold, epoch)) for epoch in range(self._config.epochs))
-        return _Training(model, self._ridge.rows, self._activations, config, num_rows, self._context.device)
+        rows, device = self._ridge.rows, self._context.device
+        return _Training(model, rows, self._activations, config, num_rows, device, self._ridge.has_outliers)
 
     def _rows(self, fold: Split, epoch: int) -> np.ndarray:
         """Return the rows to train on in an epoch: a view of each image, and outliers; int [N]."""
@@ -178,14 +179,12 @@ class _Training:
         config: TrainConfig,
         num_rows: int,
         device: torch.device,
+        has_outliers: bool,
     ):
         self.model = model.to(device).to(memory_format=torch.channels_last).eval()  # batch norm keeps its statistics
         self.average = AveragedModel(self.model, avg_fn=update_average)  # type: ignore[arg-type]  # steps is a tensor
-        num_classes = cast(nn.Linear, model.head.get_submodule("1")).out_features
         self._activations, self._config, self._device = activations, config, device
-        targets = torch.from_numpy(rows.class_ids[:, None] == np.arange(num_classes)).float()
-        is_outlier = torch.from_numpy(rows.class_ids[:, None] < 0)
-        self._targets = torch.where(is_outlier, 1 / num_classes, targets)
+        self._targets = torch.from_numpy(rows.targets(1 + rows.class_ids.max(), has_outliers)).float()
         self._weights = torch.from_numpy(rows.weights).float()
         backbone = [parameter for parameter in self.model.last.parameters() if parameter.requires_grad]
         groups = [(backbone, config.backbone_lr), (self.model.head.parameters(), config.lr)]
@@ -209,7 +208,7 @@ class _Training:
 
     @torch.no_grad()
     def logits(self, model: nn.Module, rows: np.ndarray) -> torch.Tensor:
-        """Return the logits of rows, float32 [N, num_classes] on the CPU."""
+        """Return the logits of rows, float32 [N, num_outputs] on the CPU."""
         parts = [rows[start : start + EVALUATION_BATCH] for start in range(0, len(rows), EVALUATION_BATCH)]
         return torch.cat([self._run(model, part, 0.0).float().cpu() for part in parts])
 
@@ -229,7 +228,7 @@ class _LastStages(nn.Module):
         self.last, self.head = last, head
 
     def forward(self, activations: torch.Tensor, dropout: float) -> torch.Tensor:
-        """Return the logits, [N, num_classes]."""
+        """Return the logits, [N, num_outputs]."""
         features = self.last(activations).float()
         return self.head(functional.dropout(features, dropout, training=dropout > 0))
 

@@ -34,7 +34,7 @@ from teachcam.train.model.stages import Stages
 
 MAX_VIEWS = 4  # augmented copies of each image; in new rooms more gained nothing
 MAX_BYTES = 2**30  # of memory for activations; those of further views are not kept
-PATIENCE = 2  # rounds: after so many without a lower validation loss, no more views are made
+PATIENCE = 3  # rounds: after so many without a lower validation loss, no more views are made
 
 
 class RidgeTrainer:
@@ -46,7 +46,8 @@ class RidgeTrainer:
         samples: what is trained on.
         splits: each leaves out a part of the samples, to judge them.
         class_ids: int [N], of the samples.
-        has_outliers: whether views of bare backgrounds, which belong to no label, were trained on.
+        has_outliers: whether views of bare backgrounds, which belong to no label, are trained on. The head then has a
+            last output for them.
         rows: what the head was fitted to. The scene of a row is the index of the split that has it for validation.
         rounds: int [N], the round in which each row was added, from 0.
     """
@@ -117,7 +118,9 @@ class RidgeTrainer:
         if self._augment != "none":
             augmentation = make_augmentation(self._examples, self._augment)
             says_nothing = {label.lower() for label in self.contract.labels} & NOTHING_LABELS
-            self.has_outliers = augmentation.has_outliers and not says_nothing
+            if augmentation.has_outliers and not says_nothing:
+                self.has_outliers = True
+                self.network.add_unknown()
             background_parts = self._parts_of_backgrounds(parts)
             for number in range(1, 1 + MAX_VIEWS):
                 views = AugmentedViews(augmentation, self._seed, number)
@@ -140,7 +143,7 @@ class RidgeTrainer:
     def fit_without(self, fold: Split) -> RidgeHead:
         """Return a head that never saw a fold's validation samples."""
         rows = self.rows.select(self.is_kept_without(fold))
-        return fit_ridge(rows, len(self.contract.labels), self._strength, judge=False)
+        return fit_ridge(rows, len(self.contract.labels), self._strength, judge=False, outliers=self.has_outliers)
 
     def _add(
         self,
@@ -169,7 +172,8 @@ class RidgeTrainer:
 
     def _judge_round(self, number: int) -> dict:
         """Fit a head to the rows so far, and return its metrics on the validation samples."""
-        head = fit_ridge(self.rows, len(self.contract.labels), DEFAULT_STRENGTH)
+        num_labels = len(self.contract.labels)
+        head = fit_ridge(self.rows, num_labels, DEFAULT_STRENGTH, outliers=self.has_outliers)
         images = np.arange(len(self.samples))
         judged = self.rows.judged
         metrics = {
@@ -180,7 +184,7 @@ class RidgeTrainer:
         }
         if len(judged):
             metrics["validation_loss"] = cross_entropy(head.held_out_logits, self.class_ids[judged])
-            correct = head.held_out_logits.argmax(1) == self.class_ids[judged]
+            correct = head.held_out_logits[:, :num_labels].argmax(1) == self.class_ids[judged]
             metrics["validation_accuracy"] = float(correct.mean())
         self._context.progress.begin("ridge", 1 + MAX_VIEWS, len(images), number)
         self._context.progress.epoch(metrics)
@@ -188,14 +192,14 @@ class RidgeTrainer:
 
     def _result(self, history: list[dict], started: float) -> StrategyResult:
         """Fit the final head, with the regularization that is most accurate on the validation samples."""
-        head = fit_ridge(self.rows, len(self.contract.labels))
+        head = fit_ridge(self.rows, len(self.contract.labels), outliers=self.has_outliers)
         self._strength = head.strength
         set_head(self.network.head, head)
         order = self.indices([sample for split in self.splits for sample in split.validation])
-        logits = np.zeros((len(self.samples), len(self.contract.labels)), np.float32)
+        logits = np.zeros((len(self.samples), head.bias.size), np.float32)
         logits[self.rows.judged] = head.held_out_logits
         contract, probabilities = calibrate(self.contract, logits[order], self.class_ids[order], self.has_outliers)
-        correct = logits[order].argmax(1) == self.class_ids[order]
+        correct = probabilities.argmax(1) == self.class_ids[order]
         trials = [make_trial(RIDGE, correct, time.monotonic() - started)]
         return StrategyResult(self.network, contract, RIDGE, logits[order], probabilities, history, trials)
 

@@ -30,7 +30,7 @@ class StrategyResult:
     network: Network
     contract: Contract  # with the fitted temperature and threshold
     strategy: str
-    logits: np.ndarray  # float32 [N, num_classes], of the validation images
+    logits: np.ndarray  # float32 [N, num_outputs], of the validation images
     probabilities: np.ndarray  # float64 [N, num_classes], of the validation images
     history: list[dict]  # metrics of each epoch
     trials: list[dict]  # for each strategy tried: its name, validation accuracy (or None) and seconds

@@ -28,6 +28,7 @@ INPUT_SIZE = (224, 224)  # height and width in pixels that torchvision's ImageNe
 DEFAULT_BACKBONE = LITES[0]
 SMALL_CNN = "small_cnn"
 HEADS = ("linear", "mlp")
+SQRT, SQRT_UNKNOWN = "sqrt", "sqrt_unknown"  # heads of the strategy ridge
 MLP_HIDDEN_SIZE = 256  # of the mlp head
 DROPOUT = 0.2
 SMALL_CNN_FEATURES = 128
@@ -43,7 +44,8 @@ class Network(nn.Module):
             backbone: takes normalized images, float32 [N, 3, H, W], and returns features, float32 [N, feature_size].
             feature_size: number of features.
             num_classes: number of labels.
-            head: `linear`, `mlp` (linear, ReLU, dropout, linear), or `sqrt` (signed square roots, linear: see ridge).
+            head: `linear`, `mlp` (linear, ReLU, dropout, linear), `sqrt` (signed square roots, linear: see ridge), or
+                `sqrt_unknown`, which has one more output, for images of no label.
         """
         super().__init__()
         self.backbone = backbone
@@ -52,8 +54,10 @@ class Network(nn.Module):
         self.head_kind = head
         if head == "linear":
             self.head = nn.Linear(feature_size, num_classes)
-        elif head == "sqrt":
+        elif head == SQRT:
             self.head = nn.Sequential(SignedSqrt(), nn.Linear(feature_size, num_classes))
+        elif head == SQRT_UNKNOWN:
+            self.head = nn.Sequential(SignedSqrt(), nn.Linear(feature_size, num_classes + 1))
         else:
             self.head = nn.Sequential(
                 nn.Linear(feature_size, MLP_HIDDEN_SIZE),
@@ -62,8 +66,14 @@ class Network(nn.Module):
                 nn.Linear(MLP_HIDDEN_SIZE, num_classes),
             )
 
+    def add_unknown(self) -> None:
+        """Give a `sqrt` head, which is made anew, one more output: for images of no label."""
+        linear = self.head.get_submodule("1")
+        self.head_kind = SQRT_UNKNOWN
+        self.head = nn.Sequential(SignedSqrt(), nn.Linear(self.feature_size, linear.weight.shape[0] + 1))
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return logits, float32 [N, num_classes], of normalized images, float32 [N, 3, H, W]."""
+        """Return logits, float32 [N, num_outputs], of normalized images, float32 [N, 3, H, W]."""
         return self.head(self.backbone(images))
 
 

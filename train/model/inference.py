@@ -14,7 +14,7 @@ from torch import nn
 
 from teachcam.contract import Contract
 from teachcam.preprocessing import preprocess
-from teachcam.train.model.backbones import Network
+from teachcam.train.model.backbones import SQRT_UNKNOWN, Network
 
 BATCH_SIZE = 32
 
@@ -46,6 +46,7 @@ class InferenceModel(nn.Module):
         self.normalize = Normalize(contract)
         self.network = network
         self.temperature = contract.temperature
+        self.num_classes = len(contract.labels) if network.head_kind == SQRT_UNKNOWN else None
         self.eval()
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,7 +59,10 @@ class InferenceModel(nn.Module):
             Probabilities, float32 [N, num_classes], and the features they were computed from, float32 [N, D].
         """
         features = self.network.backbone(self.normalize(images))
-        return torch.softmax(self.network.head(features) / self.temperature, dim=1), features
+        probabilities = torch.softmax(self.network.head(features) / self.temperature, dim=1)
+        if self.num_classes is not None:  # what is left to 1 is the probability of no label
+            probabilities = probabilities[:, : self.num_classes]
+        return probabilities, features
 
 
 @torch.inference_mode()

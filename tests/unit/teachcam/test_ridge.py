@@ -70,8 +70,10 @@ def test_outliers_get_low_scores_for_every_class():
     rows = make_rows(views=1)
     odd = replace(rows.select(rows.is_view), class_ids=np.full(72, -1), scenes=np.full(72, -1))
     odd = replace(odd, features=odd.features + np.linspace(3, 0, odd.features.shape[1], dtype=np.float32))
-    with_outliers, without = fit_ridge(rows + odd, 3), fit_ridge(rows, 3)
-    assert with_outliers.logits(odd.features).sum(1).mean() < 0.6 * without.logits(odd.features).sum(1).mean()
+    with_outliers, without = fit_ridge(rows + odd, 3, outliers=True), fit_ridge(rows, 3)
+    of_classes, of_outliers = np.split(with_outliers.logits(odd.features), [3], axis=1)
+    assert of_classes.sum(1).mean() < 0.6 * without.logits(odd.features).sum(1).mean()
+    assert of_outliers[:, 0] == pytest.approx(ridge.LOGIT_SCALE - of_classes.sum(1))  # all scores add up to 1
     assert len(with_outliers.held_out_logits) == len(without.held_out_logits) == 72
 
 
@@ -116,7 +118,7 @@ def test_rows_added_and_removed_give_the_head_of_those_that_are_left(dim):
         sums.add(rows.select(np.arange(len(rows.scenes)) % 5 == part))
     keep = np.random.default_rng(0).random(len(rows.scenes)) < 0.6
     sums.remove(rows.select(~keep))
-    expected, head = fit_ridge(rows.select(keep), 3, strength=2.0), sums.fit(range(3), 2.0)
+    expected, head = fit_ridge(rows.select(keep), 3, 2.0, outliers=True), sums.fit(range(3), 2.0, outliers=True)
     assert head.weight == pytest.approx(expected.weight, abs=1e-9)
     assert head.bias == pytest.approx(expected.bias, abs=1e-9)
     sums.remove(rows.select(keep))

@@ -49,7 +49,7 @@ def test_every_scene_is_judged_once_and_all_images_are_trained_on(run, dataset):
     assert metrics["validation"]["num_images"] == metrics["num_training_images"] == len(list_samples(dataset))
     assert metrics["num_folds"] > 1
     assert metrics["validation"]["accuracy"] > 0.5
-    assert (metrics["strategy"], metrics["head"]) == ("ridge", "sqrt")
+    assert (metrics["strategy"], metrics["head"]) == ("ridge", "sqrt_unknown")
     assert f"{100 * metrics['validation']['accuracy']:.1f} %" in (run / "report.html").read_text()
 
 
@@ -89,7 +89,8 @@ def test_auto_fine_tunes_and_keeps_the_better(dataset):
     else:
         assert result.notes[0].startswith("fine-tuning was tried and dropped: ")
     num_images = sum(len(split.validation) for split in splits)
-    assert result.logits.shape == (num_images, len(LABELS)) == (60, 3)
+    assert result.probabilities.shape == (num_images, len(LABELS)) == (60, 3)
+    assert result.logits.shape == (60, 4)  # the last is for images of no label
 
 
 def test_auto_says_what_the_budget_did_not_allow(dataset, capsys):
