@@ -9,13 +9,8 @@ It runs `python train/finetune.py` in a separate process, which goes on if the n
 from __future__ import annotations
 
 import html
-import json
-import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
-from datetime import datetime
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -24,15 +19,13 @@ from teachcam.collect.dataset import list_samples
 from teachcam.errors import UnreadableImage, UserError
 from teachcam.files import expand
 from teachcam.images import read_image
+from teachcam.train.background import BackgroundTraining
 from teachcam.train.config import RIDGE, STRATEGIES
-from teachcam.train.engine.progress import read_epochs
-from teachcam.train.engine.run_folder import interrupted_runs, load_interrupted_run
 from teachcam.train.model.timm_backbones import LITES
 from teachcam.train.report.html import data_url
 from teachcam.train.report.plots import training_curves
 
 BACKBONES = (*LITES, "squeezenet1_1", "resnet18", "mobilenet_v3_small", "alexnet")
-LOG = "log.txt"  # in the run's folder: the output of the process
 POLL_INTERVAL = 0.5  # seconds between two checks of the run's folder
 MAX_MISTAKES, IMAGE_WIDTH = 8, 130  # images shown, and their width in pixels
 
@@ -77,8 +70,7 @@ class TrainPanel(widgets.VBox):
                 self._mistakes,
             ]
         )
-        self.run: Path | None = None
-        self._process: subprocess.Popen | None = None
+        self.training = BackgroundTraining()
         self._closed = threading.Event()
         self._watcher: threading.Thread | None = None
         self._start_button.on_click(lambda _: self._start())
@@ -97,58 +89,53 @@ class TrainPanel(widgets.VBox):
         if len(self._labels.value) < 2:
             self._show("choose at least two labels")
             return
-        self.run = Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
-        arguments = ["--data", self.data, "--out", self.run, "--labels", *self._labels.value]
+        arguments = ["--data", self.data, "--labels", *self._labels.value]
         arguments += ["--backbone", self._backbone.value, "--strategy", self._strategy.value]
         arguments += ["--epochs", self._epochs.value] if self._epochs.value and not self._epochs.disabled else []
-        self._run(arguments)
+        self._begin()
+        self.training.start(arguments)
+        self._follow()
 
     def _resume(self) -> None:
         try:
-            self.run = load_interrupted_run().out
+            self._begin()
+            self.training.resume()
         except UserError as error:
             self._show(str(error))
             return
-        self._run(["--resume", self.run])
+        self._follow()
 
     def _stop(self) -> None:
         self._stop_button.disabled = True
         self._show("stopping")
-        self._process.send_signal(signal.SIGINT)
+        self.training.stop()
 
-    def _run(self, arguments: list) -> None:
+    def _begin(self) -> None:
         self._show("starting")
         self._curves.value = self._mistakes.value = ""
+
+    def _follow(self) -> None:
         self._enable_buttons(running=True)
-        command = [sys.executable, str(Path(__file__).with_name("finetune.py")), *map(str, arguments)]
-        self.run.mkdir(parents=True, exist_ok=True)
-        # A new process session and output to a file: the process goes on if the kernel is interrupted or ends.
-        with (self.run / LOG).open("w") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         self._watcher = threading.Thread(target=self._watch, daemon=True)
         self._watcher.start()
 
     def _watch(self) -> None:
         """Show the progress of the process until it ends. Runs in a thread."""
         num_shown = 0
-        while self._process.poll() is None and not self._closed.wait(POLL_INTERVAL):
+        while self.training.running and not self._closed.wait(POLL_INTERVAL):
             num_shown = self._show_epochs(num_shown)
         if self._closed.is_set():
             return
         self._show_epochs(-1)
-        code = self._process.returncode
-        if code == 0:
-            self._show_result()
-        elif code in (130, -signal.SIGINT):
-            self._show("stopped: Resume continues after the last finished epoch")
+        if self.training.failure:
+            self._show(self.training.failure)
         else:
-            lines = [line for line in (self.run / LOG).read_text(errors="replace").split("\n") if line.strip()]
-            self._show(lines[-1] if lines else f"the training ended with exit code {code}")
+            self._show_result()
         self._enable_buttons(running=False)
 
     def _show_epochs(self, num_shown: int) -> int:
         """Draw the curves of the current training if there are other epochs than `num_shown`; return their number."""
-        epochs = read_epochs(self.run)
+        epochs = self.training.epochs
         if epochs and len(epochs) != num_shown:
             newest = epochs[-1]
             current = [row for row in epochs if row["training"] == newest["training"]]
@@ -158,19 +145,19 @@ class TrainPanel(widgets.VBox):
         return len(epochs)
 
     def _show_result(self) -> None:
-        metrics = json.loads((self.run / "metrics.json").read_text())
+        metrics = self.training.metrics
         accuracy, num_images = metrics["validation"]["accuracy"], metrics["validation"]["num_images"]
         result = "finished; there are too few images for validation, so the accuracy was not measured"
         if accuracy is not None:
             result = f"<b>{100 * accuracy:.1f} %</b> accuracy on {num_images} validation images"
-        self._status.value = f"{result}. Report: {html.escape(str(self.run / 'report.html'))}"
+        self._status.value = f"{result}. Report: {html.escape(str(self.training.run / 'report.html'))}"
         self._curves.value = _curves(metrics["epochs"])  # of the measured training, not of the one on all images
         figures = [_figure(self.data, mistake) for mistake in metrics["mistakes"][:MAX_MISTAKES]]
         self._mistakes.value = f'<div style="display: flex; flex-wrap: wrap; gap: 10px">{"".join(figures)}</div>'
 
     def _enable_buttons(self, running: bool) -> None:
         self._start_button.disabled, self._stop_button.disabled = running, not running
-        self._resume_button.disabled = running or not interrupted_runs()
+        self._resume_button.disabled = running or not self.training.can_resume
 
     def _show(self, text: str) -> None:
         self._status.value = html.escape(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -29,9 +30,9 @@ def make_panel(tmp_path, monkeypatch):
         panel.close()
         if panel._watcher:
             panel._watcher.join(5)
-        if panel._process:
-            panel._process.kill()
-            panel._process.wait()
+        if panel.training._process:
+            panel.training._process.kill()
+            panel.training._process.wait()
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_train_stop_and_resume(panel):
     panel._start_button.click()
     wait_until(lambda: "<svg" in panel._curves.value and "epoch" in panel._status.value, seconds=90)
     assert panel._start_button.disabled
-    resumed_twice = call_here("train/finetune.py", "--resume", panel.run, cwd=Path.cwd())
+    resumed_twice = call_here("train/finetune.py", "--resume", panel.training.run, cwd=Path.cwd())
     assert_one_line_error(resumed_twice, "another process is training into it")
     panel._stop_button.click()
     wait_until(lambda: not panel._resume_button.disabled, seconds=30)
@@ -55,7 +56,7 @@ def test_train_stop_and_resume(panel):
     before = panel._progress.value
     panel._resume_button.click()
     wait_until(lambda: panel._progress.value > before, seconds=90)
-    assert panel._process.poll() is None
+    assert panel.training._process.poll() is None
 
 
 @pytest.mark.slow
@@ -65,8 +66,8 @@ def test_the_result_is_that_of_the_chosen_labels(panel):
     panel._start_button.click()
     wait_until(lambda: "validation images" in panel._status.value, seconds=90)
     wait_until(lambda: not panel._start_button.disabled)
-    assert (panel.run / "report.html").exists()
-    assert "thumbs_up" not in (panel.run / "metrics.json").read_text().partition('"labels"')[2].partition("]")[0]
+    assert (panel.training.run / "report.html").exists()
+    assert "thumbs_up" not in json.loads((panel.training.run / "metrics.json").read_text())["labels"]
 
 
 @pytest.mark.slow
