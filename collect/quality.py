@@ -10,6 +10,7 @@ from teachcam.preprocessing import resize
 # An image is blurred if it has less than this share of the sharpness that is usual in its session. A fixed sharpness
 # would not do, because scenes and cameras differ too much.
 BLUR_RATIO = 0.4
+SHARPNESS_DECAY = 0.99  # per image: the sharpest one is forgotten within some seconds
 # Gray levels. An image is too dark if nine tenths of it are below DARK, and too bright if nine tenths are above BRIGHT.
 DARK, BRIGHT = 70, 200
 SIGNATURE = (24, 32)  # height and width of the small copies of images that are compared
@@ -38,3 +39,25 @@ def exposure_fault(small_gray: np.ndarray) -> str:
 def signature(image: np.ndarray) -> np.ndarray:
     """Return a small copy of an image to compare it with others, float32 [24 * 32 * 3], 0 to 255."""
     return resize(image, SIGNATURE).astype(np.float32).ravel()
+
+
+class CameraHints:
+    """Says what is wrong with the images of a camera. One is blurred if it is much less sharp than those before.
+
+    Attributes:
+        newest: The hints about the newest image.
+    """
+
+    def __init__(self) -> None:
+        """Begin without images."""
+        self.newest: list[str] = []
+        self._max_sharpness = 0.0  # of the last seconds
+
+    def __call__(self, image: np.ndarray) -> list[str]:
+        """Return hints about an image, uint8 [H, W, 3] BGR."""
+        small = to_small_gray(image)
+        sharp = sharpness(small)
+        self._max_sharpness = max(sharp, SHARPNESS_DECAY * self._max_sharpness)
+        blurred = "blurred: hold still" if sharp < BLUR_RATIO * self._max_sharpness else ""
+        self.newest = [hint for hint in (exposure_fault(small), blurred) if hint]
+        return self.newest

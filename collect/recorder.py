@@ -12,9 +12,10 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Callable
 
 from teachcam.collect.camera import Camera, Frame
-from teachcam.collect.dataset import TIME_FORMAT, Session, append_line, check_label, move_to_rejected
+from teachcam.collect.dataset import TIME_FORMAT, Session, append_line, check_label, check_place, move_to_rejected
 from teachcam.files import expand
 
 QUEUE_SIZE = 60  # images: 2 s at 30 FPS, and at most 166 MB at 1280x720
@@ -33,7 +34,16 @@ class Recorder:
         dropped: How many images were due, and did not fit in the queue.
     """
 
-    def __init__(self, camera: Camera, data: Path | str, label: str, fps: float = 5.0, note: str = "", place: str = ""):
+    def __init__(
+        self,
+        camera: Camera,
+        data: Path | str,
+        label: str,
+        fps: float = 5.0,
+        note: str = "",
+        place: str = "",
+        on_saved: Callable[[Path], object] | None = None,
+    ):
         """Prepare to record; `start` begins a session.
 
         Args:
@@ -43,6 +53,7 @@ class Recorder:
             fps: Images to record per second. 0 records all.
             note: Is written into the line of each session in sessions.jsonl.
             place: The same; accuracy is measured in places that training has not seen.
+            on_saved: Called in the writing thread with each file that is on disk.
         """
         self.label = check_label(label)
         self.data = expand(data)
@@ -50,6 +61,7 @@ class Recorder:
         self.dropped = 0
         self._camera = camera
         self._metadata = {"fps": fps, **{key: value for key, value in (("note", note), ("place", place)) if value}}
+        self._on_saved = on_saved
         self._period = 1 / fps if fps else 0.0  # seconds between two images
         self._due = self._last_time = 0.0  # seconds, of Frame.time
         self._remaining: int | None = None  # images until the session is complete
@@ -138,6 +150,7 @@ class Recorder:
         if not self._takes:
             return 0
         session, paths = self._takes.pop()
+        paths = [path for path in paths if path.exists()]  # others were moved to another label
         for path in paths:
             move_to_rejected(self.data, path)
         if paths:
@@ -149,6 +162,20 @@ class Recorder:
         check_label(label)
         self.stop()
         self.label = label
+
+    def set_place(self, place: str) -> None:
+        """Change the place. An open session is stopped."""
+        place = check_place(place)
+        self.stop()
+        self._shots.clear()
+        self._metadata = {key: value for key, value in self._metadata.items() if key != "place"}
+        if place:
+            self._metadata["place"] = place
+
+    def forget(self) -> None:
+        """Forget what was recorded, so that `undo` does not look for files that were moved elsewhere."""
+        self._takes.clear()
+        self._shots.clear()
 
     def close(self) -> None:
         """End the session and the writing thread. A second call does nothing."""
@@ -208,6 +235,8 @@ class Recorder:
             try:
                 if self._error is None:
                     paths.append(session.save(frame.image))
+                    if self._on_saved is not None:
+                        self._on_saved(paths[-1])
             except Exception as error:
                 self._error = error
             finally:

@@ -7,8 +7,7 @@ import logging
 from teachcam.cli import first_line
 from teachcam.collect.camera import Frame
 from teachcam.errors import ModelError
-from teachcam.live.classifier import Classifier
-from teachcam.live.prediction import Prediction, Smoother
+from teachcam.live.prediction import Model, Prediction, Smoother
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +19,7 @@ class ActiveModel:
         classifier: The model that runs now.
     """
 
-    def __init__(self, classifier: Classifier, smoothing: float, min_hold: float):
+    def __init__(self, classifier: Model, smoothing: float, min_hold: float):
         """Start with a model.
 
         Args:
@@ -29,7 +28,7 @@ class ActiveModel:
             min_hold: Seconds that a new label must stay the likeliest before it is reported.
         """
         self._smoothing, self._min_hold = smoothing, min_hold
-        self._previous: Classifier | None = None
+        self._previous: Model | None = None
         self._use(classifier)
 
     def predict(self, frame: Frame) -> tuple[Prediction, Prediction]:
@@ -37,7 +36,7 @@ class ActiveModel:
         raw = self.classifier.classify(frame.image)
         return self._smooth(raw, frame.time), raw
 
-    def swap(self, newer: Classifier) -> None:
+    def swap(self, newer: Model) -> None:
         """Run another model from now on. Smoothing starts anew, because the labels may differ."""
         self._previous = self.classifier
         self._use(newer)
@@ -50,6 +49,6 @@ class ActiveModel:
         self._use(self._previous)
         self._previous = None
 
-    def _use(self, classifier: Classifier) -> None:
+    def _use(self, classifier: Model) -> None:
         self.classifier = classifier
         self._smooth = Smoother(classifier.contract.unknown_threshold, self._smoothing, self._min_hold)

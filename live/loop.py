@@ -11,10 +11,8 @@ from teachcam.cli import first_line
 from teachcam.collect.camera import Camera
 from teachcam.errors import CameraTimeout, ModelError, UserError
 from teachcam.live.active_model import ActiveModel
-from teachcam.live.classifier import Classifier
 from teachcam.live.loop_stats import LoopStats
-from teachcam.live.model_watcher import ModelWatcher
-from teachcam.live.prediction import default_smoothing
+from teachcam.live.prediction import Model, ModelSource, default_smoothing
 from teachcam.live.sinks.base import FrameResult, Sink
 
 CAMERA_WAIT = 0.25  # seconds to wait for a frame before looking at `stop` again
@@ -24,13 +22,13 @@ logger = logging.getLogger(__name__)
 
 def loop(
     camera: Camera,
-    classifier: Classifier,
+    classifier: Model,
     sinks: list[Sink],
     *,
     smoothing: float | None = None,
     min_hold: float = 0.0,
     max_frames: int | None = None,
-    watcher: ModelWatcher | None = None,
+    watcher: ModelSource | None = None,
     stop: threading.Event | None = None,
     real_time: bool = False,
 ) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from teachcam.live.classifier import Classifier
+from teachcam.live.prediction import Model
 from teachcam.preprocessing import preprocess
 
 GRID_SIZE = 6  # cells across and down
@@ -17,7 +17,7 @@ WINDOW_SIZE = 3  # cells across and down that are hidden at once
 MIN_DROP = 0.5  # of the log odds; a map whose largest drop is smaller is only noise
 
 
-def heat_map(classifier: Classifier, image: np.ndarray) -> np.ndarray:
+def heat_map(classifier: Model, image: np.ndarray) -> np.ndarray:
     """Compute how much each part of an image supports the likeliest label.
 
     Args:

@@ -8,10 +8,13 @@ a pause is forgotten.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from teachcam.collect.camera import Camera
+    from teachcam.contract import Contract
 
 UNKNOWN = "unknown"
 # Seconds. The smallest value that hides one spoiled frame in five; it delays a change by 3 to 4 frames at 30 FPS
@@ -42,6 +45,32 @@ def to_prediction(probabilities: dict[str, float], unknown_threshold: float) -> 
     likeliest = max(probabilities, key=probabilities.__getitem__)
     confidence = probabilities[likeliest]
     return Prediction(likeliest if confidence >= unknown_threshold else UNKNOWN, confidence, probabilities)
+
+
+class Model(Protocol):
+    """What the live loop runs: a Classifier, or a model that is being taught."""
+
+    contract: Contract
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that runs it."""
+
+    def classify(self, image: np.ndarray) -> Prediction:
+        """Classify one image, uint8 [H, W, 3] BGR. Raises ModelError."""
+
+    def predict_probabilities(self, model_input: np.ndarray) -> np.ndarray:
+        """Return the probabilities of the labels, float [labels], for an image as `preprocess` returns it."""
+
+    def clone_for_thread(self) -> Model:
+        """Return the same model for another thread."""
+
+
+class ModelSource(Protocol):
+    """Where the live loop gets newer models from."""
+
+    def take(self) -> Model | None:
+        """Return a newer model if there is one since the last call."""
 
 
 class Smoother:

@@ -10,7 +10,7 @@ import numpy as np
 
 from teachcam.collect.camera import Camera, Frame
 from teachcam.collect.dataset import list_samples
-from teachcam.collect.quality import BLUR_RATIO, exposure_fault, sharpness, to_small_gray
+from teachcam.collect.quality import CameraHints
 from teachcam.collect.recorder import Recorder
 from teachcam.drawing import GREEN, RED, WHITE, YELLOW, put_text
 from teachcam.errors import DatasetError
@@ -29,7 +29,6 @@ HELP = (
 # Seconds without a repeat of `r` after which it counts as released. A held key repeats after about half a second for
 # the first time, and then about every 30 ms.
 FIRST_REPEAT, NEXT_REPEAT = 0.9, 0.3
-SHARPNESS_DECAY = 0.99  # per frame: the sharpest image is forgotten within some seconds
 MODEL_VIEW_SIZE = (224, 224)  # pixels: the usual input size; the model itself is chosen later, in training
 
 
@@ -48,7 +47,7 @@ class Viewfinder:
         self._camera, self._recorder, self._labels, self._max_frames = camera, recorder, labels, max_frames
         self._frames_before, self._sessions_before = count_on_disk(recorder.data)
         self._held_until: float | None = None  # seconds: when a recording by `r` ends; None for other recordings
-        self._max_sharpness = 0.0  # of the last seconds
+        self._hints = CameraHints()
         self._show_help = self._show_model_view = False
         self._message = ""
 
@@ -117,7 +116,8 @@ class Viewfinder:
         recorder = self._recorder
         title = f"REC {recorder.label}" if recorder.recording else f"{recorder.label}   SPACE records, h shows help"
         put_text(drawn, title)
-        lines = [(text, YELLOW) for text in self._warnings(image)]
+        hints = ["camera lost, reconnecting"] if self._camera.reconnecting else self._hints(image)
+        lines = [(text, YELLOW) for text in hints]
         if recorder.dropped:
             lines.append((f"the disk is too slow: {recorder.dropped} frames lost", RED))
         for line, (text, color) in enumerate(lines, 1):
@@ -137,16 +137,6 @@ class Viewfinder:
         if recorder.recording:
             _draw_recording_mark(drawn)
         return drawn
-
-    def _warnings(self, image: np.ndarray) -> list[str]:
-        """Return warnings about an image. It is blurred if it is much less sharp than those of the last seconds."""
-        if self._camera.reconnecting:
-            return ["camera lost, reconnecting"]
-        small = to_small_gray(image)
-        sharp = sharpness(small)
-        self._max_sharpness = max(sharp, SHARPNESS_DECAY * self._max_sharpness)
-        blurred = "blurred: hold still" if sharp < BLUR_RATIO * self._max_sharpness else ""
-        return [warning for warning in (exposure_fault(small), blurred) if warning]
 
 
 def count_on_disk(data: Path) -> tuple[Counter[str], Counter[str]]:

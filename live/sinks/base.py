@@ -29,7 +29,7 @@ from teachcam.live.prediction import Prediction
 from teachcam.live.sinks.overlay import annotate
 
 if TYPE_CHECKING:
-    from teachcam.live.classifier import Classifier
+    from teachcam.live.prediction import Model
 
 MAX_QUEUED_LINES = 1000  # lines of text: small, so half a minute of them may wait
 MAX_QUEUED_IMAGES = 15  # half a second of video; 640x480 images take 0.9 MB each
@@ -63,7 +63,7 @@ class FrameResult:
     latency: float  # from the start of preprocessing to the prediction
     age: float  # from the capture of the frame to the prediction
     fps: float  # predictions per second, a moving average
-    classifier: Classifier  # the model. Only the loop's thread may run it; other threads use clone_for_thread()
+    classifier: Model  # the model. Only the loop's thread may run it; other threads use clone_for_thread()
 
     @property
     def labels(self) -> tuple[str, ...]:

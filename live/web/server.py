@@ -8,6 +8,7 @@ web(result)                  # for each FrameResult: takes microseconds, however
     GET  /stream   the camera's images, MJPEG
     GET  /events   the predictions, server-sent events with one JSON object each
     POST /labels   {"label": X}: save the image that is shown as X
+    /studio/...    what a studio can do, see studio.py
 
 On a loopback address only this machine may open it. On any other address the token that is part of `url` is needed.
 """
@@ -28,7 +29,7 @@ import numpy as np
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -40,13 +41,15 @@ from teachcam.errors import UserError
 from teachcam.live.sinks.base import FrameResult, lower_thread_priority
 from teachcam.live.web.auth import AccessControl, AccessMiddleware, listen, security_headers
 from teachcam.live.web.broadcast import Broadcast
+from teachcam.live.web.json_requests import json_error, read_json
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
+    from teachcam.live.teaching.studio import Studio
+
 MAX_CONNECTIONS = 256
 REQUEST_TIMEOUT = 10.0  # seconds that a new connection may take until its first request
-MAX_BODY_BYTES = 4096  # of a correction
 
 
 class Web:
@@ -59,6 +62,7 @@ class Web:
         labels: list[str],
         camera: Camera,
         save_correction: Callable[[np.ndarray, str], int] | None = None,
+        studio: Studio | None = None,
     ):
         """Start serving; `url` is the address to open.
 
@@ -70,6 +74,7 @@ class Web:
             save_correction: Called in a thread with an image, uint8 [H, W, 3] BGR, and its true label. Returns how
                 many images it has saved with that label. The page shows a UserError that it raises. None: the page
                 takes no corrections.
+            studio: Makes the page a studio, to teach labels.
 
         Raises:
             UserError: The address does not exist or the port is taken.
@@ -80,6 +85,11 @@ class Web:
         self._page = Path(__file__).with_name("page.html").read_bytes()
         self._labels, self._camera, self._save_correction = labels, camera, save_correction
         self._correction_thread = ThreadPoolExecutor(1, "correction")
+        self._studio, self._studio_routes = studio, None
+        if studio is not None:
+            from teachcam.live.web.studio import StudioRoutes  # which a page without a studio does not wait for
+
+            self._studio_routes = StudioRoutes(studio)
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._build_app(), headers=list(security_headers(self._page.decode()).items()),
@@ -100,6 +110,8 @@ class Web:
         if error is not None:
             raise UserError(f"the page at {self.url} has ended: {type(error).__name__}: {first_line(error)}")
         self._broadcast.publish(result)
+        if self._studio is not None:
+            self._studio.look(result.frame)
         return True
 
     def close(self) -> None:
@@ -112,6 +124,8 @@ class Web:
             self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join(5.0)
         self._correction_thread.shutdown()
+        if self._studio_routes is not None:
+            self._studio_routes.close()
 
     # The server's thread.
 
@@ -150,6 +164,7 @@ class Web:
                 _route_without_head("/stream", self._get_stream),
                 _route_without_head("/events", self._get_events),
                 Route("/labels", self._post_label, methods=["POST"]),
+                *(self._studio_routes.routes if self._studio_routes else []),
             ],
             middleware=[Middleware(AccessMiddleware, access=self._access)],
         )
@@ -168,30 +183,26 @@ class Web:
     async def _post_label(self, request: Request) -> Response:
         """Save the image that is shown, with the label in the request."""
         if self._save_correction is None:
-            return _json_error(404, "this page takes no corrections")
-        if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            return _json_error(415, "send JSON, with Content-Type: application/json")
-        body = b""
-        try:
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > MAX_BODY_BYTES:
-                    return _json_error(413, f"more than {MAX_BODY_BYTES} bytes")
-            label = normalize_text(json.loads(body)["label"])
-        except (ValueError, TypeError, KeyError, RecursionError, ClientDisconnect):
-            return _json_error(400, 'send {"label": "..."}')
+            return json_error(404, "this page takes no corrections")
+        content = await read_json(request)
+        if isinstance(content, Response):
+            return content
+        label = content.get("label")
+        if not isinstance(label, str):
+            return json_error(400, 'send {"label": "..."}')
+        label = normalize_text(label)
         newest, result = self._broadcast.newest, self._broadcast.shown
         if label not in (self._labels if newest is None else newest.labels):
-            return _json_error(400, "the model has no such label")
+            return json_error(400, "the model has no such label")
         if result is None:
-            return _json_error(409, "the camera has given no image yet")
+            return json_error(409, "the camera has given no image yet")
         try:
             saving = self._loop.run_in_executor(
                 self._correction_thread, self._save_correction, result.frame.image, label
             )
             count = await saving
         except UserError as error:
-            return _json_error(507 if isinstance(error.__context__, OSError) else 409, first_line(error))
+            return json_error(507 if isinstance(error.__context__, OSError) else 409, first_line(error))
         return JSONResponse({"label": label, "count": count})
 
     async def _events(self) -> AsyncIterator[str]:
@@ -205,6 +216,7 @@ class Web:
             "dropped": self._camera.dropped,
             "labels": self._labels if result is None else list(result.labels),
             "corrections": self._save_correction is not None,
+            **({} if self._studio is None else {"studio": self._studio.state()}),
         }
         if result is None:
             return state
@@ -259,7 +271,3 @@ def _route_without_head(path: str, endpoint: Callable) -> Route:
     route = Route(path, endpoint)
     route.methods = {"GET"}
     return route
-
-
-def _json_error(status: int, message: str) -> Response:
-    return JSONResponse({"error": message}, status)

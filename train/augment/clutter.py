@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from teachcam.train.augment.params import NUM_CLUTTER_IMAGES
 
 
-@cache
+@lru_cache(maxsize=None)
 def clutter_images() -> list[np.ndarray]:
     """Return NUM_CLUTTER_IMAGES clutter images, the same in every run. The first call takes over a second."""
     rng = np.random.default_rng(0)

@@ -1,0 +1,78 @@
+"""Open the studio: a web page that teaches a camera while you watch.
+
+    python live/studio.py --camera 0
+    python live/studio.py --camera csi:0 --http 0.0.0.0:8080     # for a laptop or phone beside the device
+
+Hold a button to record a label, and see the answer live from the second label on. All that is recorded is in data/, as
+with collect/capture.py. It needs no PyTorch; where that is installed, the page can also train a better model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from teachcam import cli
+from teachcam.collect.camera_options import add_camera_arguments, open_camera
+from teachcam.collect.sources import is_live
+from teachcam.errors import UserError
+from teachcam.files import expand
+from teachcam.live.loop import loop
+from teachcam.live.teaching.backbone import Backbone
+from teachcam.live.teaching.studio import Studio
+from teachcam.live.teaching.teacher import FOLDER, Teacher
+from teachcam.onnx_session import PROVIDERS
+
+logger = logging.getLogger("teachcam.live.studio")  # not __name__, which is __main__ for a command
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve the page until the user ends it."""
+    options = _parse(argv)
+    if not is_live(options.camera):
+        raise UserError(f"--camera {options.camera}: the studio needs a live camera")
+    try:
+        from teachcam.live.web.server import Web
+    except ImportError:
+        raise UserError("the studio needs two more packages: pip install starlette uvicorn") from None
+    with ExitStack() as stack:
+        camera = stack.enter_context(open_camera(options))
+        teacher = Teacher(options.data, Backbone(options.data / FOLDER, options.provider))
+        stack.callback(teacher.close)
+        studio = Studio(camera, options.data, teacher, Path("runs") / time.strftime("%Y%m%d-%H%M%S"))
+        stack.callback(studio.close)
+        page = Web(*options.http, [], camera, studio=studio)
+        logger.info(f"the studio: {page.url}")
+        loop(camera, teacher.model, [page], watcher=studio)
+    return 0
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = cli.Parser(description=__doc__.splitlines()[0])
+    add_camera_arguments(parser)
+    add = parser.add_argument
+    add("--data", type=expand, default=Path("data"), metavar="DIR", help="the dataset (default: data)")
+    add(
+        "--http",
+        type=_address,
+        default=("127.0.0.1", 8080),
+        metavar="[ADDRESS:]PORT",
+        help="where to serve the page; a bare PORT is for this machine only (default: 8080)",
+    )
+    add("--provider", choices=list(PROVIDERS), help="what runs the backbone (default: the first of these that works)")
+    return parser.parse_args(argv)
+
+
+def _address(text: str) -> tuple[str, int]:
+    try:
+        from teachcam.live.web.auth import parse_address
+    except ImportError:
+        raise UserError("the studio needs two more packages: pip install starlette uvicorn") from None
+    return parse_address(text)
+
+
+if __name__ == "__main__":
+    cli.run(main)

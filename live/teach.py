@@ -1,0 +1,112 @@
+"""Teach a camera to tell labels apart, on the device itself and without PyTorch: record, and see the answer at once.
+
+    python live/teach.py --camera 0 --label thumbs_up thumbs_down none --place kitchen
+    python live/teach.py --camera 0                    # goes on with the labels in data/
+
+It records some images of each label, learns them within seconds, writes an ordinary model.onnx, and then classifies
+what the camera shows. Nothing that was recorded before is forgotten. `train/finetune.py` trains a better model on the
+same images, on a machine with PyTorch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from pathlib import Path
+
+from teachcam import cli
+from teachcam.collect.camera_options import add_camera_arguments, open_camera
+from teachcam.collect.capture import choose_place, record_headless
+from teachcam.collect.dataset import check_label
+from teachcam.collect.recorder import Recorder
+from teachcam.collect.sources import is_live
+from teachcam.errors import UserError
+from teachcam.files import expand
+from teachcam.live.loop import loop
+from teachcam.live.sinks.text import JsonLines, LabelChanges
+from teachcam.live.teaching.backbone import Backbone
+from teachcam.live.teaching.model_file import save_model
+from teachcam.live.teaching.teacher import FOLDER, MIN_EXAMPLES, Progress, Teacher
+from teachcam.onnx_session import PROVIDERS
+
+EXAMPLES = 20  # images of each label
+FPS = 5.0  # recorded per second: more images of one second look alike
+
+logger = logging.getLogger("teachcam.live.teach")  # not __name__, which is __main__ for a command
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Record the labels that were given, learn, write the model, and classify until the camera or the user ends it."""
+    options = _parse(argv)
+    labels = list(dict.fromkeys(check_label(label) for label in options.label))
+    if labels and not is_live(options.camera):
+        raise UserError("--label: teaching needs a live camera; record a file with python collect/capture.py")
+    place = choose_place(options.data, options.place) if labels else ""
+    teacher = Teacher(options.data, Backbone(options.data / FOLDER, options.provider))
+    try:
+        with open_camera(options) as camera:
+            if labels:
+                with Recorder(camera, options.data, labels[0], FPS, place=place) as recorder:
+                    record_headless(camera, recorder, labels, options.examples, delay=options.delay)
+                teacher.refresh()
+            teacher.wait()
+            if teacher.model.head is None:
+                raise UserError(
+                    f"two labels with {MIN_EXAMPLES} images each are needed, and {options.data} has "
+                    f"{_describe(teacher.progress)}: give --label NAME NAME"
+                )
+            out = options.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S") / "model.onnx"
+            save_model(out, teacher)
+            print(f"learned {_describe(teacher.progress)}")
+            print(describe_accuracy(teacher.progress))
+            print(f"wrote {out}; to run it: python live/run.py --model {out}")
+            sink = JsonLines(camera.live) if options.json else LabelChanges(camera.live)
+            loop(camera, teacher.model, [sink], max_frames=options.max_frames, watcher=teacher)
+    finally:
+        teacher.close()
+    return 0
+
+
+def describe_accuracy(progress: Progress) -> str:
+    """Return one line about how accurate the model is, and what to do about it."""
+    if progress.accuracy is None:
+        return "accuracy: not measured yet; record each label in another place, too"
+    text = f"accuracy: {progress.accuracy:.3f} on {progress.num_judged} images"
+    if progress.labels_of_one_scene:
+        names = ", ".join(progress.labels_of_one_scene)
+        return f"{text}, which is optimistic: {names} was recorded in one place only; record it in another one, too"
+    return f"{text}, each judged by a head that never saw its place ({progress.num_scenes} places)"
+
+
+def _describe(progress: Progress) -> str:
+    counts = [f"{count} images of {label}" for label, count in sorted(progress.counts.items())]
+    return ", ".join(counts) or "no images"
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = cli.Parser(description=__doc__.splitlines()[0])
+    add_camera_arguments(parser)
+    add = parser.add_argument
+    add("--label", nargs="+", default=[], metavar="NAME", help="labels to record, one after the other")
+    add("--data", type=expand, default=Path("data"), metavar="DIR", help="the dataset (default: data)")
+    add(
+        "--place", metavar="NAME", help="where the camera is, as kitchen (default: that of the last hour, or asked for)"
+    )
+    add(
+        "--examples",
+        type=cli.positive_int,
+        default=EXAMPLES,
+        metavar="N",
+        help="images to record of each label (default: %(default)s)",
+    )
+    add("--delay", type=cli.non_negative_float, help="seconds to count down before each label (default: 3)")
+    add("--provider", choices=list(PROVIDERS), help="what runs the backbone (default: the first of these that works)")
+    add("--out", type=expand, metavar="FILE", help="the model to write (default: runs/<time>/model.onnx)")
+    add("--json", action="store_true", help="print one JSON object per frame on stdout")
+    add("--max-frames", type=cli.positive_int, metavar="N", help="stop after classifying N frames")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,269 @@
+"""Teach labels by examples: a head that is up to date with the images of a dataset, within a second of each change.
+
+teacher = Teacher(data, backbone)
+teacher.refresh()        # images were added, moved or removed
+teacher.take()           # the newest model, or None if the last call returned it
+
+The dataset is the only state: its folders say what each image shows. Each image runs through the frozen backbone once,
+and its features are kept by its content (data/.teach/). So a moved image costs nothing, and a restart takes seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from teachcam.calibration import calibrate
+from teachcam.cli import first_line
+from teachcam.collect.dataset import Sample, list_samples
+from teachcam.collect.inspection import NOTHING_LABELS
+from teachcam.contract import Contract
+from teachcam.errors import DatasetError, UnreadableImage
+from teachcam.images import decode_file, read_file
+from teachcam.live.prediction import UNKNOWN
+from teachcam.live.sinks.base import lower_thread_priority
+from teachcam.live.teaching.backbone import Backbone
+from teachcam.live.teaching.feature_cache import FeatureCache
+from teachcam.live.teaching.taught_model import TaughtModel
+from teachcam.ridge import DEFAULT_STRENGTH, RidgeSums, Rows, fit_ridge
+from teachcam.train.augment.clutter import clutter_images
+from teachcam.train.data.split import leave_one_out
+
+FOLDER = ".teach"  # in the dataset
+MIN_EXAMPLES = 5  # of a label, before it is told apart
+BATCH = 16  # images between two heads
+QUIET = 1.0  # seconds without a change, after which the head is judged and calibrated
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What has been learned."""
+
+    counts: dict[str, int] = field(default_factory=dict)  # images of each label that the newest head knows
+    waiting: int = 0  # images whose features are still to be computed
+    accuracy: float | None = None  # on scenes that the judged head never saw, 0 to 1; None before it is known
+    num_judged: int = 0  # images that accuracy was measured on
+    num_scenes: int = 0  # of all images
+    labels_of_one_scene: tuple[str, ...] = ()  # their accuracy is optimistic
+    unreadable: tuple[str, ...] = ()  # one message for each
+    problem: str = ""  # with the dataset as a whole
+
+
+class Teacher:
+    """Learns in a thread of its own, with low priority.
+
+    Attributes:
+        data: The dataset's folder.
+        progress: What has been learned so far.
+        error: What ended the thread, or None.
+    """
+
+    def __init__(self, data: Path, backbone: Backbone):
+        """Begin with what the dataset holds.
+
+        Args:
+            data: The dataset's folder. It may be missing.
+            backbone: Gets its own clone for the thread.
+        """
+        self.data, self.progress = data, Progress()
+        self.error: BaseException | None = None
+        self._live_backbone, self._backbone = backbone, backbone.clone_for_thread()
+        self._cache = FeatureCache(data / FOLDER / f"features-{backbone.identity}", backbone.feature_size)
+        self._sums = RidgeSums(backbone.feature_size)
+        self._known: dict[Path, tuple[Sample, np.ndarray]] = {}  # what the sums hold, with the features
+        self._class_ids: dict[str, int] = {}  # of each label that was ever seen
+        self._unreadable: dict[Path, str] = {}
+        self._nothing = TaughtModel(backbone, None, replace(backbone.contract, labels=(UNKNOWN,)))
+        self._newest = self._taken = self._nothing
+        self._is_judged = True
+        self._lock = threading.Lock()
+        self._changed, self._closed, self._up_to_date = threading.Event(), threading.Event(), threading.Event()
+        self._changed.set()
+        self._thread = threading.Thread(target=self._run, name="teacher", daemon=True)
+        self._thread.start()
+
+    def refresh(self) -> None:
+        """Look at the dataset again. Any thread may call it."""
+        self._up_to_date.clear()
+        self._changed.set()
+
+    def take(self) -> TaughtModel | None:
+        """Return the newest model if this is the first call since it is there."""
+        with self._lock:
+            newest, self._taken = (None if self._newest is self._taken else self._newest), self._newest
+        return newest
+
+    @property
+    def model(self) -> TaughtModel:
+        """The newest model. It has no head before two labels have MIN_EXAMPLES images each."""
+        return self._newest
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until all is learned and judged. Returns whether it is. Raises what ended the thread."""
+        done = self._up_to_date.wait(timeout)
+        if self.error is not None:
+            raise self.error
+        return done
+
+    def examples(self) -> list[tuple[Sample, np.ndarray]]:
+        """Return the images that the newest head knows, with their features, float32 [feature_size]."""
+        return list(self._known.values())
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed.set()
+        self._changed.set()
+        self._thread.join()
+
+    # The thread
+
+    def _run(self) -> None:
+        lower_thread_priority(19)
+        try:
+            self._learn_outliers()
+            while not self._closed.is_set():
+                if self._changed.wait(QUIET):
+                    self._changed.clear()
+                    self._learn()
+                elif not self._is_judged:
+                    self._judge()
+                elif not self._changed.is_set():
+                    self._up_to_date.set()
+        except BaseException as error:
+            self.error = error
+            logger.error("teaching has ended: %s", first_line(error))
+        finally:
+            self._up_to_date.set()
+
+    def _learn_outliers(self) -> None:
+        """Show what belongs to no label, so that the scores of anything unknown are low."""
+        images = clutter_images()
+        keys = [hashlib.sha256(image.tobytes()).digest() for image in images]
+        features = np.stack([self._features(key, image) for key, image in zip(keys, images)])
+        nobody = np.full(len(images), -1)
+        self._outliers = Rows(features, nobody, nobody, nobody, np.ones(len(images), bool))
+        self._sums.add(self._outliers)
+
+    def _learn(self) -> None:
+        """Bring the sums up to date with the dataset, and make a new head after each few images."""
+        try:
+            samples = {sample.path: sample for sample in list_samples(self.data)}
+            self._progress(problem="")
+        except DatasetError as error:  # no folder yet, no image in it, or a folder with an impossible name
+            samples = {}
+            self._progress(problem=str(error))
+        gone = [known for path, known in self._known.items() if samples.get(path) != known[0]]
+        new = [sample for path, sample in samples.items() if path not in self._known or self._known[path][0] != sample]
+        self._unreadable = {path: reason for path, reason in self._unreadable.items() if path in samples}
+        new = [sample for sample in new if sample.path not in self._unreadable]
+        if gone:
+            self._sums.remove(self._rows(gone))
+            for sample, _ in gone:
+                del self._known[sample.path]
+        for start in range(0, len(new), BATCH):
+            if self._closed.is_set():
+                return
+            read = [(sample, self._read(sample)) for sample in new[start : start + BATCH]]
+            added = [(sample, features) for sample, features in read if features is not None]
+            if added:
+                self._sums.add(self._rows(added))
+                self._known.update((sample.path, (sample, features)) for sample, features in added)
+            self._publish(len(new) - start - len(read))
+        if gone and not new:
+            self._publish(0)
+
+    def _read(self, sample: Sample) -> np.ndarray | None:
+        """Return the features of a file, or None if it can't be read, or is gone."""
+        try:
+            content = read_file(sample.path)
+            key = hashlib.sha256(content).digest()
+            known = self._cache.get(key)
+            return known if known is not None else self._features(key, decode_file(content, sample.path))
+        except UnreadableImage as error:
+            self._unreadable[sample.path] = str(error)
+            return None
+
+    def _features(self, key: bytes, image: np.ndarray) -> np.ndarray:
+        features = self._cache.get(key)
+        if features is None:
+            features = self._backbone.features(image)
+            self._cache.put(key, features)
+        return features
+
+    def _rows(self, examples: list[tuple[Sample, np.ndarray]]) -> Rows:
+        """Return a row for each example. All are of one scene."""
+        class_ids = [self._class_ids.setdefault(sample.label, len(self._class_ids)) for sample, _ in examples]
+        features, count = np.stack([features for _, features in examples]), len(examples)
+        return Rows(features, np.array(class_ids), np.zeros(count, int), np.full(count, -1), np.zeros(count, bool))
+
+    def _publish(self, waiting: int) -> None:
+        """Make a head from the sums, with the calibration of the one before."""
+        counts = Counter(sample.label for sample, _ in self._known.values())
+        self._progress(counts=dict(counts), waiting=waiting, unreadable=tuple(self._unreadable.values()))
+        self._is_judged = False
+        labels = tuple(sorted(label for label, count in counts.items() if count >= MIN_EXAMPLES))
+        if len(labels) < 2:
+            self._hand_over(self._nothing)
+            return
+        before = self._newest
+        strength = DEFAULT_STRENGTH if before.head is None else before.head.strength
+        class_ids = [self._class_ids[label] for label in labels]
+        head = self._sums.fit(class_ids, strength, outliers=not says_nothing(labels))
+        contract = replace(self._backbone.contract, labels=labels)
+        if before.contract.labels == labels:
+            contract = replace(contract, **_calibration(before.contract))
+        self._hand_over(TaughtModel(self._live_backbone, head, contract))
+
+    def _judge(self) -> None:
+        """Measure the accuracy in scenes that were left out, and calibrate."""
+        self._is_judged = True
+        if self._newest.head is None:
+            self._progress(accuracy=None, num_judged=0, num_scenes=0)
+            return
+        labels = self._newest.contract.labels
+        examples = [example for example in self._known.values() if example[0].label in labels]
+        examples.sort(key=lambda example: (example[0].label, example[0].session, example[0].path))
+        samples = [sample for sample, _ in examples]
+        splits = leave_one_out(samples)
+        part_of = {sample: number for number, split in enumerate(splits) for sample in split.validation}
+        rows = replace(
+            self._rows(examples),
+            class_ids=np.array([labels.index(sample.label) for sample in samples]),
+            scenes=np.array([part_of.get(sample, -1) for sample in samples]),
+        )
+        judged, has_outliers = rows.judged, not says_nothing(labels)
+        rows = rows + self._outliers if has_outliers else rows
+        head = fit_ridge(rows, len(labels), outliers=has_outliers)
+        class_ids = rows.class_ids[judged]
+        contract, probabilities = calibrate(self._newest.contract, head.held_out_logits, class_ids, has_outliers)
+        self._hand_over(TaughtModel(self._live_backbone, head, contract))
+        self._progress(
+            accuracy=float((probabilities.argmax(1) == class_ids).mean()) if len(judged) else None,
+            num_judged=len(judged),
+            num_scenes=len({sample.scene for sample in samples}),
+            labels_of_one_scene=splits[0].labels_split_by_time if splits else labels,
+        )
+
+    def _hand_over(self, model: TaughtModel) -> None:
+        with self._lock:
+            self._newest = model
+
+    def _progress(self, **changes: object) -> None:
+        self.progress = replace(self.progress, **changes)
+
+
+def says_nothing(labels: tuple[str, ...]) -> bool:
+    """Return whether one of the labels stands for nothing being shown."""
+    return bool({label.lower() for label in labels} & NOTHING_LABELS)
+
+
+def _calibration(contract: Contract) -> dict[str, float]:
+    return {"temperature": contract.temperature, "unknown_threshold": contract.unknown_threshold}

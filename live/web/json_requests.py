@@ -1,0 +1,31 @@
+"""Read the JSON of requests, and answer with JSON."""
+
+from __future__ import annotations
+
+import json
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+MAX_BODY_BYTES = 4096
+
+
+async def read_json(request: Request) -> dict | Response:
+    """Return the JSON object in a request's body, or the response that refuses it."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        return json_error(415, "send JSON, with Content-Type: application/json")
+    body = b""
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                return json_error(413, f"more than {MAX_BODY_BYTES} bytes")
+        content = json.loads(body)
+    except (ValueError, RecursionError, ClientDisconnect):
+        content = None
+    return content if isinstance(content, dict) else json_error(400, "send a JSON object")
+
+
+def json_error(status: int, message: str) -> Response:
+    """Return a response that says what is wrong."""
+    return JSONResponse({"error": message}, status)
