@@ -1,11 +1,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint docs bench arm64
+.PHONY: demo studio test test-all lint docs bench arm64
 
 # The whole job once, on a synthetic camera.
 demo: .venv/ready
 	$(BIN)/python live/demo.py
+
+# The page that teaches a camera, on a synthetic camera. It prints the address to open.
+studio: .venv/ready
+	$(BIN)/python live/studio.py --camera synthetic --data runs/studio/data
 
 # What a change needs: everything that is quick.
 test: lint

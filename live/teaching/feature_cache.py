@@ -1,16 +1,26 @@
-"""Features of images that were seen before, kept in a file by the content of the images."""
+"""What was computed from images that were seen before, kept in a file by the content of the images."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+
+from teachcam.collect.quality import SIGNATURE
 
 KEY_BYTES = 32  # of a SHA-256 hash
 
 
+class ImageFeatures(NamedTuple):
+    """What is kept of an image."""
+
+    features: np.ndarray  # float32 [feature_size], from the backbone
+    signature: np.ndarray  # uint8 [24 * 32 * 3], a small copy of the image: tells its scene
+
+
 class FeatureCache:
-    """A file of records: a key, and the features that belong to it. It only grows, and survives a crash.
+    """A file of records: a key, and what belongs to it. It only grows, and survives a crash.
 
     A record that was half written is cut off when the file is opened again.
     """
@@ -23,26 +33,29 @@ class FeatureCache:
             feature_size: Number of features.
         """
         self._path = path
-        self._record = np.dtype([("key", f"V{KEY_BYTES}"), ("features", "<f4", (feature_size,))])
+        fields = [("features", "<f4", (feature_size,)), ("signature", "u1", (3 * SIGNATURE[0] * SIGNATURE[1],))]
+        self._record = np.dtype([("key", f"V{KEY_BYTES}"), *fields])
         content = path.read_bytes() if path.is_file() else b""
         count = len(content) // self._record.itemsize
         records = np.frombuffer(content, self._record, count)
-        self._features = {record["key"].tobytes(): record["features"] for record in records}
+        self._known = {
+            record["key"].tobytes(): ImageFeatures(record["features"], record["signature"]) for record in records
+        }
         if len(content) % self._record.itemsize:
             with path.open("r+b") as file:
                 file.truncate(count * self._record.itemsize)
 
-    def get(self, key: bytes) -> np.ndarray | None:
-        """Return the features of a key, float32 [feature_size], or None."""
-        return self._features.get(key)
+    def get(self, key: bytes) -> ImageFeatures | None:
+        """Return what is known of an image, by its key, or None."""
+        return self._known.get(key)
 
-    def put(self, key: bytes, features: np.ndarray) -> None:
-        """Keep the features of a key, float32 [feature_size], if the disk has room."""
-        self._features[key] = features
-        record = np.array([(key, features)], self._record)
+    def put(self, key: bytes, known: ImageFeatures) -> None:
+        """Keep what is known of an image, if the disk has room."""
+        self._known[key] = known
+        record = np.array([(key, *known)], self._record)
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab") as file:
                 file.write(record.tobytes())
-        except OSError:  # a full disk: without the record, the features are computed again another time
+        except OSError:  # a full disk: without the record, all is computed again another time
             pass

@@ -42,7 +42,7 @@ def save_model(path: Path, teacher: Teacher) -> Parity:
         ExportError: The predictions differ, or the file can't be written.
     """
     model, progress = teacher.model.clone_for_thread(), teacher.progress
-    examples = [sample for sample, _ in teacher.examples() if sample.label in model.contract.labels]
+    examples = [sample for sample in teacher.examples() if sample.label in model.contract.labels]
     step = -(-len(examples) // MAX_IMAGES) or 1
     images = [read_image(sample.path) for sample in examples[::step] if sample.path.is_file()]
     if model.head is None or not images:

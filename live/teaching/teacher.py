@@ -23,13 +23,15 @@ from teachcam.calibration import calibrate
 from teachcam.cli import first_line
 from teachcam.collect.dataset import Sample, list_samples
 from teachcam.collect.inspection import NOTHING_LABELS
+from teachcam.collect.quality import signature
+from teachcam.collect.scenes import find_scenes
 from teachcam.contract import Contract
 from teachcam.errors import DatasetError, UnreadableImage
 from teachcam.images import decode_file, read_file
 from teachcam.live.prediction import UNKNOWN
 from teachcam.live.sinks.base import lower_thread_priority
 from teachcam.live.teaching.backbone import Backbone
-from teachcam.live.teaching.feature_cache import FeatureCache
+from teachcam.live.teaching.feature_cache import FeatureCache, ImageFeatures
 from teachcam.live.teaching.taught_model import TaughtModel
 from teachcam.ridge import DEFAULT_STRENGTH, RidgeSums, Rows, fit_ridge
 from teachcam.train.augment.clutter import clutter_images
@@ -78,7 +80,7 @@ class Teacher:
         self._live_backbone, self._backbone = backbone, backbone.clone_for_thread()
         self._cache = FeatureCache(data / FOLDER / f"features-{backbone.identity}", backbone.feature_size)
         self._sums = RidgeSums(backbone.feature_size)
-        self._known: dict[Path, tuple[Sample, np.ndarray]] = {}  # what the sums hold, with the features
+        self._known: dict[Path, tuple[Sample, ImageFeatures]] = {}  # what the sums hold
         self._class_ids: dict[str, int] = {}  # of each label that was ever seen
         self._unreadable: dict[Path, str] = {}
         self._nothing = TaughtModel(backbone, None, replace(backbone.contract, labels=(UNKNOWN,)))
@@ -113,9 +115,9 @@ class Teacher:
             raise self.error
         return done
 
-    def examples(self) -> list[tuple[Sample, np.ndarray]]:
-        """Return the images that the newest head knows, with their features, float32 [feature_size]."""
-        return list(self._known.values())
+    def examples(self) -> list[Sample]:
+        """Return the images that the newest head knows."""
+        return [sample for sample, _ in list(self._known.values())]
 
     def close(self) -> None:
         """End the thread."""
@@ -147,7 +149,7 @@ class Teacher:
         """Show what belongs to no label, so that the scores of anything unknown are low."""
         images = clutter_images()
         keys = [hashlib.sha256(image.tobytes()).digest() for image in images]
-        features = np.stack([self._features(key, image) for key, image in zip(keys, images)])
+        features = np.stack([self._compute(key, image).features for key, image in zip(keys, images)])
         nobody = np.full(len(images), -1)
         self._outliers = Rows(features, nobody, nobody, nobody, np.ones(len(images), bool))
         self._sums.add(self._outliers)
@@ -172,36 +174,36 @@ class Teacher:
             if self._closed.is_set():
                 return
             read = [(sample, self._read(sample)) for sample in new[start : start + BATCH]]
-            added = [(sample, features) for sample, features in read if features is not None]
+            added = [(sample, known) for sample, known in read if known is not None]
             if added:
                 self._sums.add(self._rows(added))
-                self._known.update((sample.path, (sample, features)) for sample, features in added)
+                self._known.update((sample.path, (sample, known)) for sample, known in added)
             self._publish(len(new) - start - len(read))
         if gone and not new:
             self._publish(0)
 
-    def _read(self, sample: Sample) -> np.ndarray | None:
-        """Return the features of a file, or None if it can't be read, or is gone."""
+    def _read(self, sample: Sample) -> ImageFeatures | None:
+        """Return what is learned of a file, or None if it can't be read, or is gone."""
         try:
             content = read_file(sample.path)
             key = hashlib.sha256(content).digest()
             known = self._cache.get(key)
-            return known if known is not None else self._features(key, decode_file(content, sample.path))
+            return known if known is not None else self._compute(key, decode_file(content, sample.path))
         except UnreadableImage as error:
             self._unreadable[sample.path] = str(error)
             return None
 
-    def _features(self, key: bytes, image: np.ndarray) -> np.ndarray:
-        features = self._cache.get(key)
-        if features is None:
-            features = self._backbone.features(image)
-            self._cache.put(key, features)
-        return features
+    def _compute(self, key: bytes, image: np.ndarray) -> ImageFeatures:
+        known = self._cache.get(key)
+        if known is None:
+            known = ImageFeatures(self._backbone.features(image), signature(image).astype(np.uint8))
+            self._cache.put(key, known)
+        return known
 
-    def _rows(self, examples: list[tuple[Sample, np.ndarray]]) -> Rows:
+    def _rows(self, examples: list[tuple[Sample, ImageFeatures]]) -> Rows:
         """Return a row for each example. All are of one scene."""
         class_ids = [self._class_ids.setdefault(sample.label, len(self._class_ids)) for sample, _ in examples]
-        features, count = np.stack([features for _, features in examples]), len(examples)
+        features, count = np.stack([known.features for _, known in examples]), len(examples)
         return Rows(features, np.array(class_ids), np.zeros(count, int), np.full(count, -1), np.zeros(count, bool))
 
     def _publish(self, waiting: int) -> None:
@@ -231,7 +233,9 @@ class Teacher:
         labels = self._newest.contract.labels
         examples = [example for example in self._known.values() if example[0].label in labels]
         examples.sort(key=lambda example: (example[0].label, example[0].session, example[0].path))
+        signatures = np.stack([known.signature for _, known in examples]).astype(np.float32)
         samples = [sample for sample, _ in examples]
+        samples = find_scenes(samples, signatures).mark(samples)
         splits = leave_one_out(samples)
         part_of = {sample: number for number, split in enumerate(splits) for sample in split.validation}
         rows = replace(
