@@ -7,8 +7,9 @@ modulo 3 is k. STRATEGY is a strategy of train/finetune.py or `tutorial`, the re
 layers, SGD 0.001, momentum 0.9, batch 16, 10 epochs, mild color jitter, float32, trained on all rooms of the fold. All
 start from the same ImageNet weights.
 
-The columns: `validation` is the accuracy that the training itself measured on its validation sessions, `ECE` the
-expected calibration error in the test rooms. With `--without LABEL`, training never sees the images of that label:
+The columns: `ECE` is the expected calibration error in the test rooms, `validation` the accuracy that the training
+itself measured on scenes that it had not seen, and `interval holds` whether the confidence interval of that holds the
+accuracy in the test rooms. With `--without LABEL`, training never sees the images of that label:
 
     accepted         share of the other images in the test rooms that are not classified as unknown
     rejected         share of the label's images that are classified as unknown
@@ -37,6 +38,7 @@ from teachcam.train.engine.context import Context
 from teachcam.train.engine.selection import train_and_refit, train_from_ridge
 from teachcam.train.engine.strategies import StrategyTrainer
 from teachcam.train.engine.training_data import TrainingData
+from teachcam.train.metrics import confidence_interval
 from teachcam.train.model.backbones import DEFAULT_BACKBONE, Network, build_network, default_input_size, normalization
 from teachcam.train.model.inference import InferenceModel, predict
 
@@ -71,12 +73,14 @@ def main() -> None:
         for seed in options.seeds:
             for fold in options.folds:
                 train = [sample for sample in dataset.samples if fold_of[sample.session] != fold]
+                if {sample.label for sample in train} != set(dataset.labels):
+                    continue  # a label was recorded in the rooms of this fold only
                 test = dataset.examples([sample for sample in dataset.samples if fold_of[sample.session] == fold])
                 unknown = [dataset.images[sample.path] for sample in outliers if fold_of.get(sample.session) == fold]
                 result = measure(strategy, options.backbone, dataset, train, test, unknown, seed, options.budget)
                 results[fold].append(result)
                 print(f"  {strategy}, seed {seed}, fold {fold}: {format_columns(result)}", flush=True)
-        folds = "  ".join(f"{np.mean([result['accuracy'] for result in row]):.3f}" for row in results.values())
+        folds = "  ".join(f"{np.mean([result['accuracy'] for result in row]):.3f}" for row in results.values() if row)
         everything = [result for row in results.values() for result in row]
         mean = {name: float(np.mean([result[name] for result in everything])) for name in everything[0]}
         print(f"{strategy:<12} {folds}   mean {format_columns(mean)}   on {processor_name()}", flush=True)
@@ -116,7 +120,6 @@ def measure(
     contract = Contract(labels=dataset.labels, input_size=default_input_size(backbone), mean=mean, std=std)
     weights, head = "none" if strategy == "scratch" else "imagenet", "sqrt" if strategy in FROM_RIDGE else "linear"
     network, _ = build_network(backbone, len(dataset.labels), weights, seed, head)
-    validation_accuracy = np.nan
     started = time.monotonic()
     if strategy == "tutorial":
         torch.manual_seed(seed)
@@ -126,24 +129,26 @@ def measure(
         outcome, splits = train_from_ridge(network, contract, dataset, train, config, Context())
         network, contract = outcome.network, outcome.contract
         judged = dataset.examples([sample for split in splits for sample in split.validation])
-        validation_accuracy = (outcome.probabilities.argmax(1) == judged.class_ids.numpy()).mean()
     else:
         split = split_by_scene(train, seed=seed)
         examples = dataset.examples(split.train), dataset.examples(split.validation)
         trainer = StrategyTrainer(TrainingData(network, contract, *examples), seed)
         outcome = train_and_refit(trainer, strategy, {}, refit=True)
         network, contract = outcome.network, outcome.contract
-        validation_accuracy = (outcome.probabilities.argmax(1) == examples[1].class_ids.numpy()).mean()
+        judged = examples[1]
     seconds = time.monotonic() - started
     model = InferenceModel(network.cpu(), contract)
     probabilities = predict(model, test.images, contract)
     confidences, correct = probabilities.max(1), probabilities.argmax(1) == test.class_ids.numpy()
     columns = {
         "accuracy": correct.mean(),
-        "validation": validation_accuracy,
         "ECE": expected_calibration_error(confidences, correct),
         "seconds": seconds,
     }
+    if strategy != "tutorial":
+        was_correct = outcome.probabilities.argmax(1) == judged.class_ids.numpy()
+        low, high = confidence_interval(was_correct, judged.scenes)
+        columns["validation"], columns["interval holds"] = was_correct.mean(), low <= correct.mean() <= high
     if unknown:
         unknown_confidences = predict(model, unknown, contract).max(1)
         columns["accepted"] = (confidences >= contract.unknown_threshold).mean()

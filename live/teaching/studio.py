@@ -79,7 +79,7 @@ class Studio:
         self._sessions: Counter[str] = Counter()
         self._places: set[str] = set()
         self._trained: Model | None = None  # better than the taught one, and in its place until something changes
-        self._trained_is_new = False
+        self._taken: Model | None = None  # by the live loop
         self._training: BackgroundTraining | None = None
         self._training_text = ""
         self._why_no_training = why_no_training()
@@ -203,22 +203,21 @@ class Studio:
         """Look at the dataset's folder again."""
         with self._lock:
             folders = {normalize_text(folder.name): folder for folder in label_folders(self.data)}
-            self._files = {
+            files = {
                 label: sorted(path.name for path in folder.iterdir() if is_image(path))
                 for label, folder in folders.items()
             }
-            self._count_sessions()
-            self._changed()
+            if files != self._files:
+                self._files = files
+                self._changed()
 
     # Models
 
     def take(self) -> Model | None:
         """Return a newer model for the live loop: of the teacher, or one that was trained and is better."""
-        taught = self.teacher.take()
-        if self._trained is not None:
-            is_new, self._trained_is_new = self._trained_is_new, False
-            return self._trained if is_new else None
-        return taught
+        best = self._trained or self.teacher.model
+        is_new, self._taken = best is not self._taken, best
+        return best if is_new else None
 
     def save_model(self) -> Path:
         """Write the model that is in use, and return its path. Raises UserError if there is none yet."""
@@ -277,7 +276,7 @@ class Studio:
         exported = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if exported.returncode:
             return exported.stdout.strip().split("\n")[-1]
-        self._trained, self._trained_is_new = Classifier(run / "model.onnx"), True
+        self._trained = Classifier(run / "model.onnx")
         text = "the trained model is in use"
         return text if accuracy is None else f"{text}: {accuracy:.3f} accurate, the taught one {taught or 0:.3f}"
 
