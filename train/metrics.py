@@ -14,6 +14,7 @@ import numpy as np
 
 from teachcam.calibration import expected_calibration_error
 
+MIN_FREEDOM = 3  # degrees of freedom: with fewer, an interval would say nothing at all
 Z_95 = 1.96  # standard deviations of a normal distribution that hold 95 % of it
 
 
@@ -160,7 +161,8 @@ def confidence_interval(correct: np.ndarray, groups: list[str]) -> tuple[float, 
 
     Images of a scene are correct or wrong together, so N images tell less than N independent ones. The design effect
     (Kish 1965) gives the effective number: how many independent images would vary as the groups' accuracies do. It
-    lies between the number of groups and the number of images.
+    lies between the number of groups and the number of images. A few groups tell little about how much groups vary,
+    so the quantile is Student's (1908) for their number.
 
     Args:
         correct: bool [N], whether each prediction is correct.
@@ -179,8 +181,22 @@ def confidence_interval(correct: np.ndarray, groups: list[str]) -> tuple[float, 
         variance = squares / num_images**2 * len(masks) / max(1, len(masks) - 1)
         effective = accuracy * (1 - accuracy) / variance if variance else 0.0
         effective = min(max(effective, len(masks)), num_images)
-    square = Z_95**2
+    quantile = Z_95 if len(names) == num_images else _student_quantile(max(MIN_FREEDOM, len(names) - 1))
+    square = quantile**2
     center = (accuracy + square / (2 * effective)) / (1 + square / effective)
     radius = np.sqrt(accuracy * (1 - accuracy) / effective + square / (4 * effective**2))
-    radius = Z_95 / (1 + square / effective) * radius
+    radius = quantile / (1 + square / effective) * radius
     return float(max(0.0, center - radius)), float(min(1.0, center + radius))
+
+
+def _student_quantile(freedom: int) -> float:
+    """Return the 97.5 % quantile of Student's t distribution, by the expansion of Abramowitz and Stegun (26.7.5)."""
+    z = Z_95
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return sum(term / freedom**power for power, term in enumerate(terms))
