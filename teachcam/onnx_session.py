@@ -77,6 +77,14 @@ def open_exact_int8(path: Path | str) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
+def open_single_threaded(path: Path | str) -> onnxruntime.InferenceSession:
+    """Open an ONNX file on the CPU, to run it in the calling thread alone, with that thread's priority."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # fatal errors only; others are raised
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
 def tied_cores(ort_session: onnxruntime.InferenceSession) -> set[int]:
     """Return the CPUs to which the worker threads of a session of `open_session` are tied.
 

@@ -13,7 +13,7 @@ from teachcam.contract import Contract
 from teachcam.errors import ModelError
 from teachcam.live.model_runner import ModelRunner
 from teachcam.live.teaching.lite0 import FEATURE_SIZE, INPUT_SIZE, write_lite0
-from teachcam.onnx_session import open_session
+from teachcam.onnx_session import open_session, open_single_threaded
 from teachcam.preprocessing import preprocess
 
 
@@ -53,6 +53,14 @@ class Backbone:
         """Return a backbone for another thread. It shares the loaded model and has its own buffers."""
         clone = copy.copy(self)
         clone._runner = ModelRunner(self._ort_session, self.provider, "features")
+        return clone
+
+    def clone_for_background(self) -> Backbone:
+        """Return a backbone for a thread of low priority. On the CPU it computes in that thread alone."""
+        clone = copy.copy(self)
+        if self.provider == "cpu":
+            clone._ort_session = open_single_threaded(self.path)
+        clone._runner = ModelRunner(clone._ort_session, self.provider, "features")
         return clone
 
     def features(self, image: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 import threading
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,7 @@ from teachcam.train.data.split import leave_one_out
 FOLDER = ".teach"  # in the dataset
 MIN_EXAMPLES = 5  # of a label, before it is told apart
 BATCH = 16  # images between two heads
+SWITCH_INTERVAL = 0.0005  # seconds that the live loop waits, at most, until this thread lets Python go on; usual: 0.005
 QUIET = 1.0  # seconds without a change, after which the head is judged and calibrated
 
 logger = logging.getLogger(__name__)
@@ -73,11 +75,11 @@ class Teacher:
 
         Args:
             data: The dataset's folder. It may be missing.
-            backbone: Gets its own clone for the thread.
+            backbone: Of the live loop. The teacher takes a clone of it.
         """
         self.data, self.progress = data, Progress()
         self.error: BaseException | None = None
-        self._live_backbone, self._backbone = backbone, backbone.clone_for_thread()
+        self._live_backbone, self._backbone = backbone, backbone.clone_for_background()
         self._cache = FeatureCache(data / FOLDER / f"features-{backbone.identity}", backbone.feature_size)
         self._sums = RidgeSums(backbone.feature_size)
         self._known: dict[Path, tuple[Sample, ImageFeatures]] = {}  # what the sums hold
@@ -89,6 +91,7 @@ class Teacher:
         self._lock = threading.Lock()
         self._changed, self._closed, self._up_to_date = threading.Event(), threading.Event(), threading.Event()
         self._changed.set()
+        sys.setswitchinterval(SWITCH_INTERVAL)
         self._thread = threading.Thread(target=self._run, name="teacher", daemon=True)
         self._thread.start()
 
