@@ -48,6 +48,7 @@ def main() -> None:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             report(browser.new_page(viewport={"width": 1000, "height": 1000}), IMAGES / "report.jpg")
             live_page(browser.new_page(viewport={"width": 900, "height": 700}), Path(folder), IMAGES / "live_page.jpg")
+            studio(browser.new_page(viewport={"width": 1440, "height": 900}), Path(folder), IMAGES / "studio.jpg")
             browser.close()
     for path in sorted(IMAGES.iterdir()):
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB")
@@ -100,6 +101,18 @@ def live_page(page: Page, folder: Path, out: Path) -> None:
         expect(page.locator("#label")).to_contain_text("thumbs_up", timeout=10_000)
         page.wait_for_timeout(600)
         page.screenshot(path=out, type="jpeg", quality=JPEG_QUALITY, full_page=True)
+
+
+def studio(page: Page, folder: Path, out: Path) -> None:
+    """Write the studio of the demo's images while the camera shows a hand."""
+    command = [ROOT / "live" / "studio.py", "--camera", "synthetic?seed=102", "--http", "0"]
+    with running(command, folder) as process:
+        page.goto(next(match[0] for line in process.stderr if (match := re.search(r"http://\S+", line))))
+        expect(page.locator("#worth")).to_contain_text("in places that it had not seen", timeout=120_000)
+        page.wait_for_timeout(1000 * SECONDS_PER_LABEL * len(LABELS))
+        expect(page.locator("#label")).to_contain_text("thumbs_up", timeout=10_000)
+        page.wait_for_timeout(600)
+        page.screenshot(path=out, type="jpeg", quality=JPEG_QUALITY)
 
 
 @contextmanager
