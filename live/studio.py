@@ -44,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         stack.callback(teacher.close)
         studio = Studio(camera, options.data, teacher, Path("runs") / time.strftime("%Y%m%d-%H%M%S"))
         stack.callback(studio.close)
-        page = Web(*options.http, [], camera, studio=studio)
+        address, port = options.http
+        page = Web(address, port, [], camera, studio=studio)
         logger.info(f"the studio: {page.url}")
         loop(camera, teacher.model, [page], watcher=studio)
     return 0

@@ -12,7 +12,7 @@ import pickle
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
@@ -104,7 +104,7 @@ class _Graph:
         self._size = size
         return channels
 
-    def _add(self, operator: str, *inputs: str, output: str = "", **attributes: object) -> None:
+    def _add(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> None:
         """Add a node that takes the newest activation and further inputs."""
         output = output or f"{operator}{len(self._nodes)}"
         self._nodes.append(helper.make_node(operator, [self._newest, *inputs], [output], output, **attributes))

@@ -17,6 +17,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,6 @@ from teachcam.collect.dataset import Sample, list_samples
 from teachcam.collect.inspection import NOTHING_LABELS
 from teachcam.collect.quality import signature
 from teachcam.collect.scenes import find_scenes
-from teachcam.contract import Contract
 from teachcam.errors import DatasetError, UnreadableImage
 from teachcam.images import decode_file, read_file
 from teachcam.live.prediction import UNKNOWN
@@ -224,7 +224,8 @@ class Teacher:
         head = self._sums.fit(class_ids, strength, outliers=not says_nothing(labels))
         contract = replace(self._backbone.contract, labels=labels)
         if before.contract.labels == labels:
-            contract = replace(contract, **_calibration(before.contract))
+            temperature, threshold = before.contract.temperature, before.contract.unknown_threshold
+            contract = replace(contract, temperature=temperature, unknown_threshold=threshold)
         self._hand_over(TaughtModel(self._live_backbone, head, contract))
 
     def _judge(self) -> None:
@@ -263,14 +264,10 @@ class Teacher:
         with self._lock:
             self._newest = model
 
-    def _progress(self, **changes: object) -> None:
+    def _progress(self, **changes: Any) -> None:
         self.progress = replace(self.progress, **changes)
 
 
 def says_nothing(labels: tuple[str, ...]) -> bool:
     """Return whether one of the labels stands for nothing being shown."""
     return bool({label.lower() for label in labels} & NOTHING_LABELS)
-
-
-def _calibration(contract: Contract) -> dict[str, float]:
-    return {"temperature": contract.temperature, "unknown_threshold": contract.unknown_threshold}

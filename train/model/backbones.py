@@ -7,6 +7,8 @@ One backbone is not from torchvision: `small_cnn`, for small images, which is tr
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torchvision
 from torch import nn
@@ -68,9 +70,9 @@ class Network(nn.Module):
 
     def add_unknown(self) -> None:
         """Give a `sqrt` head, which is made anew, one more output: for images of no label."""
-        linear = self.head.get_submodule("1")
+        linear = cast(nn.Linear, self.head.get_submodule("1"))
         self.head_kind = SQRT_UNKNOWN
-        self.head = nn.Sequential(SignedSqrt(), nn.Linear(self.feature_size, linear.weight.shape[0] + 1))
+        self.head = nn.Sequential(SignedSqrt(), nn.Linear(self.feature_size, linear.out_features + 1))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return logits, float32 [N, num_outputs], of normalized images, float32 [N, 3, H, W]."""
