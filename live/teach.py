@@ -21,6 +21,7 @@ from teachcam.collect.capture import choose_place, record_headless
 from teachcam.collect.dataset import check_label
 from teachcam.collect.recorder import Recorder
 from teachcam.collect.sources import is_live
+from teachcam.commands import as_called
 from teachcam.errors import UserError
 from teachcam.files import expand
 from teachcam.live.loop import loop
@@ -60,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
             save_model(out, teacher)
             print(f"learned {_describe(teacher.progress)}")
             print(describe_accuracy(teacher.progress))
-            print(f"wrote {out}; to run it: python live/run.py --model {out}")
+            print(as_called(f"wrote {out}; to run it: python live/run.py --model {out}"))
             sink = JsonLines(camera.live) if options.json else LabelChanges(camera.live)
             loop(camera, teacher.model, [sink], max_frames=options.max_frames, watcher=teacher)
     finally:

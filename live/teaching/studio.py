@@ -112,7 +112,8 @@ class Studio:
             try:
                 self._recorder.stop()
             finally:
-                self._changed()
+                self.refresh()
+                self._changed()  # its session is new, even if all its files were known
             return session.num_images if session else 0
 
     def undo(self) -> int:

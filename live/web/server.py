@@ -172,6 +172,8 @@ class Web:
         return app
 
     async def _get_page(self, request: Request) -> Response:
+        if self._studio is not None:  # another program may have recorded meanwhile
+            await self._loop.run_in_executor(None, self._studio.refresh)
         return self._access.move_token_to_cookie(request) or Response(self._page, media_type="text/html")
 
     async def _get_stream(self, request: Request) -> Response:

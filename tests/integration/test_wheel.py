@@ -95,6 +95,10 @@ def test_the_device_extra_on_python_3_8_without_torch(wheel, trained, tmp_path):
         result = run(python, "teachcam", "capture", "--label", label, "--camera", f"synthetic:{label}?seed=1",
                      "--headless", "--max-frames", 3, cwd=tmp_path)  # fmt: skip
         assert result.returncode == 0, result.stderr
+    result = run(python, "teachcam", "teach", "--label", "a", "b", "--camera", "synthetic?seed=1", "--examples", 5,
+                 "--delay", 0, "--data", "taught", "--place", "here", "--max-frames", 3, cwd=tmp_path)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "learned 5 images of a, 5 images of b" in result.stdout
     result = run(python, "teachcam", "check", "--html", "page.html", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     result = run(python, "teachcam", "live", "--model", trained / "checkpoint.pt", "--headless", cwd=tmp_path)
