@@ -17,13 +17,13 @@ import torch
 
 from teachcam.errors import ExportError, UserError
 from teachcam.export.graph import fold_normalization, write_onnx
-from teachcam.export.metadata import read_metadata, write_metadata
+from teachcam.export.metadata import publish, read_metadata, write_metadata
 from teachcam.export.parity import TOLERANCE, ValidationResult
 from teachcam.export.quantize import rank_layers_by_error, to_half, to_int8
 from teachcam.export.saturation import find_saturating_layers
 from teachcam.export.targets import TARGETS, Target, lint
 from teachcam.export.verify import MAX_ACCURACY_DROP, Validator
-from teachcam.files import expand, write_atomic
+from teachcam.files import expand
 from teachcam.onnx_session import make_batches
 from teachcam.processor import processor_name
 from teachcam.self_check import SelfCheck
@@ -97,11 +97,7 @@ def export(
         if config.check_images:
             check = SelfCheck.create(file, validator.images, loaded.contract, config.precision)
         write_metadata(file, loaded.contract, _export_info(checkpoint, config, validation), check)
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(out, file.read_bytes())
-        except OSError as error:
-            raise ExportError(f"can't write {out}: {error.strerror}") from None
+        publish(file, out)
     return validation
 
 

@@ -13,6 +13,7 @@ from teachcam.contract import METADATA_KEY, Contract
 from teachcam.errors import ContractError, ExportError
 from teachcam.export.parity import ValidationResult
 from teachcam.export.targets import TARGETS
+from teachcam.files import write_atomic
 from teachcam.self_check import SelfCheck
 
 EXPORT_KEY = "teachcam.export"
@@ -34,6 +35,15 @@ def write_metadata(path: Path, contract: Contract, export_info: dict, check: Sel
     onnx.helper.set_model_props(model, entries)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
+
+
+def publish(file: Path, out: Path) -> None:
+    """Copy a finished file to its place, atomically. Raises ExportError if that can't be written."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(out, file.read_bytes())
+    except OSError as error:
+        raise ExportError(f"can't write {out}: {error.strerror}") from None
 
 
 def read_metadata(path: Path) -> tuple[Contract, dict]:

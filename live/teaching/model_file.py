@@ -11,10 +11,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from teachcam.contract import TrainingInfo
-from teachcam.errors import ExportError, UserError
-from teachcam.export.metadata import write_metadata
+from teachcam.errors import UserError
+from teachcam.export.metadata import publish, write_metadata
 from teachcam.export.parity import Parity, compare
-from teachcam.files import write_atomic
 from teachcam.images import read_image
 from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.teaching.taught_model import TaughtModel
@@ -66,11 +65,7 @@ def save_model(path: Path, teacher: Teacher) -> Parity:
         parity = compare(predict_probabilities(file, images, contract), expected)
         parity.require()
         write_metadata(file, contract, {}, SelfCheck.create(file, images, contract, "fp32"))
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, file.read_bytes())
-        except OSError as error:
-            raise ExportError(f"can't write {path}: {error.strerror}") from None
+        publish(file, path)
     return parity
 
 

@@ -97,8 +97,9 @@ class Teacher:
 
     def refresh(self) -> None:
         """Look at the dataset again. Any thread may call it."""
-        self._up_to_date.clear()
-        self._changed.set()
+        with self._lock:
+            self._up_to_date.clear()
+            self._changed.set()
 
     def take(self) -> TaughtModel | None:
         """Return the newest model if this is the first call since it is there."""
@@ -140,8 +141,10 @@ class Teacher:
                     self._learn()
                 elif not self._is_judged:
                     self._judge()
-                elif not self._changed.is_set():
-                    self._up_to_date.set()
+                else:
+                    with self._lock:
+                        if not self._changed.is_set():
+                            self._up_to_date.set()
         except BaseException as error:
             self.error = error
             logger.error("teaching has ended: %s", first_line(error))
