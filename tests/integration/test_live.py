@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,7 +31,10 @@ from teachcam.live import run
 from teachcam.live.classifier import Classifier
 from teachcam.live.model_watcher import find_model
 from teachcam.live.occlusion import heat_map
+from teachcam.live.teaching.backbone import Backbone
+from teachcam.live.teaching.taught_model import TaughtModel
 from teachcam.onnx_session import predict_probabilities, tied_cores
+from teachcam.ridge import RidgeHead
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.features import extract_features
 from teachcam.train.model.checkpoint import load_checkpoint
@@ -69,12 +73,16 @@ OTHER_CALLERS = {
 }
 
 
-def test_every_path_to_the_model_calls_preprocess(monkeypatch, run_copy, dataset):
+def test_every_path_to_the_model_calls_preprocess(monkeypatch, run_copy, dataset, tmp_path):
     """Replace `preprocess` in one caller after the other: its results change, so it prepares images in no other way."""
     image = read_image(list_samples(dataset)[0].path)
     checkpoint, path = load_checkpoint(run_copy / "checkpoint.pt"), run_copy / "model.onnx"
     contract, network = checkpoint.contract, checkpoint.network
     model, classifier = InferenceModel(network, contract), Classifier(path, "cpu")
+    backbone = Backbone(tmp_path, "cpu")
+    head = RidgeHead(np.eye(backbone.feature_size), np.zeros(backbone.feature_size), 1.0, np.zeros(0))
+    labels = tuple(map(str, range(backbone.feature_size)))
+    taught = TaughtModel(backbone, head, replace(backbone.contract, labels=labels))
     inputs = []
     stub = SimpleNamespace(
         contract=contract, predict_probabilities=lambda array: inputs.append(array) or np.ones(3) / 3
@@ -85,6 +93,8 @@ def test_every_path_to_the_model_calls_preprocess(monkeypatch, run_copy, dataset
         "teachcam.train.report.gradcam": lambda: activation_maps(network, contract, [image], [0])[0],
         "teachcam.onnx_session": lambda: predict_probabilities(path, [image], contract),
         "teachcam.live.classifier": lambda: list(classifier.classify(image).probabilities.values()),
+        "teachcam.live.teaching.backbone": lambda: backbone.features(image),
+        "teachcam.live.teaching.taught_model": lambda: list(taught.classify(image).probabilities.values()),
         "teachcam.live.occlusion": lambda: (heat_map(stub, image), inputs[-1])[1],
     }
     importers = set()
@@ -122,7 +132,7 @@ def test_the_model_runs_on_a_core_to_which_no_other_thread_is_tied(trained):
             seen.append(os.sched_getaffinity(0))
             ort_session.run_with_iobinding(binding)
 
-    classifier.ort_session = Spy()
+    classifier._runner._ort_session = Spy()
     classifier.classify(render("palm", 1, 1)[0])
     assert seen == [own_cores - pinned_cores] != [set()]
     assert os.sched_getaffinity(0) == own_cores
