@@ -22,7 +22,7 @@ from teachcam import self_check
 from teachcam.collect.dataset import list_samples
 from teachcam.contract import METADATA_KEY, Contract, TrainingInfo
 from teachcam.errors import ExportError, ModelError
-from teachcam.export import compare, engine, exporter, parity, to_onnx
+from teachcam.export import compare, engine, exporter, metadata, parity, to_onnx
 from teachcam.export.exporter import ExportConfig, export
 from teachcam.export.graph import fold_normalization, write_onnx
 from teachcam.export.metadata import EXPORT_KEY, read_metadata
@@ -598,7 +598,7 @@ def test_a_full_disk_keeps_the_old_file(run_copy, monkeypatch):
     def full_disk(path, *_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(exporter, "write_atomic", full_disk)
+    monkeypatch.setattr(metadata, "write_atomic", full_disk)
     with pytest.raises(ExportError, match="No space left"):
         to_onnx.main(["--checkpoint", str(run_copy / "checkpoint.pt")])
     assert (run_copy / "model.onnx").read_bytes() == before
