@@ -28,12 +28,13 @@ from torchvision.transforms import v2
 
 from teachcam.calibration import expected_calibration_error
 from teachcam.collect.dataset import Sample
+from teachcam.collect.split import split_by_scene
 from teachcam.contract import Contract
 from teachcam.preprocessing import preprocess
 from teachcam.processor import processor_name
-from teachcam.train.config import BUDGET, FROM_RIDGE, STRATEGIES, RunConfig
+from teachcam.train.config.run_config import BUDGET, RunConfig
+from teachcam.train.config.train_config import FROM_RIDGE, STRATEGIES
 from teachcam.train.data.dataset import Dataset, Examples
-from teachcam.train.data.split import split_by_scene
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.selection import train_and_refit, train_from_ridge
 from teachcam.train.engine.strategies import StrategyTrainer

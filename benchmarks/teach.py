@@ -125,7 +125,7 @@ class _Watch:
         else:
             self.busy.append(result.latency)
             learned = sum(studio.teacher.progress.counts.values())
-            known = sum(len(files) for files in studio._files.values())
+            known = sum(len(files) for files in studio._labels.files.values())
             is_new = not self._stopping.is_alive() and learned == known and result.classifier is studio.teacher.model
             if self._phase == "learning" and is_new:
                 self.waits.append(now - self._released)

@@ -30,7 +30,7 @@ from teachcam.contract import Contract
 from teachcam.processor import processor_name
 from teachcam.train.augment.cpu import Augmentation
 from teachcam.train.augment.foreground import Foregrounds
-from teachcam.train.config import TrainConfig
+from teachcam.train.config.train_config import TrainConfig
 from teachcam.train.data.dataset import Dataset, Examples
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.trainer import Trainer, TrainingModel

@@ -42,7 +42,9 @@ def signature(image: np.ndarray) -> np.ndarray:
 
 
 class CameraHints:
-    """Says what is wrong with the images of a camera. One is blurred if it is much less sharp than those before.
+    """Detects blurred, dark and bright images of a camera.
+
+    An image is blurred if it is much less sharp than those of the last seconds.
 
     Attributes:
         newest: The hints about the newest image.

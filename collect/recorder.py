@@ -173,7 +173,7 @@ class Recorder:
             self._metadata["place"] = place
 
     def forget(self) -> None:
-        """Forget what was recorded, so that `undo` does not look for files that were moved elsewhere."""
+        """Forget all recordings, so that `undo` ignores files that were moved to another folder."""
         self._takes.clear()
         self._shots.clear()
 

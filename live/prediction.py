@@ -48,7 +48,7 @@ def to_prediction(probabilities: dict[str, float], unknown_threshold: float) -> 
 
 
 class Model(Protocol):
-    """What the live loop runs: a Classifier, or a model that is being taught."""
+    """A model that the live loop can run: a Classifier or a TaughtModel."""
 
     contract: Contract
 
@@ -67,7 +67,7 @@ class Model(Protocol):
 
 
 class ModelSource(Protocol):
-    """Where the live loop gets newer models from."""
+    """Gives newer models to the live loop: a ModelWatcher, a Teacher or a Studio."""
 
     def take(self) -> Model | None:
         """Return a newer model if there is one since the last call."""

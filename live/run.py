@@ -33,6 +33,7 @@ from teachcam.live.sinks.text import JsonLines, LabelChanges
 from teachcam.live.sinks.uncertain import UncertainFrames
 from teachcam.live.sinks.video import Video
 from teachcam.live.sinks.window import LiveWindow
+from teachcam.live.web import http_address
 from teachcam.onnx_session import PROVIDERS
 
 logger = logging.getLogger("teachcam.live.run")
@@ -140,7 +141,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--json", action="store_true", help="print one JSON object per frame on stdout")
     add("--record", type=expand, metavar="FILE", help="record a video with the predictions drawn in, .mp4 or .mkv")
     add(
-        "--http", type=_address, metavar="[ADDRESS:]PORT", help="serve a web page; a bare PORT is for this machine only"
+        "--http",
+        type=http_address,
+        metavar="[ADDRESS:]PORT",
+        help="serve a web page; a bare PORT is for this machine only",
     )
     add("--save-uncertain", type=expand, metavar="DIR", help="save the frames that the model was unsure of")
     add(
@@ -158,14 +162,6 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         if seconds is not None and not 0 <= seconds < float("inf"):
             parser.error(f"--{name.replace('_', '-')} must be a number of seconds, 0 or more")
     return options
-
-
-def _address(text: str) -> tuple[str, int]:
-    try:
-        from teachcam.live.web.auth import parse_address
-    except ImportError:
-        raise cli.UserError("--http needs two more packages: pip install starlette uvicorn") from None
-    return parse_address(text)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from teachcam.live.loop import loop
 from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.teaching.studio import Studio
 from teachcam.live.teaching.teacher import FOLDER, Teacher
+from teachcam.live.web import http_address
 from teachcam.onnx_session import PROVIDERS
 
 logger = logging.getLogger("teachcam.live.studio")  # not __name__, which is __main__ for a command
@@ -34,10 +35,8 @@ def main(argv: list[str] | None = None) -> int:
     options = _parse(argv)
     if not is_live(options.camera):
         raise UserError(f"--camera {options.camera}: the studio needs a live camera")
-    try:
-        from teachcam.live.web.server import Web
-    except ImportError:
-        raise UserError("the studio needs two more packages: pip install starlette uvicorn") from None
+    from teachcam.live.web.server import Web  # its packages are there: http_address has looked
+
     with ExitStack() as stack:
         camera = stack.enter_context(open_camera(options))
         teacher = Teacher(options.data, Backbone(options.data / FOLDER, options.provider))
@@ -58,21 +57,13 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--data", type=expand, default=Path("data"), metavar="DIR", help="the dataset (default: data)")
     add(
         "--http",
-        type=_address,
-        default=("127.0.0.1", 8080),
+        type=http_address,
+        default="8080",
         metavar="[ADDRESS:]PORT",
         help="where to serve the page; a bare PORT is for this machine only (default: 8080)",
     )
     add("--provider", choices=list(PROVIDERS), help="what runs the backbone (default: the first of these that works)")
     return parser.parse_args(argv)
-
-
-def _address(text: str) -> tuple[str, int]:
-    try:
-        from teachcam.live.web.auth import parse_address
-    except ImportError:
-        raise UserError("the studio needs two more packages: pip install starlette uvicorn") from None
-    return parse_address(text)
 
 
 if __name__ == "__main__":

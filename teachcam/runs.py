@@ -1,13 +1,21 @@
-"""Find the newest run: `runs/latest` is a symbolic link to its folder. Without such links (Windows) a file names it."""
+"""Find runs and follow them. Each is a folder below runs/, written by train/finetune.py.
+
+`runs/latest` is a symbolic link to the newest one's folder. Without such links (Windows) it is a file that names it.
+While a run is not finished, its `.state/` holds what it needs to continue.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 from teachcam.files import write_atomic
 
 LATEST = Path("runs/latest")
+STATE_FOLDER = ".state"  # hidden, so that it can't be taken for a label's folder, whatever --out is
+CONFIG_FILE = "config.json"  # in STATE_FOLDER
+EPOCHS_FILE = "epochs.jsonl"
 
 
 def latest_run() -> Path:
@@ -33,3 +41,23 @@ def set_latest_run(run: Path) -> None:
         write_atomic(LATEST, target.encode())
         return
     temporary.replace(LATEST)
+
+
+def interrupted_runs() -> list[Path]:
+    """Return the folders of the interrupted runs in runs/, the newest last."""
+    found = Path("runs").glob(f"*/{STATE_FOLDER}/{CONFIG_FILE}")
+    by_time = sorted(found, key=lambda path: path.stat().st_mtime)
+    return [path.parent.parent for path in by_time if not path.parent.parent.is_symlink()]
+
+
+def read_epochs(folder: Path) -> list[dict]:
+    """Return the metrics logged in a run's folder, in order. An epoch that was repeated after a resume appears once."""
+    epochs: dict[tuple[str, int], dict] = {}
+    path = folder / EPOCHS_FILE
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            metrics = json.loads(line)
+        except ValueError:  # a line that is being written, or was cut off by a kill
+            continue
+        epochs[metrics["training"], metrics["epoch"]] = metrics
+    return list(epochs.values())

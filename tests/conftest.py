@@ -89,6 +89,11 @@ def wait_until(condition, seconds: float = 15.0) -> None:
         time.sleep(0.005)
 
 
+def see(page, where: str, text: str, seconds: float = 60.0) -> None:
+    """Wait until that part of a browser's page begins with `text`."""
+    wait_until(lambda: page.locator(where).inner_text(timeout=5000).startswith(text), seconds)
+
+
 def record(data: Path, seeds, labels=LABELS, frames: int = 4) -> Path:
     """Write one session a label and seed, a fifth of a second between frames."""
     for seed in seeds:

@@ -17,9 +17,10 @@ from pathlib import Path
 from teachcam import cli
 from teachcam.errors import TrainingError
 from teachcam.files import expand
-from teachcam.train.config import RunConfig, TrainConfig
+from teachcam.train.config.options import Option, options_of
+from teachcam.train.config.run_config import RunConfig
+from teachcam.train.config.train_config import TrainConfig
 from teachcam.train.engine.run_folder import load_interrupted_run
-from teachcam.train.options import Option, options_of
 from teachcam.train.run import show_augmentation, train
 
 GROUPS = {  # the headings of --help

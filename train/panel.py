@@ -15,12 +15,12 @@ from pathlib import Path
 
 import ipywidgets as widgets
 
+from teachcam.background_training import BackgroundTraining
 from teachcam.collect.dataset import list_samples
 from teachcam.errors import UnreadableImage, UserError
 from teachcam.files import expand
 from teachcam.images import read_image
-from teachcam.train.background import BackgroundTraining
-from teachcam.train.config import RIDGE, STRATEGIES
+from teachcam.train.config.train_config import RIDGE, STRATEGIES
 from teachcam.train.model.timm_backbones import LITES
 from teachcam.train.report.html import data_url
 from teachcam.train.report.plots import training_curves

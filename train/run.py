@@ -17,20 +17,22 @@ import torch
 
 from teachcam.collect.dataset import Sample, list_samples
 from teachcam.collect.left_out import describe_left_out, describe_similar_labels
+from teachcam.collect.split import Split, folds_by_scene, split_at_random, split_by_scene, take_test_scenes
 from teachcam.commands import as_called
 from teachcam.contract import Contract
 from teachcam.errors import TrainingError
 from teachcam.files import write_atomic
-from teachcam.train.config import FROM_RIDGE, RunConfig
+from teachcam.runs import STATE_FOLDER
+from teachcam.train.config.run_config import RunConfig
+from teachcam.train.config.train_config import FROM_RIDGE
 from teachcam.train.data.dataset import Dataset
 from teachcam.train.data.file_lists import read_lists
-from teachcam.train.data.split import Split, folds_by_scene, split_at_random, split_by_scene, take_test_scenes
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.distributed import init_distributed
 from teachcam.train.engine.micro_batch import MicroBatcher
 from teachcam.train.engine.progress import Progress, ProgressBar
 from teachcam.train.engine.resume import TrainingState
-from teachcam.train.engine.run_folder import STATE_FOLDER, begin_run, check_unchanged, lock_run
+from teachcam.train.engine.run_folder import begin_run, check_unchanged, lock_run
 from teachcam.train.engine.selection import cross_validate, train_and_refit, train_from_ridge
 from teachcam.train.engine.strategies import StrategyTrainer
 from teachcam.train.engine.training_data import TrainingData, make_augmentation

@@ -1,4 +1,4 @@
-"""What was computed from images that were seen before, kept in a file by the content of the images."""
+"""Keep the features of images in a file, so that no image runs through the backbone twice."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ KEY_BYTES = 32  # of a SHA-256 hash
 
 
 class ImageFeatures(NamedTuple):
-    """What is kept of an image."""
+    """The features of an image, and a small copy of it."""
 
     features: np.ndarray  # float32 [feature_size], from the backbone
     signature: np.ndarray  # uint8 [24 * 32 * 3], a small copy of the image: tells its scene
 
 
 class FeatureCache:
-    """A file of records: a key, and what belongs to it. It only grows, and survives a crash.
+    """Maps the SHA-256 hash of an image file to its features. The file only grows.
 
-    A record that was half written is cut off when the file is opened again.
+    A record that was half written, in a crash, is cut off when the file is opened again.
     """
 
     def __init__(self, path: Path, feature_size: int):
@@ -46,11 +46,11 @@ class FeatureCache:
                 file.truncate(count * self._record.itemsize)
 
     def get(self, key: bytes) -> ImageFeatures | None:
-        """Return what is known of an image, by its key, or None."""
+        """Return the features of an image by the hash of its file, or None."""
         return self._known.get(key)
 
     def put(self, key: bytes, known: ImageFeatures) -> None:
-        """Keep what is known of an image, if the disk has room."""
+        """Add the features of an image. On a full disk they are kept in memory only."""
         self._known[key] = known
         record = np.array([(key, *known)], self._record)
         try:

@@ -143,7 +143,7 @@ def _read_state_dict(file: BinaryIO) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Tensor:
-    """Where the values of a tensor are."""
+    """A tensor's place in the file."""
 
     storage: str
     dtype: np.dtype
@@ -160,10 +160,10 @@ def _rebuild_tensor(
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads a state dict, and admits nothing else, so that no file can run code."""
+    """Reads a state dict and refuses any other object, so a file can't run code."""
 
     def find_class(self, module: str, name: str) -> object:
-        """Return what a state dict is made of."""
+        """Return a class or function that a state dict consists of. Raises UnpicklingError for any other."""
         allowed = {
             "collections.OrderedDict": OrderedDict,
             "torch._utils._rebuild_tensor_v2": _rebuild_tensor,

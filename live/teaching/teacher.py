@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import sys
 import threading
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -23,10 +22,12 @@ import numpy as np
 
 from teachcam.calibration import calibrate
 from teachcam.cli import first_line
+from teachcam.clutter import clutter_images
 from teachcam.collect.dataset import Sample, list_samples
 from teachcam.collect.inspection import NOTHING_LABELS
 from teachcam.collect.quality import signature
 from teachcam.collect.scenes import find_scenes
+from teachcam.collect.split import leave_one_out
 from teachcam.errors import DatasetError, UnreadableImage
 from teachcam.images import decode_file, read_file
 from teachcam.live.prediction import UNKNOWN
@@ -35,13 +36,10 @@ from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.teaching.feature_cache import FeatureCache, ImageFeatures
 from teachcam.live.teaching.taught_model import TaughtModel
 from teachcam.ridge import DEFAULT_STRENGTH, RidgeSums, Rows, fit_ridge
-from teachcam.train.augment.clutter import clutter_images
-from teachcam.train.data.split import leave_one_out
 
 FOLDER = ".teach"  # in the dataset
 MIN_EXAMPLES = 5  # of a label, before it is told apart
 BATCH = 16  # images between two heads
-SWITCH_INTERVAL = 0.0005  # seconds that the live loop waits, at most, until this thread lets Python go on; usual: 0.005
 QUIET = 1.0  # seconds without a change, after which the head is judged and calibrated
 
 logger = logging.getLogger(__name__)
@@ -49,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Progress:
-    """What has been learned."""
+    """The state of learning."""
 
     counts: dict[str, int] = field(default_factory=dict)  # images of each label that the newest head knows
     waiting: int = 0  # images whose features are still to be computed
@@ -71,7 +69,7 @@ class Teacher:
     """
 
     def __init__(self, data: Path, backbone: Backbone):
-        """Begin with what the dataset holds.
+        """Begin with the images of the dataset.
 
         Args:
             data: The dataset's folder. It may be missing.
@@ -82,7 +80,7 @@ class Teacher:
         self._live_backbone, self._backbone = backbone, backbone.clone_for_background()
         self._cache = FeatureCache(data / FOLDER / f"features-{backbone.identity}", backbone.feature_size)
         self._sums = RidgeSums(backbone.feature_size)
-        self._known: dict[Path, tuple[Sample, ImageFeatures]] = {}  # what the sums hold
+        self._known: dict[Path, tuple[Sample, ImageFeatures]] = {}  # the images in the sums
         self._class_ids: dict[str, int] = {}  # of each label that was ever seen
         self._unreadable: dict[Path, str] = {}
         self._nothing = TaughtModel(backbone, None, replace(backbone.contract, labels=(UNKNOWN,)))
@@ -91,7 +89,6 @@ class Teacher:
         self._lock = threading.Lock()
         self._changed, self._closed, self._up_to_date = threading.Event(), threading.Event(), threading.Event()
         self._changed.set()
-        sys.setswitchinterval(SWITCH_INTERVAL)
         self._thread = threading.Thread(target=self._run, name="teacher", daemon=True)
         self._thread.start()
 
@@ -102,7 +99,7 @@ class Teacher:
             self._changed.set()
 
     def take(self) -> TaughtModel | None:
-        """Return the newest model if this is the first call since it is there."""
+        """Return the newest model, or None if it was returned before."""
         with self._lock:
             newest, self._taken = (None if self._newest is self._taken else self._newest), self._newest
         return newest
@@ -152,7 +149,7 @@ class Teacher:
             self._up_to_date.set()
 
     def _learn_outliers(self) -> None:
-        """Show what belongs to no label, so that the scores of anything unknown are low."""
+        """Learn clutter images as outliers (Hendrycks 2019), so that unknown objects get low scores."""
         images = clutter_images()
         keys = [hashlib.sha256(image.tobytes()).digest() for image in images]
         features = np.stack([self._compute(key, image).features for key, image in zip(keys, images)])
@@ -189,7 +186,7 @@ class Teacher:
             self._publish(0)
 
     def _read(self, sample: Sample) -> ImageFeatures | None:
-        """Return what is learned of a file, or None if it can't be read, or is gone."""
+        """Return the features of a file, or None if it can't be read, or is gone."""
         try:
             content = read_file(sample.path)
             key = hashlib.sha256(content).digest()
@@ -272,5 +269,5 @@ class Teacher:
 
 
 def says_nothing(labels: tuple[str, ...]) -> bool:
-    """Return whether one of the labels stands for nothing being shown."""
+    """Return whether one of the labels is for the bare background, such as `none`."""
     return bool({label.lower() for label in labels} & NOTHING_LABELS)

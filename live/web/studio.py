@@ -1,6 +1,6 @@
 """The routes of the studio page.
 
-POST /studio/ACTION                  does what the method of Studio does, with its arguments as a JSON object
+POST /studio/ACTION                  call a method of Studio; the body is a JSON object with its arguments
 GET  /studio/images?label=X          the file names of a label's images, the newest first
 GET  /studio/image?label=X&name=Y    an image, small
 GET  /studio/model.onnx              the model that is in use
@@ -40,7 +40,7 @@ for prediction in Classifier("model.onnx").predict_stream(Camera(0)):
 
 
 class StudioRoutes:
-    """Answers the requests of the studio page. What takes time runs in a thread, one action after another."""
+    """Answers the requests of the studio page. Actions run in one thread, one after another."""
 
     def __init__(self, studio: Studio):
         """Create the routes.
@@ -58,9 +58,9 @@ class StudioRoutes:
             "rename": studio.rename_label,
             "remove": studio.remove_label,
             "move": studio.move_image,
-            "train": studio.train,
-            "stop_training": studio.stop_training,
-            "resume_training": studio.resume_training,
+            "train": studio.better.train,
+            "stop_training": studio.better.stop,
+            "resume_training": studio.better.resume,
         }
         self._thread = ThreadPoolExecutor(1, "studio")
         self.routes = [
@@ -117,7 +117,7 @@ class StudioRoutes:
         return await self._answer(pack, lambda content: Response(content, 200, headers, "application/zip"))
 
     async def _answer(self, function: Callable, to_response: Callable[..., Response]) -> Response:
-        """Run a function in the thread, and answer with its result or its error."""
+        """Run a function in the thread, and return a response with its result or its error."""
         try:
             result = await asyncio.get_running_loop().run_in_executor(self._thread, function)
         except (UserError, UnreadableImage) as error:

@@ -16,8 +16,8 @@ import torch
 from conftest import ROOT, assert_one_line_error, call, call_here
 
 from teachcam.errors import TrainingError
+from teachcam.runs import read_epochs
 from teachcam.train import finetune
-from teachcam.train.engine.progress import read_epochs
 from teachcam.train.engine.resume import TrainingState
 from teachcam.train.model.checkpoint import load_checkpoint
 

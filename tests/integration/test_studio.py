@@ -15,8 +15,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import CHROMIUM, LABELS, ROOT, assert_one_line_error, call, record, wait_until
+from conftest import CHROMIUM, LABELS, ROOT, assert_one_line_error, call, record, see, wait_until
 
+from teachcam.background_training import BackgroundTraining
 from teachcam.collect.camera import Camera
 from teachcam.collect.dataset import REJECTED, list_samples, read_places
 from teachcam.collect.hands import SECONDS_PER_LABEL, label_at
@@ -24,10 +25,10 @@ from teachcam.errors import DatasetError, UserError
 from teachcam.live.loop import loop
 from teachcam.live.teaching import studio as studio_module
 from teachcam.live.teaching.backbone import Backbone
-from teachcam.live.teaching.studio import Studio, why_no_training
+from teachcam.live.teaching.better_model import why_no_training
+from teachcam.live.teaching.studio import Studio
 from teachcam.live.teaching.teacher import Teacher
 from teachcam.live.web.server import Web
-from teachcam.train.background import BackgroundTraining
 
 
 class Fixture:
@@ -158,9 +159,9 @@ def test_where_training_is_not_possible_it_says_why(opened, monkeypatch):
     assert why_no_training().startswith("training needs torch, torchvision, timm: pip install")
     monkeypatch.setattr(sys, "version_info", (3, 8, 10))
     assert why_no_training().startswith("training needs Python 3.10")
-    opened.studio._why_no_training = why_no_training()
+    opened.studio.better._impossible = why_no_training()
     with pytest.raises(UserError, match=r"Python 3\.10"):
-        opened.studio.train()
+        opened.studio.better.train()
 
 
 class Client:
@@ -272,11 +273,6 @@ def open_page(page, url: str) -> None:
     )
 
 
-def see(page, where: str, text: str) -> None:
-    """Wait until a part of the page begins with `text`."""
-    wait_until(lambda: page.locator(where).inner_text(timeout=5000).startswith(text), 60)
-
-
 def wait_for_label(page, label: str) -> None:
     """Wait until the synthetic camera begins to show a label."""
     per_label = round(30 * SECONDS_PER_LABEL)
@@ -376,11 +372,11 @@ def test_a_better_model_is_trained_behind_it(tmp_path, backbone, monkeypatch):
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(tmp_path)
             fixture.teacher.progress = replace(fixture.teacher.progress, accuracy=0.1)
-            fixture.studio.train()
+            fixture.studio.better.train()
             with pytest.raises(UserError, match="a training is running"):
-                fixture.studio.train()
+                fixture.studio.better.train()
             wait_until(lambda: not fixture.studio._make_state()["training"]["running"], 300)
-            wait_until(lambda: fixture.studio._training_text.startswith("the trained model is in use"), 60)
+            wait_until(lambda: fixture.studio.better._text.startswith("the trained model is in use"), 60)
             assert fixture.studio._make_state()["model"] == "trained"
             assert fixture.studio.take().contract.labels == LABELS
             assert fixture.studio.take() is None

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from conftest import CHROMIUM, call, wait_until
+from conftest import CHROMIUM, call, see, wait_until
 
 from teachcam.collect.camera import Frame
 from teachcam.collect.dataset import list_samples
@@ -317,11 +317,6 @@ def chromium():
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
-
-
-def see(page, where: str, text: str) -> None:
-    """Wait until that part of the page begins with `text`."""
-    wait_until(lambda: page.locator(where).inner_text(timeout=5000).startswith(text))
 
 
 @pytest.mark.browser

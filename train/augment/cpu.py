@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from teachcam.train.augment.clutter import clutter_images
+from teachcam.clutter import clutter_images
 from teachcam.train.augment.foreground import Foregrounds
 from teachcam.train.augment.params import (
     AugmentParams,

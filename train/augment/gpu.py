@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from teachcam.clutter import clutter_images
 from teachcam.contract import Contract
 from teachcam.preprocessing import preprocess
-from teachcam.train.augment.clutter import clutter_images
 from teachcam.train.augment.cpu import Augmentation
 from teachcam.train.augment.params import (
     CONSTANT,

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from teachcam.clutter import NUM_CLUTTER_IMAGES
+
 REFLECT, REPLICATE, CONSTANT = BORDER_MODES = (cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT)
-NUM_CLUTTER_IMAGES = 64
 
 
 @dataclass(frozen=True)

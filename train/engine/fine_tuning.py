@@ -23,10 +23,10 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
 from teachcam.calibration import calibrate
+from teachcam.collect.split import Split
 from teachcam.errors import TrainingError
 from teachcam.ridge import Rows
-from teachcam.train.config import FINETUNE, TrainConfig
-from teachcam.train.data.split import Split
+from teachcam.train.config.train_config import FINETUNE, TrainConfig
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.loader import derive_seed
 from teachcam.train.engine.optimizer import make_optimizer, take_step

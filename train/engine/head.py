@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from teachcam.contract import Contract
-from teachcam.train.config import TrainConfig
+from teachcam.train.config.train_config import TrainConfig
 from teachcam.train.engine.early_stopping import EarlyStopping
 from teachcam.train.engine.loader import derive_seed
 from teachcam.train.engine.loss import balanced_cross_entropy

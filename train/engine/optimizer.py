@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from teachcam.train.config import TrainConfig
+from teachcam.train.config.train_config import TrainConfig
 
 MAX_GRADIENT_NORM = 1.0
 MOMENTUM = 0.9  # of SGD; the usual value for fine-tuning

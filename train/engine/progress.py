@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from teachcam.runs import EPOCHS_FILE
+
 
 class Progress:
     """Receives the events of a training. This class ignores them; a subclass shows or writes them."""
@@ -49,7 +51,7 @@ class ProgressBar(Progress):
     def __init__(self, folder: Path):
         """Open the log in the run's folder; an existing log is continued."""
         self._name, self._num_epochs = "", 0
-        self._log = folder / "epochs.jsonl"
+        self._log = folder / EPOCHS_FILE
         if self._log.exists() and not self._log.read_bytes().endswith(b"\n"):
             self._write("\n")  # the process was killed while it wrote the last line
         self._bar: tqdm | None = None
@@ -93,19 +95,6 @@ class ProgressBar(Progress):
     def _write(self, text: str) -> None:
         with self._log.open("a", encoding="utf-8") as file:
             file.write(text)
-
-
-def read_epochs(folder: Path) -> list[dict]:
-    """Return the metrics logged in a run's folder, in order. An epoch that was repeated after a resume appears once."""
-    epochs: dict[tuple[str, int], dict] = {}
-    path = folder / "epochs.jsonl"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            metrics = json.loads(line)
-        except ValueError:  # a line that is being written, or was cut off by a kill
-            continue
-        epochs[metrics["training"], metrics["epoch"]] = metrics
-    return list(epochs.values())
 
 
 def _tensorboard_writer(folder: Path):

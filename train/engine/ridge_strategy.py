@@ -17,14 +17,14 @@ from torch import nn
 from teachcam.calibration import calibrate, cross_entropy
 from teachcam.collect.dataset import Sample
 from teachcam.collect.inspection import NOTHING_LABELS
+from teachcam.collect.split import Split
 from teachcam.contract import Contract
 from teachcam.errors import TrainingError
 from teachcam.ridge import DEFAULT_STRENGTH, RidgeHead, Rows, fit_ridge
 from teachcam.train.augment.foreground import background_groups
 from teachcam.train.augment.views import AugmentedViews, OutlierViews
-from teachcam.train.config import RIDGE
+from teachcam.train.config.train_config import RIDGE
 from teachcam.train.data.dataset import Dataset
-from teachcam.train.data.split import Split
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.features import FrozenModel
 from teachcam.train.engine.strategies import StrategyResult, make_trial

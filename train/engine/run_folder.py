@@ -16,19 +16,10 @@ import filelock
 
 from teachcam.errors import TrainingError
 from teachcam.files import expand, write_atomic
-from teachcam.train.config import RunConfig
+from teachcam.runs import CONFIG_FILE, EPOCHS_FILE, STATE_FOLDER, interrupted_runs
+from teachcam.train.config.run_config import RunConfig
 
-# Both names are hidden, so that they can't be taken for label folders, whatever --out is.
-STATE_FOLDER = ".state"
-LOCK_FILE = ".lock"
-CONFIG_FILE = "config.json"  # in STATE_FOLDER
-
-
-def interrupted_runs() -> list[Path]:
-    """Return the folders of the interrupted runs in runs/, the newest last."""
-    found = Path("runs").glob(f"*/{STATE_FOLDER}/{CONFIG_FILE}")
-    by_time = sorted(found, key=lambda path: path.stat().st_mtime)
-    return [path.parent.parent for path in by_time if not path.parent.parent.is_symlink()]
+LOCK_FILE = ".lock"  # hidden, as STATE_FOLDER
 
 
 def load_interrupted_run(run: Path | None = None) -> RunConfig:
@@ -75,7 +66,7 @@ def begin_run(config: RunConfig, identity: dict[str, str]) -> None:
             f"or delete {state}"
         )
     shutil.rmtree(state, ignore_errors=True)
-    for log in (config.out / "epochs.jsonl", *config.out.glob("events.out.tfevents.*")):
+    for log in (config.out / EPOCHS_FILE, *config.out.glob("events.out.tfevents.*")):
         log.unlink(missing_ok=True)
     state.mkdir()
     # Absolute paths: the run may be resumed from another folder.

@@ -14,12 +14,13 @@ import numpy as np
 
 from teachcam.calibration import calibrate
 from teachcam.collect.dataset import Sample
+from teachcam.collect.split import Split, leave_one_out, merge_into_folds, random_folds
 from teachcam.commands import as_called
 from teachcam.contract import Contract
 from teachcam.errors import TrainingError
-from teachcam.train.config import AUTO, FINETUNE, NUM_FOLDS, RIDGE, RunConfig
+from teachcam.train.config.run_config import RunConfig
+from teachcam.train.config.train_config import AUTO, FINETUNE, NUM_FOLDS, RIDGE
 from teachcam.train.data.dataset import Dataset
-from teachcam.train.data.split import Split, leave_one_out, merge_into_folds, random_folds
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.fine_tuning import FineTuner
 from teachcam.train.engine.ridge_strategy import RidgeTrainer

@@ -11,7 +11,7 @@ import torch
 from teachcam.calibration import calibrate
 from teachcam.contract import Contract
 from teachcam.train.augment.views import AugmentedViews
-from teachcam.train.config import STRATEGIES, TrainConfig
+from teachcam.train.config.train_config import STRATEGIES, TrainConfig
 from teachcam.train.data.dataset import Examples
 from teachcam.train.engine.features import extract_features
 from teachcam.train.engine.head import fit_head

@@ -17,7 +17,7 @@ from teachcam.contract import Contract
 from teachcam.preprocessing import preprocess
 from teachcam.train.augment.cpu import Augmentation
 from teachcam.train.augment.gpu import GpuAugmentation
-from teachcam.train.config import TrainConfig
+from teachcam.train.config.train_config import TrainConfig
 from teachcam.train.data.dataset import Examples
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.early_stopping import EarlyStopping

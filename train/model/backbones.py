@@ -69,7 +69,7 @@ class Network(nn.Module):
             )
 
     def add_unknown(self) -> None:
-        """Give a `sqrt` head, which is made anew, one more output: for images of no label."""
+        """Replace a `sqrt` head by a new one with one more output, for images of no label."""
         linear = cast(nn.Linear, self.head.get_submodule("1"))
         self.head_kind = SQRT_UNKNOWN
         self.head = nn.Sequential(SignedSqrt(), nn.Linear(self.feature_size, linear.out_features + 1))

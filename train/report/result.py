@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 
 from teachcam.collect.dataset import Sample
+from teachcam.collect.split import Split
 from teachcam.train.data.dataset import Dataset
-from teachcam.train.data.split import Split
 from teachcam.train.engine.strategies import StrategyResult
 from teachcam.train.metrics import ImagePrediction, Predictions
 

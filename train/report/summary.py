@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from teachcam.collect.dataset import describe_guessed_sessions
-from teachcam.train.config import FROM_RIDGE, RunConfig
-from teachcam.train.data.split import Split
+from teachcam.collect.split import Split
+from teachcam.train.config.run_config import RunConfig
+from teachcam.train.config.train_config import FROM_RIDGE
 from teachcam.train.metrics import Metrics, confidence_interval
 from teachcam.train.report.result import TrainingResult
 

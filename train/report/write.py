@@ -14,7 +14,7 @@ from teachcam.contract import Contract, TrainingInfo
 from teachcam.files import write_atomic
 from teachcam.processor import processor_name
 from teachcam.runs import set_latest_run
-from teachcam.train.config import RunConfig
+from teachcam.train.config.run_config import RunConfig
 from teachcam.train.engine.context import Context
 from teachcam.train.metrics import Evaluation, Metrics, Predictions, evaluate
 from teachcam.train.model.checkpoint import Checkpoint, save_checkpoint

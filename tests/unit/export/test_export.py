@@ -37,7 +37,7 @@ from teachcam.live.classifier import Classifier
 from teachcam.live.model_watcher import ModelWatcher
 from teachcam.onnx_session import predict_probabilities
 from teachcam.preprocessing import preprocess, shrink
-from teachcam.train.config import STRATEGIES
+from teachcam.train.config.train_config import STRATEGIES
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.features import extract_features
 from teachcam.train.engine.head import fit_head

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import LABELS, assert_one_line_error, call, call_here, record, wait_until
 
+from teachcam.clutter import clutter_images
 from teachcam.collect.dataset import list_samples, samples_of_label
 from teachcam.contract import Contract
 from teachcam.errors import UserError
@@ -22,7 +23,6 @@ from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.teaching.feature_cache import FeatureCache, ImageFeatures
 from teachcam.live.teaching.model_file import save_model
 from teachcam.live.teaching.teacher import FOLDER, Teacher
-from teachcam.train.augment.clutter import clutter_images
 from teachcam.train.model.backbones import build_network
 from teachcam.train.model.inference import Normalize
 

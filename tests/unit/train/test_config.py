@@ -11,8 +11,9 @@ from conftest import assert_one_line_error, call_here
 
 from teachcam.errors import TrainingError
 from teachcam.train import finetune
-from teachcam.train.config import STRATEGIES, RunConfig, TrainConfig
-from teachcam.train.options import options_of
+from teachcam.train.config.options import options_of
+from teachcam.train.config.run_config import RunConfig
+from teachcam.train.config.train_config import STRATEGIES, TrainConfig
 
 
 def parse(monkeypatch, *arguments: str) -> RunConfig:

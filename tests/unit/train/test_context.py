@@ -13,10 +13,10 @@ from conftest import ROOT
 from test_train import make_trainer
 
 from teachcam.errors import TrainingError
+from teachcam.runs import read_epochs
 from teachcam.train import finetune
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.micro_batch import MicroBatcher
-from teachcam.train.engine.progress import read_epochs
 from teachcam.train.engine.selection import train_and_refit
 from teachcam.train.model.backbones import build_network
 

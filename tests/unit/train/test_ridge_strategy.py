@@ -11,15 +11,15 @@ import torch
 from conftest import LABELS, REAL_DATA, assert_one_line_error, call_here, record
 
 from teachcam.collect.dataset import list_samples
+from teachcam.collect.split import Split
 from teachcam.contract import Contract
 from teachcam.export.exporter import ExportConfig, export
 from teachcam.images import read_image
 from teachcam.live.classifier import Classifier
 from teachcam.preprocessing import preprocess
 from teachcam.ridge import signed_sqrt
-from teachcam.train.config import RunConfig
+from teachcam.train.config.run_config import RunConfig
 from teachcam.train.data.dataset import Dataset
-from teachcam.train.data.split import Split
 from teachcam.train.engine import features as features_module
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.features import extract_features

@@ -14,7 +14,7 @@ from teachcam.contract import Contract, TrainingInfo
 from teachcam.errors import ContractError, TrainingError
 from teachcam.preprocessing import preprocess, shrink
 from teachcam.train import finetune
-from teachcam.train.config import OPTIMIZERS, SCHEDULES, STRATEGIES, TrainConfig
+from teachcam.train.config.train_config import OPTIMIZERS, SCHEDULES, STRATEGIES, TrainConfig
 from teachcam.train.data.dataset import Dataset, Examples
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.features import extract_features

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from teachcam.collect.dataset import Sample
-from teachcam.train.data.split import (
+from teachcam.collect.split import (
     folds_by_scene,
     leave_one_out,
     merge_into_folds,

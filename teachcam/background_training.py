@@ -1,4 +1,4 @@
-"""Train in a process of its own, and follow it by what it writes: for a notebook, and for a web page."""
+"""Train in a process of its own, and read its progress from the run's folder."""
 
 from __future__ import annotations
 
@@ -9,54 +9,56 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from teachcam.train.engine.progress import read_epochs
-from teachcam.train.engine.run_folder import interrupted_runs, load_interrupted_run
+from teachcam.errors import TrainingError
+from teachcam.runs import interrupted_runs, read_epochs
 
 LOG = "log.txt"  # in the run's folder: the output of the process
 
 
 class BackgroundTraining:
-    """A process that runs `train/finetune.py`. It goes on if this program ends.
+    """A process that runs `teachcam train`. It goes on if this program ends.
 
     Attributes:
         run: The folder of the run, or None before the first.
     """
 
     def __init__(self) -> None:
-        """Nothing runs yet."""
+        """Create it. Nothing runs before `start` or `resume`."""
         self.run: Path | None = None
         self._process: subprocess.Popen | None = None
 
     def start(self, arguments: list) -> None:
         """Begin a new run with these arguments of the command line."""
-        self.run = Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
-        self._start([*arguments, "--out", self.run])
+        run = Path("runs") / datetime.now().strftime("%Y%m%d-%H%M%S-%f")[:-3]
+        self._start(run, [*arguments, "--out", run])
 
     def resume(self) -> None:
         """Continue the newest interrupted run. Raises TrainingError if there is none."""
-        self.run = load_interrupted_run().out
-        self._start(["--resume", self.run])
+        if not (runs := interrupted_runs()):
+            raise TrainingError("no run in runs/ was interrupted")
+        self._start(runs[-1], ["--resume", runs[-1]])
 
     def stop(self) -> None:
-        """Interrupt the process. It ends after it has saved what it needs to continue."""
+        """Interrupt the process. It ends after it has saved its state."""
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)
 
-    def _start(self, arguments: list) -> None:
-        command = [sys.executable, str(Path(__file__).with_name("finetune.py")), *map(str, arguments)]
-        self.run.mkdir(parents=True, exist_ok=True)
+    def _start(self, run: Path, arguments: list) -> None:
+        self.run = run
+        command = [sys.executable, "-m", "teachcam", "train", *map(str, arguments)]
+        run.mkdir(parents=True, exist_ok=True)
         # A new process session and output to a file: the process goes on if this one is interrupted or ends.
-        with (self.run / LOG).open("w") as log:
+        with (run / LOG).open("w") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
     @property
     def running(self) -> bool:
-        """Whether the process runs."""
+        """True while the process runs."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def can_resume(self) -> bool:
-        """Whether there is an interrupted run to continue."""
+        """True if an interrupted run can be continued."""
         return not self.running and bool(interrupted_runs())
 
     @property
@@ -66,9 +68,9 @@ class BackgroundTraining:
 
     @property
     def failure(self) -> str:
-        """Why the process has ended without a result, as one line; "" if it has not."""
+        """The reason why the process ended without a result, in one line. "" if there is none."""
         code = None if self._process is None else self._process.poll()
-        if code is None or code == 0:
+        if self.run is None or code is None or code == 0:
             return ""
         if code in (130, -signal.SIGINT):
             return "stopped: Resume continues after the last finished epoch"
@@ -77,7 +79,7 @@ class BackgroundTraining:
 
     @property
     def metrics(self) -> dict | None:
-        """What metrics.json says, once the process has ended well."""
-        if self._process is None or self._process.poll() != 0:
+        """The content of metrics.json after the process has succeeded, else None."""
+        if self.run is None or self._process is None or self._process.poll() != 0:
             return None
         return json.loads((self.run / "metrics.json").read_text())

@@ -7,7 +7,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from teachcam.train.augment.params import NUM_CLUTTER_IMAGES
+NUM_CLUTTER_IMAGES = 64
 
 
 @lru_cache(maxsize=None)

@@ -1,0 +1,115 @@
+"""Train a model in the background, and use it if it is more accurate than the taught one."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Callable
+
+from teachcam.background_training import BackgroundTraining
+from teachcam.cli import first_line
+from teachcam.errors import UserError
+from teachcam.live.classifier import Classifier
+from teachcam.live.teaching.teacher import Teacher
+
+POLL_INTERVAL = 0.5  # seconds between two looks at the process
+
+
+class BetterModel:
+    """Trains on the images of a teacher, in a process of its own.
+
+    Attributes:
+        model: The trained model, if it is more accurate than the taught one. None after the images have changed.
+    """
+
+    def __init__(self, data: Path, teacher: Teacher):
+        """Create it. Nothing runs before `train` or `resume`.
+
+        Args:
+            data: The dataset's folder.
+            teacher: Learns from the same dataset.
+        """
+        self.model: Classifier | None = None
+        self._data, self._teacher = data, teacher
+        self._training = BackgroundTraining()
+        self._can_resume = self._training.can_resume
+        self._text = ""
+        self._impossible = why_no_training()
+
+    def train(self) -> None:
+        """Start a training. Raises UserError if that is not possible here, or one is running."""
+        self._begin(lambda: self._training.start(["--data", self._data.resolve()]))
+
+    def resume(self) -> None:
+        """Continue an interrupted training. Raises UserError."""
+        self._begin(self._training.resume)
+
+    def stop(self) -> None:
+        """Interrupt the training. It can be resumed."""
+        self._training.stop()
+
+    def state(self) -> dict[str, object]:
+        """Return what the page shows, as JSON can hold it."""
+        running = self._training.running
+        epochs = self._training.epochs if running else []
+        text = self._text
+        if epochs:
+            text = f"{epochs[-1]['training']}: {epochs[-1]['epoch']} of {epochs[-1]['epochs']}"
+        return {
+            "impossible": self._impossible,
+            "running": running,
+            "text": text,
+            "can_resume": self._can_resume and not running,
+            "curve": [epoch["validation_accuracy"] for epoch in epochs],
+        }
+
+    def _begin(self, start: Callable[[], object]) -> None:
+        if self._impossible:
+            raise UserError(self._impossible)
+        if self._training.running:
+            raise UserError("a training is running")
+        start()
+        self._text = "starting"
+        threading.Thread(target=self._follow, name="training", daemon=True).start()
+
+    def _follow(self) -> None:
+        """Wait for the process to end, and use its result. Runs in a thread."""
+        while self._training.running:
+            time.sleep(POLL_INTERVAL)
+        self._can_resume = self._training.can_resume
+        try:
+            self._text = self._training.failure or self._use_if_better()
+        except Exception as error:  # the page has to show it, whatever it is
+            self._text = first_line(error)
+
+    def _use_if_better(self) -> str:
+        """Export the trained model and use it, if it is more accurate than the taught one. Returns a text about it."""
+        run, accuracy = self._training.run, self._training.metrics["validation"]["accuracy"]
+        taught = self._teacher.progress.accuracy
+        if accuracy is not None and taught is not None and accuracy <= taught:
+            return f"the trained model is {accuracy:.3f} accurate, and the taught one {taught:.3f}: kept the taught one"
+        self._text = "exporting"
+        command = [sys.executable, "-m", "teachcam", "export", "--checkpoint", str(run / "checkpoint.pt")]
+        exported = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if exported.returncode:
+            return exported.stdout.strip().split("\n")[-1]
+        self.model = Classifier(run / "model.onnx")
+        text = "the trained model is in use"
+        return text if accuracy is None else f"{text}: {accuracy:.3f} accurate, the taught one {taught or 0:.3f}"
+
+
+def why_no_training() -> str:
+    """Return the reason why training is not possible on this device, or "" if it is."""
+    if sys.version_info < (3, 10):
+        return "training needs Python 3.10 or newer: copy the folder data to another machine, and train there"
+    missing = [name for name in ("torch", "torchvision", "timm") if importlib.util.find_spec(name) is None]
+    if missing:
+        return (
+            f"training needs {', '.join(missing)}: pip install 'teachcam[train]', or copy the folder data to another "
+            "machine, and train there"
+        )
+    return ""
