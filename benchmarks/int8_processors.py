@@ -22,7 +22,8 @@ import numpy as np
 
 from teachcam.collect.dataset import Sample, list_samples
 from teachcam.export import exporter, quantize
-from teachcam.export.exporter import ExportConfig, export
+from teachcam.export.conversion import ExportConfig
+from teachcam.export.exporter import export
 from teachcam.images import read_image
 from teachcam.preprocessing import preprocess
 from teachcam.processor import processor_name

@@ -21,7 +21,8 @@ from teachcam import cli
 from teachcam.commands import as_called
 from teachcam.contract import Contract
 from teachcam.errors import ExportError, ModelError
-from teachcam.export.exporter import ExportConfig, export
+from teachcam.export.conversion import ExportConfig
+from teachcam.export.exporter import export
 from teachcam.export.metadata import read_metadata
 from teachcam.export.parity import ValidationResult
 from teachcam.export.verify import MAX_ACCURACY_DROP

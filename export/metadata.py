@@ -99,15 +99,16 @@ def _describe_export(export_info: dict) -> list[tuple[str, str]]:
         ("batch size", str(usual) if smallest == largest else f"{smallest} to {largest}"),
         (
             "parity",
-            f"{parity['same_label']} of {parity['num_images']} labels as in PyTorch, largest difference of a "
+            f"{parity['same_label']} of {parity['num_images']} labels as in the original, largest difference of a "
             f"probability {parity['largest_difference']:.1e}",
         ),
         ("exported", export_info["date"]),
-        ("checkpoint", f"sha256 {export_info['checkpoint_sha256']}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in export_info["versions"].items())),
         ("measured on", export_info["processor"]),
         ("check images", str(self_check.NUM_IMAGES) if export_info["check_images"] else "none"),
     ]
+    origin = {"checkpoint": "checkpoint_sha256", "PyTorch": "torch"}  # a model that was taught has none
+    lines += [(name, export_info[key]) for name, key in origin.items() if key in export_info]
     if validation["float_layers"]:
         lines.append(("in float", ", ".join(validation["float_layers"])))
     if export_info["precision"] != "fp32" and validation["accuracy"] is not None:

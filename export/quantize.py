@@ -53,8 +53,8 @@ def to_int8(
     """
     if len(batches) < MIN_CALIBRATION_IMAGES:
         raise ExportError(
-            f"int8 needs at least {MIN_CALIBRATION_IMAGES} training images to calibrate on, there are {len(batches)}: "
-            "give the dataset's folder with --data DIR, or export fp32 or fp16"
+            f"int8 needs at least {MIN_CALIBRATION_IMAGES} images to calibrate on, there are {len(batches)}: record "
+            "more, give the dataset's folder with --data DIR, or export fp32 or fp16"
         )
     for_tensorrt = target.operators is not None
     model = onnx.load(str(source))

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from teachcam import cli
 from teachcam.export import triton_repository
-from teachcam.export.exporter import ExportConfig, export
+from teachcam.export.conversion import PRECISIONS, ExportConfig
+from teachcam.export.exporter import export
 from teachcam.export.metadata import describe
 from teachcam.export.parity import ValidationResult
 from teachcam.export.targets import TARGETS
@@ -93,7 +94,7 @@ def _parser() -> cli.Parser:
         default="desktop",
         help="the device to run it (default: %(default)s)",
     )
-    add("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="number format (default: %(default)s)")
+    add("--precision", choices=PRECISIONS, default="fp32", help="number format (default: %(default)s)")
     add(
         "--batch-size",
         type=int,

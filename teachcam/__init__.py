@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from teachcam.collect.camera import Camera
     from teachcam.contract import Contract
     from teachcam.errors import UserError
-    from teachcam.export.exporter import ExportConfig
+    from teachcam.export.conversion import ExportConfig
     from teachcam.export.exporter import export as export_model
     from teachcam.live.classifier import Classifier
     from teachcam.live.prediction import Prediction
@@ -48,7 +48,7 @@ _HOMES = {
     "Camera": ("teachcam.collect.camera", "Camera"),
     "Classifier": ("teachcam.live.classifier", "Classifier"),
     "Contract": ("teachcam.contract", "Contract"),
-    "ExportConfig": ("teachcam.export.exporter", "ExportConfig"),
+    "ExportConfig": ("teachcam.export.conversion", "ExportConfig"),
     "Prediction": ("teachcam.live.prediction", "Prediction"),
     "RunConfig": ("teachcam.train.config.run_config", "RunConfig"),
     "UserError": ("teachcam.errors", "UserError"),

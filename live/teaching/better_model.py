@@ -12,7 +12,8 @@ from typing import Callable
 
 from teachcam.background_training import BackgroundTraining
 from teachcam.cli import first_line
-from teachcam.errors import UserError
+from teachcam.errors import ExportError, UserError
+from teachcam.export.conversion import ExportConfig
 from teachcam.live.classifier import Classifier
 from teachcam.live.teaching.teacher import Teacher
 
@@ -51,6 +52,10 @@ class BetterModel:
     def stop(self) -> None:
         """Interrupt the training. It can be resumed."""
         self._training.stop()
+
+    def save_model(self, path: Path, config: ExportConfig) -> None:
+        """Write the trained model as a model file. Raises ExportError."""
+        _export(self.model.path.with_name("checkpoint.pt"), path, config)
 
     def state(self) -> dict[str, object]:
         """Return what the page shows, as JSON can hold it."""
@@ -93,13 +98,19 @@ class BetterModel:
         if accuracy is not None and taught is not None and accuracy <= taught:
             return f"the trained model is {accuracy:.3f} accurate, and the taught one {taught:.3f}: kept the taught one"
         self._text = "exporting"
-        command = [sys.executable, "-m", "teachcam", "export", "--checkpoint", str(run / "checkpoint.pt")]
-        exported = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if exported.returncode:
-            return exported.stdout.strip().split("\n")[-1]
+        _export(run / "checkpoint.pt", run / "model.onnx", ExportConfig())
         self.model = Classifier(run / "model.onnx")
         text = "the trained model is in use"
         return text if accuracy is None else f"{text}: {accuracy:.3f} accurate, the taught one {taught or 0:.3f}"
+
+
+def _export(checkpoint: Path, out: Path, config: ExportConfig) -> None:
+    """Export in a process of its own, which imports torch and the live loop does not. Raises ExportError."""
+    command = [sys.executable, "-m", "teachcam", "export", "--checkpoint", str(checkpoint), "--out", str(out)]
+    command += ["--target", config.target, "--precision", config.precision]
+    exported = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if exported.returncode:
+        raise ExportError(exported.stdout.strip().split("\n")[-1])
 
 
 def why_no_training() -> str:

@@ -27,7 +27,7 @@ FEATURE_SIZE = 1280
 # Stride and repeats of each stage. The sizes of the kernels and the numbers of channels are those of the weights.
 STAGES = ((1, 1), (2, 2), (2, 2), (2, 3), (1, 3), (2, 4), (1, 1))
 BATCH_NORM_EPSILON = 1e-3
-OPSET, IR_VERSION = 12, 7  # which every ONNX Runtime and TensorRT since JetPack 4.6 reads
+OPSET, IR_VERSION = 13, 7  # the oldest that int8 needs, and the newest that JetPack 4.6 reads
 
 
 def write_lite0(path: Path) -> None:

@@ -12,38 +12,41 @@ from onnx import TensorProto, helper, numpy_helper
 
 from teachcam.contract import TrainingInfo
 from teachcam.errors import UserError
-from teachcam.export.metadata import publish, write_metadata
-from teachcam.export.parity import Parity, compare
+from teachcam.export.conversion import ExportConfig, convert
+from teachcam.export.parity import ValidationResult
+from teachcam.export.targets import TARGETS
+from teachcam.export.verify import Validator, sample_evenly
 from teachcam.images import read_image
 from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.teaching.taught_model import TaughtModel
 from teachcam.live.teaching.teacher import Teacher
-from teachcam.onnx_session import predict_probabilities
+from teachcam.preprocessing import shrink
 from teachcam.processor import processor_name
 from teachcam.ridge import SQRT_EPSILON
-from teachcam.self_check import SelfCheck
-
-MAX_IMAGES = 200  # of the dataset, that both models must agree on
 
 
-def save_model(path: Path, teacher: Teacher) -> Parity:
+def save_model(path: Path, teacher: Teacher, config: ExportConfig | None = None) -> ValidationResult:
     """Write what was taught as a model file, if it predicts the same. Any thread may call it.
 
     Args:
-        path: The ONNX file. It is replaced only after the check.
+        path: The ONNX file. It is replaced only after all checks have passed.
         teacher: Its newest model is written. Some images of its dataset go into the file, for the self check.
+        config: Target and precision; by default fp32 for a desktop. The batch size is 1.
 
     Returns:
-        What the check measured.
+        What was measured with the file.
 
     Raises:
         UserError: Nothing has been taught yet.
-        ExportError: The predictions differ, or the file can't be written.
+        ExportError: A check failed, or the file can't be written.
     """
-    model, progress = teacher.model.clone_for_thread(), teacher.progress
+    model, progress, config = teacher.model.clone_for_thread(), teacher.progress, config or ExportConfig()
     examples = [sample for sample in teacher.examples() if sample.label in model.contract.labels]
-    step = -(-len(examples) // MAX_IMAGES) or 1
-    images = [read_image(sample.path) for sample in examples[::step] if sample.path.is_file()]
+    images = [
+        (shrink(read_image(sample.path), model.contract.input_size), sample.label)
+        for sample in sample_evenly(sorted(examples, key=lambda sample: sample.path))
+        if sample.path.is_file()
+    ]
     if model.head is None or not images:
         raise UserError("nothing to take along yet: record two labels, five images each")
     contract = replace(
@@ -58,15 +61,18 @@ def save_model(path: Path, teacher: Teacher) -> Parity:
             processor=processor_name(),
         ),
     )
+
+    def predict(images: list[np.ndarray]) -> np.ndarray:
+        return np.array([list(model.classify(image).probabilities.values()) for image in images])
+
+    validator = Validator(contract, predict, images[::2], images[1::2])
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "model.onnx"
-        onnx.save(_add_head(onnx.load(str(model.path)), model), str(file))
-        expected = np.array([list(model.classify(image).probabilities.values()) for image in images])
-        parity = compare(predict_probabilities(file, images, contract), expected)
-        parity.require()
-        write_metadata(file, contract, {}, SelfCheck.create(file, images, contract, "fp32"))
-        publish(file, path)
-    return parity
+        source = Path(folder) / "fp32.onnx"
+        graph = _add_head(onnx.load(str(model.path)), model)
+        if not TARGETS[config.target].uint8_input:
+            graph.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT  # its cast is then for nothing
+        onnx.save(graph, str(source))
+        return convert(source, path, validator, config, {})
 
 
 def _add_head(backbone: onnx.ModelProto, model: TaughtModel) -> onnx.ModelProto:

@@ -13,7 +13,10 @@ from teachcam.collect.camera import Camera, Frame
 from teachcam.collect.dataset import check_place, last_place
 from teachcam.collect.quality import CameraHints
 from teachcam.collect.recorder import Recorder
-from teachcam.errors import DatasetError
+from teachcam.errors import DatasetError, UserError
+from teachcam.export.conversion import PRECISIONS, ExportConfig
+from teachcam.export.metadata import read_metadata
+from teachcam.export.targets import TARGETS
 from teachcam.live.prediction import Model
 from teachcam.live.teaching.better_model import BetterModel
 from teachcam.live.teaching.label_images import LabelImages
@@ -51,6 +54,7 @@ class Studio:
         self._out = out
         self._labels = LabelImages(data)
         self._recorder = Recorder(camera, data, "label", FPS, place=self.place, on_saved=self._on_saved)
+        self._exported: dict[str, Path] = {}  # by name
         self._hints = CameraHints()
         self._looked_at = self._record_until = 0.0  # time.monotonic()
         self._lock = threading.RLock()
@@ -159,13 +163,36 @@ class Studio:
         is_new, self._taken = best is not self._taken, best
         return best if is_new else None
 
-    def save_model(self) -> Path:
-        """Write the model that is in use, and return its path. Raises UserError if there is none yet."""
+    def export(self, target: str, precision: str) -> dict[str, str]:
+        """Write the model that is in use as a file to take along.
+
+        Args:
+            target: The device that it is for, a key of TARGETS.
+            precision: fp32, fp16 or int8.
+
+        Returns:
+            The name of the file, for `exported_path`, and a text about what was measured with it.
+
+        Raises:
+            UserError: There is no model yet, or no such target or precision.
+            ExportError: The file does not predict the same, or can't be written.
+        """
+        if target not in TARGETS or precision not in PRECISIONS:
+            raise UserError(f"choose a target of {', '.join(TARGETS)}, and one of {', '.join(PRECISIONS)}")
+        config = ExportConfig(target, precision)
+        path = self._out / ("model.onnx" if config == ExportConfig() else f"model-{target}-{precision}.onnx")
         if self.better.model is not None:
-            return self.better.model.path
-        path = self._out / "model.onnx"
-        save_model(path, self.teacher)
-        return path
+            self.better.save_model(path, config)
+        else:
+            save_model(path, self.teacher, config)
+        self._exported[path.name] = path
+        return {"name": path.name, "text": _describe(path)}
+
+    def exported_path(self, name: str) -> Path:
+        """Return the path of a file that `export` has written. Raises UserError if there is none of that name."""
+        if name not in self._exported:
+            raise UserError(f"there is no file {name[:100]}: take it along once more")
+        return self._exported[name]
 
     # The page
 
@@ -218,6 +245,8 @@ class Studio:
             "one_scene": list(progress.labels_of_one_scene),
             "hints": self._hints.newest,
             "problem": next(filter(None, problems), ""),
+            "targets": {name: target.device for name, target in TARGETS.items()},
+            "precisions": PRECISIONS,
             "model": "taught" if self.better.model is None else "trained",
             "training": self.better.state(),
         }
@@ -236,3 +265,13 @@ class Studio:
         self._stated_at = float("-inf")
         self.better.model = None
         self.teacher.refresh()
+
+
+def _describe(path: Path) -> str:
+    """Return one line about a model file: what it is for, and whether it predicts the same as before."""
+    _, info = read_metadata(path)
+    parity, megabytes = info["validation"]["parity"], path.stat().st_size / 1e6
+    return (
+        f"{path.name}: {info['precision']} for {TARGETS[info['target']].device}, {megabytes:.1f} MB; the same label as "
+        f"here on {parity['same_label']} of {parity['num_images']} images"
+    )

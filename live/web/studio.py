@@ -3,8 +3,8 @@
 POST /studio/ACTION                  call a method of Studio; the body is a JSON object with its arguments
 GET  /studio/images?label=X          the file names of a label's images, the newest first
 GET  /studio/image?label=X&name=Y    an image, small
-GET  /studio/model.onnx              the model that is in use
-GET  /studio/kit.zip                 the same, with a program that runs it
+GET  /studio/model?name=X            a model file that the action "export" has written
+GET  /studio/kit.zip?name=X          the same, with a program that runs it
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from starlette.routing import Route
 from teachcam.cli import first_line
 from teachcam.errors import UnreadableImage, UserError
 from teachcam.images import encode_jpeg, read_image
+from teachcam.live.sinks.base import lower_thread_priority
 from teachcam.live.teaching.studio import Studio
 from teachcam.live.web.json_requests import json_error, read_json
 from teachcam.preprocessing import shrink
@@ -40,7 +41,7 @@ for prediction in Classifier("model.onnx").predict_stream(Camera(0)):
 
 
 class StudioRoutes:
-    """Answers the requests of the studio page. Actions run in one thread, one after another."""
+    """Answers the requests of the studio page. Actions run in one thread, one after another; exports in their own."""
 
     def __init__(self, studio: Studio):
         """Create the routes.
@@ -58,22 +59,25 @@ class StudioRoutes:
             "rename": studio.rename_label,
             "remove": studio.remove_label,
             "move": studio.move_image,
+            "export": studio.export,
             "train": studio.better.train,
             "stop_training": studio.better.stop,
             "resume_training": studio.better.resume,
         }
         self._thread = ThreadPoolExecutor(1, "studio")
+        self._export_thread = ThreadPoolExecutor(1, "export", lower_thread_priority, (19,))
         self.routes = [
             Route("/studio/images", self._get_images),
             Route("/studio/image", self._get_image),
-            Route("/studio/model.onnx", self._get_model),
+            Route("/studio/model", self._get_model),
             Route("/studio/kit.zip", self._get_kit),
             Route("/studio/{action}", self._post_action, methods=["POST"]),
         ]
 
     def close(self) -> None:
-        """Finish the action that is running."""
+        """Finish the actions that are running."""
         self._thread.shutdown()
+        self._export_thread.shutdown()
 
     async def _post_action(self, request: Request) -> Response:
         action = self._actions.get(request.path_params["action"])
@@ -88,7 +92,9 @@ class StudioRoutes:
             inspect.signature(action).bind(**arguments)
         except TypeError as error:
             return json_error(400, f"{request.path_params['action']}: {error}")
-        return await self._answer(functools.partial(action, **arguments), _to_result)
+        is_export = request.path_params["action"] == "export"  # it takes up to a minute, in which recording goes on
+        thread = self._export_thread if is_export else self._thread
+        return await self._answer(functools.partial(action, **arguments), _to_result, thread)
 
     async def _get_images(self, request: Request) -> Response:
         label = request.query_params.get("label", "")
@@ -103,23 +109,28 @@ class StudioRoutes:
         return await self._answer(read, lambda jpeg: Response(jpeg, media_type="image/jpeg"))
 
     async def _get_model(self, request: Request) -> Response:
-        return await self._answer(self._studio.save_model, lambda path: FileResponse(path, filename="model.onnx"))
+        name = request.query_params.get("name", "")
+        return await self._answer(
+            functools.partial(self._studio.exported_path, name), lambda path: FileResponse(path, filename=name)
+        )
 
     async def _get_kit(self, request: Request) -> Response:
         def pack() -> bytes:
             content = io.BytesIO()
             with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-                archive.write(self._studio.save_model(), "model.onnx")
+                archive.write(self._studio.exported_path(request.query_params.get("name", "")), "model.onnx")
                 archive.writestr("run.py", KIT_PROGRAM)
             return content.getvalue()
 
         headers = {"Content-Disposition": 'attachment; filename="teachcam-kit.zip"'}
         return await self._answer(pack, lambda content: Response(content, 200, headers, "application/zip"))
 
-    async def _answer(self, function: Callable, to_response: Callable[..., Response]) -> Response:
-        """Run a function in the thread, and return a response with its result or its error."""
+    async def _answer(
+        self, function: Callable, to_response: Callable[..., Response], thread: ThreadPoolExecutor | None = None
+    ) -> Response:
+        """Run a function in a thread, by default that of the actions. Return a response with its result or error."""
         try:
-            result = await asyncio.get_running_loop().run_in_executor(self._thread, function)
+            result = await asyncio.get_running_loop().run_in_executor(thread or self._thread, function)
         except (UserError, UnreadableImage) as error:
             return json_error(507 if isinstance(error.__context__, OSError) else 409, first_line(error))
         except OSError as error:

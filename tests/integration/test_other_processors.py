@@ -20,7 +20,8 @@ from conftest import ROOT
 from teachcam.collect.dataset import list_samples
 from teachcam.errors import ExportError
 from teachcam.export import exporter, quantize
-from teachcam.export.exporter import ExportConfig, export
+from teachcam.export.conversion import ExportConfig
+from teachcam.export.exporter import export
 from teachcam.export.metadata import read_metadata
 from teachcam.images import read_image
 from teachcam.onnx_session import predict_probabilities

@@ -207,7 +207,8 @@ def test_the_routes(page, opened):
     assert page.ask("POST", "/studio/add", ["a"])[0] == 400
     assert page.ask("POST", "/studio/add", {"label": "x" * 5000})[0] == 413
     assert page.ask("POST", "/studio/add", {"label": "b"}, {"Origin": "http://elsewhere.example"})[0] == 403
-    assert page.ask("GET", "/studio/model.onnx")[0] == 409
+    assert page.act("export", target="desktop", precision="fp32")[0] == 409
+    assert page.ask("GET", "/studio/model?name=model.onnx")[0] == 409
     assert page.act("record", label="a")[0] == 200
     wait_until(lambda: opened.counts()["a"] >= 5)
     assert page.state()["studio"]["recording"] == "a"
@@ -219,8 +220,13 @@ def test_the_routes(page, opened):
     record(opened.data, [1], ["b"], frames=6)
     opened.studio.refresh()
     assert opened.teacher.wait(30)
-    assert page.ask("GET", "/studio/model.onnx")[0] == 200
-    archive = zipfile.ZipFile(io.BytesIO(page.ask("GET", "/studio/kit.zip")[1]))
+    assert page.act("export", target="toaster", precision="fp32")[0] == 409
+    status, body = page.act("export", target="jetpack4", precision="fp16")
+    assert status == 200
+    assert re.search(r"fp16 for TensorRT 8.2 .* on (\d+) of \1 images", body["result"]["text"])
+    assert page.ask("GET", f"/studio/model?name={body['result']['name']}")[0] == 200
+    assert page.ask("GET", "/studio/model?name=../../data/sessions.jsonl")[0] == 409
+    archive = zipfile.ZipFile(io.BytesIO(page.ask("GET", f"/studio/kit.zip?name={body['result']['name']}")[1]))
     assert archive.namelist() == ["model.onnx", "run.py"]
 
 
@@ -335,7 +341,7 @@ def test_from_an_empty_folder_to_right_answers_in_a_new_room(tmp_path):
             if newest["frame"] % 45 > 12:  # smoothing has forgotten the label before
                 correct[newest["frame"]] = newest["label"] == label_at(newest["frame"])
         with page.expect_download() as download:
-            page.get_by_role("link", name="model.onnx").click()
+            page.get_by_role("button", name="Model file").click()
         download.value.save_as(tmp_path / "taken.onnx")
         page.locator(".card").first.get_by_role("button", name="Images").click()
         page.locator("#pictures button").first.click()

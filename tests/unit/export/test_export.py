@@ -23,7 +23,8 @@ from teachcam.collect.dataset import list_samples
 from teachcam.contract import METADATA_KEY, Contract, TrainingInfo
 from teachcam.errors import ExportError, ModelError
 from teachcam.export import compare, engine, exporter, metadata, parity, to_onnx
-from teachcam.export.exporter import ExportConfig, export
+from teachcam.export.conversion import ExportConfig
+from teachcam.export.exporter import export
 from teachcam.export.graph import fold_normalization, write_onnx
 from teachcam.export.metadata import EXPORT_KEY, read_metadata
 from teachcam.export.parity import Parity, ValidationResult

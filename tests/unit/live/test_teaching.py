@@ -7,6 +7,7 @@ import pickle
 import shutil
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from conftest import LABELS, assert_one_line_error, call, call_here, record, wait_until
@@ -15,6 +16,8 @@ from teachcam.clutter import clutter_images
 from teachcam.collect.dataset import list_samples, samples_of_label
 from teachcam.contract import Contract
 from teachcam.errors import UserError
+from teachcam.export.conversion import ExportConfig
+from teachcam.export.targets import TARGETS, lint
 from teachcam.images import read_image
 from teachcam.live.classifier import Classifier
 from teachcam.live.prediction import UNKNOWN
@@ -156,7 +159,7 @@ def test_a_restart_computes_nothing_again(teach, data, monkeypatch):
 
 def test_the_model_file_predicts_the_same(teach, data, tmp_path):
     teacher = teach(data)
-    parity = save_model(tmp_path / "model.onnx", teacher)
+    parity = save_model(tmp_path / "model.onnx", teacher).parity
     assert parity.same_label == parity.num_images == 60
     classifier = Classifier(tmp_path / "model.onnx", "cpu")
     classifier.self_check()
@@ -168,6 +171,24 @@ def test_the_model_file_predicts_the_same(teach, data, tmp_path):
         assert classifier.classify(image).confidence == pytest.approx(expected.confidence, abs=1e-4)
     described = call_here("export/to_onnx.py", "--describe", tmp_path / "model.onnx", cwd=tmp_path)
     assert "efficientnet_lite0" in described.stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "precision"), [("jetpack4", "fp32"), ("jetpack5", "fp16"), ("desktop", "int8"), ("jetpack6", "int8")]
+)
+def test_the_model_file_for_other_devices_and_precisions(teach, data, tmp_path, target, precision):
+    teacher = teach(data)
+    result = save_model(tmp_path / "model.onnx", teacher, ExportConfig(target, precision))
+    assert result.parity.same_label > 0.9 * result.parity.num_images
+    model = onnx.load(str(tmp_path / "model.onnx"))
+    assert lint(model, TARGETS[target]) == []
+    is_uint8 = model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert is_uint8 == TARGETS[target].uint8_input
+    classifier = Classifier(tmp_path / "model.onnx", "cpu")
+    classifier.self_check()
+    images = [read_image(sample.path) for sample in list_samples(data)]
+    same = [classifier.classify(image).label == teacher.model.classify(image).label for image in images]
+    assert np.mean(same) > 0.9
 
 
 def test_as_a_command(tmp_path):

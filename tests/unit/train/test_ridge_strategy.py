@@ -13,7 +13,8 @@ from conftest import LABELS, REAL_DATA, assert_one_line_error, call_here, record
 from teachcam.collect.dataset import list_samples
 from teachcam.collect.split import Split
 from teachcam.contract import Contract
-from teachcam.export.exporter import ExportConfig, export
+from teachcam.export.conversion import ExportConfig
+from teachcam.export.exporter import export
 from teachcam.images import read_image
 from teachcam.live.classifier import Classifier
 from teachcam.preprocessing import preprocess
