@@ -37,7 +37,6 @@ logger = logging.getLogger("teachcam.collect.capture")  # not __name__, which is
 
 DEFAULT_FPS = 5.0  # recorded from a camera or a video: more images of one second look alike
 HEADLESS_FRAMES = 40  # of each label from a live camera without a window, unless an option says otherwise
-PLACE_REMEMBERED = 3600.0  # seconds from the last session on
 HEADLESS_DELAY = 3.0  # seconds to get ready for each label, if there are several
 
 
@@ -117,7 +116,7 @@ def choose_place(data: Path, place: str | None) -> str:
     """
     if place is not None:
         return check_place(place)
-    if place := last_place(data, PLACE_REMEMBERED):
+    if place := last_place(data):
         logger.info("place: %s; for another one, give --place NAME", place)
         return place
     if not (sys.stdin and sys.stdin.isatty()):

@@ -29,6 +29,7 @@ from teachcam.images import encode_jpeg, is_image
 
 JPEG_QUALITY = 95
 SESSIONS_FILE = "sessions.jsonl"
+PLACE_REMEMBERED = 3600.0  # seconds from the last session on
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"  # of the time in it
 REJECTED = ".rejected"  # the folder for unwanted images, which are moved there and never deleted
 PAUSE = 300  # seconds without a new file, after which a new session is assumed
@@ -148,15 +149,15 @@ def read_places(data: Path | str) -> dict[str, str]:
     return {session: place for session, place in places.items() if place}
 
 
-def last_place(data: Path | str, max_age: float) -> str:
-    """Return the place of the session that was recorded last, or "" if it has none or is older than `max_age` s."""
+def last_place(data: Path | str) -> str:
+    """Return the place of the session that was recorded last, or "" if it has none or is too old."""
     recorded = [line for line in _session_lines(expand(data)) if isinstance(line.get("time"), str)]
     try:
         recorded_at = datetime.strptime(recorded[-1]["time"], TIME_FORMAT).timestamp()
     except (IndexError, ValueError):
         return ""
     place = recorded[-1].get("place", "")
-    return place if isinstance(place, str) and time.time() - recorded_at <= max_age else ""
+    return place if isinstance(place, str) and time.time() - recorded_at <= PLACE_REMEMBERED else ""
 
 
 def _session_lines(data: Path) -> list[dict]:

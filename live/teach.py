@@ -60,24 +60,13 @@ def main(argv: list[str] | None = None) -> int:
             out = options.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S") / "model.onnx"
             save_model(out, teacher)
             print(f"learned {_describe(teacher.progress)}")
-            print(describe_accuracy(teacher.progress))
+            print(teacher.progress.describe())
             print(as_called(f"wrote {out}; to run it: python live/run.py --model {out}"))
             sink = JsonLines(camera.live) if options.json else LabelChanges(camera.live)
             loop(camera, teacher.model, [sink], max_frames=options.max_frames, watcher=teacher)
     finally:
         teacher.close()
     return 0
-
-
-def describe_accuracy(progress: Progress) -> str:
-    """Return one line about how accurate the model is, and what to do about it."""
-    if progress.accuracy is None:
-        return "accuracy: not measured yet; record each label in another place, too"
-    text = f"accuracy: {progress.accuracy:.3f} on {progress.num_judged} images"
-    if progress.labels_of_one_scene:
-        names = ", ".join(progress.labels_of_one_scene)
-        return f"{text}, which is optimistic: {names} was recorded in one place only; record it in another one, too"
-    return f"{text}, each judged by a head that never saw its place ({progress.num_scenes} places)"
 
 
 def _describe(progress: Progress) -> str:

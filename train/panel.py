@@ -17,7 +17,7 @@ import ipywidgets as widgets
 
 from teachcam.background_training import BackgroundTraining
 from teachcam.collect.dataset import list_samples
-from teachcam.errors import UnreadableImage, UserError
+from teachcam.errors import DatasetError, UnreadableImage, UserError
 from teachcam.files import expand
 from teachcam.images import read_image
 from teachcam.train.config.train_config import RIDGE, STRATEGIES
@@ -38,16 +38,11 @@ class TrainPanel(widgets.VBox):
 
         Args:
             data: the dataset folder.
-
-        Raises:
-            DatasetError: if the folder holds no dataset.
         """
         self.data = expand(data)
-        num_images = Counter(sample.label for sample in list_samples(self.data))
-        options = [(f"{label} ({count})", label) for label, count in sorted(num_images.items())]
-        self._labels = widgets.SelectMultiple(
-            options=options, value=tuple(sorted(num_images)), rows=min(8, len(options)), description="Labels"
-        )
+        self._labels = widgets.SelectMultiple(rows=6, description="Labels")
+        refresh = widgets.Button(description="Refresh", icon="refresh", tooltip="after new images were recorded")
+        refresh.on_click(lambda _: self._refresh())
         self._backbone = widgets.Dropdown(options=BACKBONES, description="Backbone")
         self._strategy = widgets.Dropdown(options=["auto", RIDGE, *STRATEGIES], description="Strategy")
         self._epochs = widgets.BoundedIntText(
@@ -63,7 +58,7 @@ class TrainPanel(widgets.VBox):
         self._mistakes = widgets.HTML()
         super().__init__(
             [
-                widgets.HBox([self._labels, widgets.VBox([self._backbone, self._strategy, self._epochs])]),
+                widgets.HBox([self._labels, refresh, widgets.VBox([self._backbone, self._strategy, self._epochs])]),
                 widgets.HBox([self._start_button, self._stop_button, self._resume_button, self._progress]),
                 self._status,
                 self._curves,
@@ -77,6 +72,7 @@ class TrainPanel(widgets.VBox):
         self._resume_button.on_click(lambda _: self._resume())
         self._stop_button.on_click(lambda _: self._stop())
         self._enable_buttons(running=False)
+        self._refresh()
 
     def close(self) -> None:
         """Stop watching the process. It goes on training."""
@@ -84,6 +80,17 @@ class TrainPanel(widgets.VBox):
             return
         self._closed.set()
         super().close()
+
+    def _refresh(self) -> None:
+        """Show the labels of the dataset, with the number of images of each. All are chosen."""
+        try:
+            num_images = Counter(sample.label for sample in list_samples(self.data))
+            self._show("")
+        except DatasetError as error:
+            num_images = Counter()
+            self._show(str(error))
+        self._labels.options = [(f"{label} ({count})", label) for label, count in sorted(num_images.items())]
+        self._labels.value = tuple(sorted(num_images))
 
     def _start(self) -> None:
         if len(self._labels.value) < 2:

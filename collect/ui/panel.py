@@ -1,4 +1,4 @@
-"""The recorder in a notebook: live image, a button for each label, record, undo, the last frames.
+"""The recorder in a notebook: live image, a button for each label, record, undo, the place, the last frames.
 
     from teachcam.collect.camera import Camera
     from teachcam.collect.ui.panel import CapturePanel
@@ -12,13 +12,13 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
 import ipywidgets as widgets
 import numpy as np
 
 from teachcam.collect.camera import Camera
-from teachcam.collect.dataset import check_label
+from teachcam.collect.dataset import check_label, last_place
 from teachcam.collect.recorder import Recorder
 from teachcam.collect.ui.viewfinder import count_on_disk, describe_undo
 from teachcam.errors import UserError
@@ -38,7 +38,15 @@ class CapturePanel(widgets.VBox):
         recorder: The recorder.
     """
 
-    def __init__(self, camera: Camera, labels: list[str], data: Path | str = "data", fps: float = 5.0, note: str = ""):
+    def __init__(
+        self,
+        camera: Camera,
+        labels: list[str],
+        data: Path | str = "data",
+        fps: float = 5.0,
+        note: str = "",
+        on_change: Callable[[], object] | None = None,
+    ):
         """Show the camera, ready to record.
 
         Args:
@@ -47,9 +55,12 @@ class CapturePanel(widgets.VBox):
             data: The dataset's folder.
             fps: Frames per second to record. 0 records every frame.
             note: Stored with each session.
+            on_change: Called, in any thread, after each image that is saved or taken back.
         """
         self.camera = camera
-        self.recorder = Recorder(camera, data, labels[0], fps, note)
+        self._on_change = on_change or (lambda: None)
+        place = last_place(data)
+        self.recorder = Recorder(camera, data, labels[0], fps, note, place, on_saved=lambda _: self._on_change())
         self._frames_before, _ = count_on_disk(self.recorder.data)
         self._shown = 0.0  # seconds: when the last image was shown
         self._setting_labels = self._closed = False
@@ -58,6 +69,7 @@ class CapturePanel(widgets.VBox):
         self._record = widgets.ToggleButton(description="Record", icon="circle", button_style="danger")
         self._undo = widgets.Button(description="Undo", icon="undo")
         self._new_label = widgets.Text(placeholder="add a label", continuous_update=False)
+        self._place = widgets.Text(value=place, placeholder="kitchen", description="Place", continuous_update=False)
         self._message = widgets.Label()
         self._thumbnails = widgets.HBox(
             [widgets.Image(format="jpeg", layout={"width": f"{THUMBNAIL_WIDTH}px"}) for _ in range(NUM_THUMBNAILS)]
@@ -66,7 +78,8 @@ class CapturePanel(widgets.VBox):
             [
                 self._picture,
                 self._labels,
-                widgets.HBox([self._record, self._undo, self._new_label]),
+                widgets.HBox([self._record, self._undo]),
+                widgets.HBox([self._new_label, self._place]),
                 self._message,
                 self._thumbnails,
             ]
@@ -76,6 +89,7 @@ class CapturePanel(widgets.VBox):
         self._record.observe(self._on_record, "value")
         self._undo.on_click(self._on_undo)
         self._new_label.observe(self._on_new_label, "value")
+        self._place.observe(self._on_place, "value")
         camera.observe(self._on_frame, "value")
         camera.running = True
 
@@ -122,7 +136,14 @@ class CapturePanel(widgets.VBox):
         self._record.value = False
         with self._errors_as_message():
             self._message.value = describe_undo(self.recorder.undo())
+        self._on_change()
         self._set_labels(self._label_names())
+
+    def _on_place(self, change) -> None:
+        self._record.value = False
+        with self._errors_as_message():
+            self.recorder.set_place(change.new)
+            self._message.value = f"recording in {change.new} from now on" if change.new else ""
 
     @contextmanager
     def _errors_as_message(self) -> Iterator[None]:

@@ -24,7 +24,6 @@ from teachcam.live.teaching.model_file import save_model
 from teachcam.live.teaching.teacher import MIN_EXAMPLES, Teacher
 
 FPS = 5.0  # recorded per second
-PLACE_REMEMBERED = 3600.0  # seconds
 RECORD_TIMEOUT = 3.0  # seconds after which a recording ends by itself
 HINT_INTERVAL = 0.2  # seconds
 STATE_LIFETIME = 0.2  # seconds for which a state is not computed again
@@ -50,7 +49,7 @@ class Studio:
             out: The folder for the taught model, made when it is needed.
         """
         self.teacher, self.better = teacher, BetterModel(data, teacher)
-        self.place = last_place(data, PLACE_REMEMBERED) or "place 1"
+        self.place = last_place(data) or "place 1"
         self._out = out
         self._labels = LabelImages(data)
         self._recorder = Recorder(camera, data, "label", FPS, place=self.place, on_saved=self._on_saved)
@@ -236,13 +235,9 @@ class Studio:
             "dropped": recorder.dropped,
             "place": self.place,
             "places": sorted(labels.places | {self.place}),
-            "waiting": progress.waiting,
             "ready": self.teacher.model.head is not None,
             "min_examples": MIN_EXAMPLES,
-            "accuracy": progress.accuracy,
-            "judged": progress.num_judged,
-            "scenes": progress.num_scenes,
-            "one_scene": list(progress.labels_of_one_scene),
+            "accuracy": progress.describe(),
             "hints": self._hints.newest,
             "problem": next(filter(None, problems), ""),
             "targets": {name: target.device for name, target in TARGETS.items()},

@@ -58,6 +58,27 @@ class Progress:
     unreadable: tuple[str, ...] = ()  # one message for each
     problem: str = ""  # with the dataset as a whole
 
+    def describe(self) -> str:
+        """Return how accurate the head is, and what would help, as text."""
+        if sum(count >= MIN_EXAMPLES for count in self.counts.values()) < 2:
+            return f"Record two labels, {MIN_EXAMPLES} images each: then it begins to answer."
+        if self.waiting:
+            return f"Learning: {self.waiting} images are waiting."
+        if self.accuracy is None:
+            return "Not measured yet. Record each label in another place, too."
+        percent = f"{100 * self.accuracy:.1f} % right"
+        if self.labels_of_one_scene:
+            one = len(self.labels_of_one_scene) == 1
+            return (
+                f"{percent} on {self.num_judged} images that it had not learned. That is optimistic: "
+                f"{', '.join(self.labels_of_one_scene)} {'was' if one else 'were'} recorded in one place only. "
+                f"Record {'it' if one else 'them'} in another place, too."
+            )
+        return (
+            f"{percent} in places that it had not seen ({self.num_judged} images in {self.num_scenes} places). More "
+            "places make it better."
+        )
+
 
 class Teacher:
     """Learns in a thread of its own, with low priority.

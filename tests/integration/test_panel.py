@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import signal
+import subprocess
+import sys
 import time
 
 import pytest
-from conftest import wait_until
+from conftest import CHROMIUM, ROOT, wait_until
 
 from teachcam.collect.camera import Camera
-from teachcam.collect.dataset import list_samples
+from teachcam.collect.dataset import list_samples, read_places
 from teachcam.collect.ui.panel import CapturePanel
 from teachcam.errors import DatasetError
 from teachcam.files import write_atomic
 from teachcam.live.classifier import Classifier
 from teachcam.live.panel import LivePanel
+from teachcam.live.teaching.panel import TeachPanel
 
 
 @pytest.fixture
@@ -73,6 +79,64 @@ def test_an_error_of_the_disk_is_a_message(panel, method, monkeypatch):
     wait_until(lambda: panel._message.value == "No space left on device")
     assert not panel._record.value
     monkeypatch.undo()
+
+
+def test_what_is_recorded_in_it_is_answered_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Camera("synthetic?seed=1&size=320x240&fps=60") as camera:
+        panel = TeachPanel(camera, ["palm", "none"], "data", provider="cpu")
+        wait_until(lambda: "Record two labels" in panel._progress.value)
+        panel.children[1].children[2].click()
+        assert "nothing to take along yet" in panel._saved.value
+        panel.capture._place.value = "kitchen"
+        for label in ("palm", "none"):
+            panel.capture._labels.value = label
+            panel.capture._record.value = True
+            wait_until(lambda label=label: panel.capture.recorder.saved[label] >= 6)
+            panel.capture._record.value = False
+        wait_until(lambda: panel.live._labels == ("none", "palm"))
+        wait_until(lambda: sum(bar.value for bar in panel.live._bars.children) > 0.5)
+        wait_until(lambda: "optimistic: none, palm were" in panel._progress.value)
+        assert set(read_places(tmp_path / "data").values()) == {"kitchen"}
+        panel.live._buttons.children[0].click()
+        wait_until(lambda: panel.teacher.progress.counts["none"] == panel.capture.recorder.saved["none"] + 1)
+        panel.children[1].children[2].click()
+        assert Classifier(next(tmp_path.glob("runs/*/model.onnx"))).contract.labels == ("none", "palm")
+        panel.capture._undo.click()
+        wait_until(lambda: panel.live._labels == ("unknown",))  # the correction alone is too little for a label
+        panel.close()
+        assert not panel.live._thread.is_alive()
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_the_notebook_is_a_page_of_its_own(tmp_path):
+    """Voila runs all cells of the notebook, and a real browser records and is answered."""
+    pytest.importorskip("voila")
+    playwright = pytest.importorskip("playwright.sync_api")
+    notebook = shutil.copy(ROOT / "notebooks/studio.ipynb", tmp_path)
+    log = tmp_path / "log.txt"
+    with log.open("w") as file:
+        command = [sys.executable, "-m", "voila", "--no-browser", notebook]
+        voila = subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        wait_until(lambda: "running at" in log.read_text(), 60)
+        with playwright.sync_playwright() as driver:
+            browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+            page = browser.new_page()
+            page.goto(re.search(r"http://\S+", log.read_text().partition("running at")[2])[0], timeout=90_000)
+            for label in ("thumbs_up", "none"):
+                page.get_by_role("button", name=label).first.click(timeout=90_000)
+                page.get_by_role("button", name="Record").click()
+                wait_until(lambda label=label: len(list((tmp_path / "data" / label).glob("*.jpg"))) >= 6)
+                page.get_by_role("button", name="Record").click()
+            page.get_by_text("optimistic").wait_for(timeout=60_000)
+            page.get_by_role("button", name="Refresh").click()
+            page.get_by_role("option", name="thumbs_up").wait_for()
+            browser.close()
+    finally:
+        voila.send_signal(signal.SIGTERM)
+        voila.wait(20)
 
 
 def test_it_predicts_saves_corrections_and_loads_a_newer_model(run_copy, tmp_path):

@@ -111,8 +111,7 @@ def import_without(blocked: list[str], names: list[str], setup: str = "") -> Non
 
 def test_the_rooms_of_a_device_need_no_torch():
     names = [module for module in sorted(MODULES) if stage(module) in ("teachcam", "collect", "live")]
-    optional = {"teachcam.live.panel", "teachcam.collect.ui.panel", "teachcam.live.demo"}  # a notebook's; all stages'
-    import_without(["torch", "torchvision", "teachcam.train"], [name for name in names if name not in optional])
+    import_without(["torch", "torchvision", "teachcam.train"], [name for name in names if name != "teachcam.live.demo"])
 
 
 def test_nothing_needs_posix_at_import():

@@ -107,11 +107,12 @@ def test_a_place_is_remembered_for_an_hour(tmp_path):
         return json.dumps({"session": "s", "label": "a", "time": when, **more}) + "\n"
 
     (tmp_path / "sessions.jsonl").write_text(line(60, place="kitchen") + '{"session": "s", "undone": 1}\ndamaged\n[]\n')
-    assert last_place(tmp_path, 3600) == "kitchen"
-    assert last_place(tmp_path, 30) == ""
+    assert last_place(tmp_path) == "kitchen"
+    (tmp_path / "sessions.jsonl").write_text(line(3700, place="kitchen"))
+    assert last_place(tmp_path) == ""
     (tmp_path / "sessions.jsonl").write_text(line(60, place="kitchen") + line(10))
-    assert last_place(tmp_path, 3600) == ""
-    assert last_place(tmp_path / "nowhere", 3600) == ""
+    assert last_place(tmp_path) == ""
+    assert last_place(tmp_path / "nowhere") == ""
 
 
 def test_check_shows_joins_and_parts_scenes(tmp_path):
