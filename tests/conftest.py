@@ -183,3 +183,13 @@ def display(monkeypatch) -> Iterator[Display]:
     yield Display()
     server.terminate()
     server.wait()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A browser without a window."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()

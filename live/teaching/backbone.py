@@ -32,16 +32,15 @@ class Backbone:
     contract = Contract(labels=(), input_size=(INPUT_SIZE, INPUT_SIZE), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
     def __init__(self, folder: Path, provider: str | None = None):
-        """Open the backbone. Its file is written first if it is not there.
+        """Open the backbone, after its file is written if it is not there.
 
         Args:
             folder: Where its file is kept.
             provider: tensorrt, cuda or cpu. By default the first of them that works on this machine.
 
         Raises:
-            UserError: The package with the weights is missing.
+            UserError: The package with the weights is missing, or the file can't be written.
             ModelError: The file can't be run.
-            OSError: The file can't be written.
         """
         self.path = folder / f"{self.name}.onnx"
         write_lite0(self.path)

@@ -31,15 +31,24 @@ OPSET, IR_VERSION = 13, 7  # the oldest that int8 needs, and the newest that Jet
 
 
 def write_lite0(path: Path) -> None:
-    """Write the graph to a file. Raises UserError if the package with the weights is missing."""
+    """Write the graph to a file, unless it is there already.
+
+    Raises:
+        UserError: The package with the weights is missing, or the file can't be written.
+    """
     nodes, initializers = _Graph(_read_weights()).build()
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, [1, INPUT_SIZE, INPUT_SIZE, 3])
     features = helper.make_tensor_value_info("features", TensorProto.FLOAT, [1, FEATURE_SIZE])
     graph = helper.make_graph(nodes, "efficientnet_lite0", [images], [features], initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     onnx.checker.check_model(model)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, model.SerializeToString())
+    content = model.SerializeToString()
+    if not path.is_file() or path.read_bytes() != content:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, content)
+        except OSError as error:
+            raise UserError(f"can't write {path}: {error.strerror}") from None
 
 
 class _Graph:

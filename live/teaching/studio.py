@@ -67,27 +67,42 @@ class Studio:
         """Begin to record a label, or go on, until `stop`, or until nobody calls this for some seconds.
 
         Raises:
-            DatasetError: There is no such label, or the disk is full.
+            DatasetError: There is no such label, another page is recording another one, or the disk is full.
         """
         with self._lock:
             self._labels.check_exists(label)
+            session = self._recorder.session
+            if session is not None and session.label != label:
+                raise DatasetError(f"another page is recording {session.label}")
             self._record_until = time.monotonic() + RECORD_TIMEOUT
-            if self._recorder.session is not None and self._recorder.label == label:
+            if session is not None:
                 self._recorder.check_writer()
                 return
             self._recorder.switch(label)
             self._recorder.start()
             self._stated_at = float("-inf")
 
-    def stop(self) -> int:
-        """End the recording, and return its number of images. Raises DatasetError if the disk is full."""
+    def stop(self, label: str | None = None) -> int:
+        """End the recording.
+
+        Args:
+            label: Only a recording of this label is ended. By default of any: only one can be open.
+
+        Returns:
+            Its number of images, 0 if there is none.
+
+        Raises:
+            DatasetError: The disk is full.
+        """
         with self._lock:
             session = self._recorder.session
+            if session is None or label not in (None, session.label):
+                return 0
             try:
                 self._recorder.stop()
             finally:
                 self._after_change()
-            return session.num_images if session else 0
+            return session.num_images
 
     def undo(self) -> int:
         """Take the last recording back. Returns its number of images."""

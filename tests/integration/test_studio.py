@@ -1,4 +1,4 @@
-"""The studio: recording and caring for labels, its routes, and the whole way in a real browser."""
+"""The studio: recording and caring for labels, its routes, and the better model behind it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import http.client
 import io
 import json
 import re
-import signal
-import subprocess
 import sys
 import time
 import zipfile
@@ -15,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import CHROMIUM, LABELS, ROOT, assert_one_line_error, call, record, see, wait_until
+from conftest import LABELS, assert_one_line_error, call, record, wait_until
 
 from teachcam.background_training import BackgroundTraining
 from teachcam.collect.camera import Camera
-from teachcam.collect.dataset import REJECTED, list_samples, read_places
-from teachcam.collect.hands import SECONDS_PER_LABEL, label_at
+from teachcam.collect.dataset import REJECTED, list_samples
 from teachcam.errors import DatasetError, UserError
+from teachcam.export.metadata import read_metadata
 from teachcam.live.loop import loop
 from teachcam.live.teaching import studio as studio_module
 from teachcam.live.teaching.backbone import Backbone
@@ -136,6 +134,18 @@ def test_a_recording_ends_by_itself_when_its_page_is_gone(opened, monkeypatch):
 
     wait_until(frames_go_on)
     assert opened.counts()["a"] >= 1
+
+
+def test_only_one_page_records_at_a_time(opened):
+    for label in ("a", "b"):
+        opened.studio.add_label(label)
+    opened.studio.record("a")
+    with pytest.raises(DatasetError, match="another page is recording a"):
+        opened.studio.record("b")
+    assert opened.studio.stop("b") == 0
+    wait_until(lambda: opened.counts()["a"] >= 2)
+    assert opened.studio.stop("a") == opened.counts()["a"]
+    assert opened.hold("b", 1) >= 1
 
 
 def test_a_full_disk_is_said_and_what_was_recorded_stays(opened, monkeypatch):
@@ -257,114 +267,6 @@ def test_a_file_is_no_camera_for_it(tmp_path):
     assert_one_line_error(call("live/studio.py", "--camera", "clip.mp4", cwd=tmp_path), "needs a live camera")
 
 
-class Served:
-    """`live/studio.py` on a synthetic room, and a browser's page of it."""
-
-    def __init__(self, folder: Path, seed: int):
-        command = [sys.executable, str(ROOT / "live/studio.py"), "--camera", f"synthetic?seed={seed}", "--http", "0"]
-        self._process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
-        self.url = re.search(r"http://\S+", self._process.stderr.readline())[0]
-
-    def close(self) -> None:
-        self._process.send_signal(signal.SIGINT)
-        self._process.communicate(timeout=20)
-
-
-def open_page(page, url: str) -> None:
-    page.goto(url)
-    page.wait_for_selector("#teach:not([hidden])")
-    page.evaluate(
-        "() => { window.newest = null; const source = new EventSource('events');"
-        "source.onmessage = event => { window.newest = JSON.parse(event.data); }; }"
-    )
-
-
-def wait_for_label(page, label: str) -> None:
-    """Wait until the synthetic camera begins to show a label."""
-    per_label = round(30 * SECONDS_PER_LABEL)
-
-    def begins() -> bool:
-        newest = page.evaluate("window.newest") or {}
-        number = newest.get("frame")
-        return number is not None and label_at(number) == label and 4 < number % per_label < 12
-
-    wait_until(begins, 90)
-
-
-def hold_each(page, labels: list[str]) -> None:
-    """Record each label while the camera shows it: by mouse and by key in turn."""
-    for index, label in enumerate(labels):
-        wait_for_label(page, label)
-        if index % 2:
-            page.keyboard.down(str(index + 1))
-            time.sleep(1.0)
-            page.keyboard.up(str(index + 1))
-        else:
-            page.locator(".hold").nth(index).hover()
-            page.mouse.down()
-            time.sleep(1.0)
-            page.mouse.up()
-        see(page, "#done", "recorded")
-
-
-@pytest.mark.slow
-@pytest.mark.browser
-def test_from_an_empty_folder_to_right_answers_in_a_new_room(tmp_path):
-    """By clicking and keys only; then the model that is taken along does the same."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    faults, labels = [], sorted(("none", *LABELS))
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1440, "height": 900})
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-        for seed in (1, 2, 3, 4):
-            served = Served(tmp_path, seed)
-            open_page(page, served.url)
-            if seed == 1:
-                page.keyboard.press("n")
-                for label in labels:
-                    page.keyboard.type(label)
-                    page.keyboard.press("Enter")
-                    page.wait_for_selector(f'.card[data-label="{label}"]')
-            page.fill("#place-name", f"room {seed}")
-            page.keyboard.press("Enter")
-            wait_until(lambda: page.evaluate("document.activeElement === document.body"))
-            hold_each(page, labels)
-            served.close()
-        served = Served(tmp_path, 101)
-        open_page(page, served.url)
-        wait_until(lambda: "4 places" in page.locator("#accuracy").inner_text(), 90)
-        correct: dict[int, bool] = {}
-        while len(correct) < 100:
-            newest = page.evaluate("window.newest")
-            if newest["frame"] % 45 > 12:  # smoothing has forgotten the label before
-                correct[newest["frame"]] = newest["label"] == label_at(newest["frame"])
-        with page.expect_download() as download:
-            page.get_by_role("button", name="Model file").click()
-        download.value.save_as(tmp_path / "taken.onnx")
-        page.locator(".card").first.get_by_role("button", name="Images").click()
-        page.locator("#pictures button").first.click()
-        page.locator("#move").click()
-        see(page, "#done", "moved 1 images to palm")
-        page.get_by_role("button", name="Close").click()
-        page.keyboard.press("u")
-        see(page, "#done", "nothing to undo")
-        for width in (1440, 1024, 390):
-            page.set_viewport_size({"width": width, "height": 900})
-            assert page.evaluate("document.documentElement.scrollWidth") <= width
-        served.close()
-        browser.close()
-    assert not [fault for fault in faults if "ERR_" not in fault]  # a server that has ended refuses connections
-    assert sum(correct.values()) >= 50  # a busy machine records a label late, so some images show the next one
-    places = {sample.scene for sample in list_samples(tmp_path / "data")}
-    assert places == {f"room {seed}" for seed in (1, 2, 3, 4)} == set(read_places(tmp_path / "data").values())
-    options = ["--camera", "synthetic?seed=102", "--headless", "--json", "--max-frames", "180", "--smoothing", "0"]
-    result = call("live/run.py", "--model", "taken.onnx", *options, cwd=tmp_path)
-    lines = [json.loads(line) for line in result.stdout.splitlines()]
-    assert sum(line["label"] == label_at(line["frame"]) for line in lines) > 0.5 * len(lines)
-
-
 @pytest.mark.slow
 def test_a_better_model_is_trained_behind_it(tmp_path, backbone, monkeypatch):
     quick = ["--backbone", "squeezenet1_1", "--strategy", "head", "--epochs", "3"]
@@ -386,7 +288,9 @@ def test_a_better_model_is_trained_behind_it(tmp_path, backbone, monkeypatch):
             assert fixture.studio._make_state()["model"] == "trained"
             assert fixture.studio.take().contract.labels == LABELS
             assert fixture.studio.take() is None
-            assert fixture.studio.save_model().parent.parent.name == "runs"
+            exported = fixture.studio.export("jetpack5", "fp16")
+            assert "fp16 for TensorRT 8.5" in exported["text"]
+            assert read_metadata(fixture.studio.exported_path(exported["name"]))[0].labels == LABELS
         record(fixture.data, [9], LABELS[:1], frames=1)
         fixture.studio.refresh()
         assert fixture.studio._make_state()["model"] == "taught"  # it knows the new image, the trained one does not

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from conftest import CHROMIUM, call, see, wait_until
+from conftest import call, see, wait_until
 
 from teachcam.collect.camera import Frame
 from teachcam.collect.dataset import list_samples
@@ -308,15 +308,6 @@ def test_as_a_command(trained, tmp_path):
     assert answered.returncode == 0, answered.stderr
     assert "the page: http://127.0.0.1:" in answered.stderr
     assert call("live/run.py", *arguments, "--http", "x", cwd=tmp_path).returncode == 2
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.mark.browser
