@@ -48,7 +48,7 @@ def main() -> None:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             report(browser.new_page(viewport={"width": 1000, "height": 1000}), IMAGES / "report.jpg")
             live_page(browser.new_page(viewport={"width": 900, "height": 700}), Path(folder), IMAGES / "live_page.jpg")
-            studio(browser.new_page(viewport={"width": 1440, "height": 900}), Path(folder), IMAGES / "studio.jpg")
+            studio(browser.new_page(), Path(folder), IMAGES / "studio.jpg", IMAGES / "studio_small.jpg")
             browser.close()
     for path in sorted(IMAGES.iterdir()):
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size // 1000} kB")
@@ -103,16 +103,25 @@ def live_page(page: Page, folder: Path, out: Path) -> None:
         page.screenshot(path=out, type="jpeg", quality=JPEG_QUALITY, full_page=True)
 
 
-def studio(page: Page, folder: Path, out: Path) -> None:
-    """Write the studio of the demo's images while the camera shows a hand."""
+def studio(page: Page, folder: Path, large: Path, small: Path) -> None:
+    """Write the studio of the demo's images while the camera shows a hand: on a desktop, and on smaller screens."""
     command = [ROOT / "live" / "studio.py", "--camera", "synthetic?seed=102", "--http", "0"]
     with running(command, folder) as process:
         page.goto(next(match[0] for line in process.stderr if (match := re.search(r"http://\S+", line))))
-        expect(page.locator("#worth")).to_contain_text("in places that it had not seen", timeout=120_000)
+        expect(page.locator("#accuracy")).to_contain_text("in places that it had not seen", timeout=120_000)
         page.wait_for_timeout(1000 * SECONDS_PER_LABEL * len(LABELS))
         expect(page.locator("#label")).to_contain_text("thumbs_up", timeout=10_000)
-        page.wait_for_timeout(600)
-        page.screenshot(path=out, type="jpeg", quality=JPEG_QUALITY)
+        views = [_view(page, *view) for view in ((1440, "light"), (1024, "dark"), (390, "light"), (390, "dark"))]
+    save(views[0], large)
+    save(np.hstack(views[1:]), small)
+
+
+def _view(page: Page, width: int, color_scheme: str) -> np.ndarray:
+    """Return how a page looks on a screen, uint8 [900, width, 3] BGR."""
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=color_scheme)
+    page.wait_for_timeout(600)
+    return cv2.imdecode(np.frombuffer(page.screenshot(), np.uint8), cv2.IMREAD_COLOR)
 
 
 @contextmanager

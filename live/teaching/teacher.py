@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 import threading
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from teachcam.calibration import calibrate
 from teachcam.cli import first_line
@@ -41,6 +43,8 @@ FOLDER = ".teach"  # in the dataset
 MIN_EXAMPLES = 5  # of a label, before it is told apart
 BATCH = 16  # images between two heads
 QUIET = 1.0  # seconds without a change, after which the head is judged and calibrated
+INTERVAL = 0.3  # seconds at least between two heads while images come one by one: each one slows some live frames
+SWITCH_INTERVAL = 0.0005  # seconds that a thread keeps Python's lock; by default 0.005, as long as a live frame takes
 
 logger = logging.getLogger(__name__)
 
@@ -151,12 +155,15 @@ class Teacher:
 
     def _run(self) -> None:
         lower_thread_priority(19)
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        threadpool_limits(1, "blas")  # its other threads would have the priority of the live loop, and its cores
         try:
             self._learn_outliers()
             while not self._closed.is_set():
                 if self._changed.wait(QUIET):
                     self._changed.clear()
                     self._learn()
+                    self._closed.wait(INTERVAL)
                 elif not self._is_judged:
                     self._judge()
                 else:
