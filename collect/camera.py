@@ -51,7 +51,7 @@ class Camera(traitlets.HasTraits):
 
     `0`, `/dev/video0`                  a USB camera
     `csi:0`                             a Jetson's CSI camera, through GStreamer
-    `gst:PIPELINE`                      any GStreamer pipeline that ends in an appsink
+    `gst:PIPELINE`                      any GStreamer pipeline
     `/dev/v4l/by-id/...`, any link      the same: these names stay when cameras are plugged in another order
     `http://...`, `rtsp://...`          a network stream (also rtsps, rtmp, udp, ...), or the address of one picture
     `clip.mp4`, `folder/`, `image.jpg`  files: every image in order, then the end
@@ -240,8 +240,8 @@ class _FlippedSource:
 
 
 def _open(opener: Callable[[str, CaptureSettings], Source], name: str, settings: CaptureSettings, flip: str | None):
-    source = opener(name, settings)
-    return source if flip is None else _FlippedSource(source, FLIPS[flip])
+    source = opener(name, settings._replace(flip=flip))
+    return source if flip is None or getattr(source, "flipped", False) else _FlippedSource(source, FLIPS[flip])
 
 
 def _release(closed: threading.Event, publishers: list[threading.Thread], source: Source | LiveReader) -> None:

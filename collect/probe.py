@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Iterator, NamedTuple
 
 from teachcam.collect.camera import Camera
-from teachcam.collect.sources import has_gstreamer
+from teachcam.collect.gstreamer import has_gstreamer
 from teachcam.errors import CameraError
 
 

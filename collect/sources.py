@@ -24,6 +24,7 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 
+from teachcam.collect.gstreamer import csi_pipeline, open_gstreamer
 from teachcam.collect.network_camera import SCHEMES, hide_secrets, open_network_camera
 from teachcam.collect.synthetic import SyntheticCamera
 from teachcam.collect.video_capture import VideoCaptureSource
@@ -43,6 +44,7 @@ class CaptureSettings(NamedTuple):
     width: int | None = None  # pixels
     height: int | None = None  # pixels
     fps: float | None = None  # images per second
+    flip: str | None = None  # for a camera that can flip its images itself
 
 
 CAMERA_DEFAULTS = CaptureSettings()
@@ -78,20 +80,20 @@ def open_source(name: str, settings: CaptureSettings = CAMERA_DEFAULTS) -> Sourc
 
     Args:
         name: Names the source as in the table of `Camera`.
-        settings: Size and rate to request. USB, CSI and synthetic cameras obey; the others have no choice.
+        settings: Size and rate to request. USB, CSI, GStreamer and synthetic cameras obey.
 
     Raises:
         CameraError: It does not exist or does not open.
     """
     if _is_synthetic(name):
-        return SyntheticCamera(name[len("synthetic") :].lstrip(":"), *settings)
+        return SyntheticCamera(name[len("synthetic") :].lstrip(":"), *settings[:3])
     device = usb_device(name)
     if device is not None:
         return UsbCamera(device, settings)
     if name.startswith("csi:"):
-        return GStreamerCamera(csi_pipeline(name, settings))
+        return open_gstreamer(csi_pipeline(name, settings), CAMERA_DEFAULTS, flipped=True)
     if name.startswith("gst:"):
-        return GStreamerCamera(name[len("gst:") :])
+        return open_gstreamer(name[len("gst:") :], settings)
     if name.lower().startswith(URLS):
         return open_network_camera(name, settings.fps)
     path = source_path(name)
@@ -147,21 +149,6 @@ class UsbCamera(VideoCaptureSource):
             if value:
                 self._capture.set(name, value)
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or 0.0
-
-
-class GStreamerCamera(VideoCaptureSource):
-    """Any GStreamer pipeline that ends in an appsink, for example that of a Jetson's CSI camera."""
-
-    def __init__(self, pipeline: str):
-        if not has_gstreamer():
-            raise CameraError(
-                "this OpenCV is built without GStreamer, which csi: and gst: cameras need (pip's always is): "
-                "use the system's OpenCV, apt install python3-opencv, which JetPack has already"
-            )
-        super().__init__(pipeline, cv2.CAP_GSTREAMER)
-        if not self.opened:
-            shown = hide_secrets(f"gst:{pipeline}")[len("gst:") :]
-            raise CameraError(f"this GStreamer pipeline does not start: {shown}")
 
 
 class ImageFolder:
@@ -238,31 +225,6 @@ def _is_character_device(path: str) -> bool:
         return stat.S_ISCHR(Path(path).stat().st_mode)
     except (OSError, ValueError):
         return False
-
-
-def csi_pipeline(name: str, settings: CaptureSettings = CAMERA_DEFAULTS) -> str:
-    """Return NVIDIA's GStreamer pipeline for a Jetson's CSI camera, which keeps only the newest image.
-
-    Args:
-        name: `csi:` and the number of the camera's port.
-        settings: By default 1280x720 at 30 images per second.
-    """
-    number = name[len("csi:") :] or "0"
-    if not number.isdecimal():
-        raise CameraError(f"there is no CSI camera {name!r}: use csi:0, csi:1, ...")
-    width, height = settings.width or 1280, settings.height or 720
-    rate = f"{round(settings.fps or 30)}/1"
-    return (
-        f"nvarguscamerasrc sensor-id={number} ! "
-        f"video/x-raw(memory:NVMM),width={width},height={height},framerate={rate} ! "
-        "nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR ! "
-        "appsink drop=true max-buffers=1 sync=false"
-    )
-
-
-def has_gstreamer() -> bool:
-    """Return whether this OpenCV can run GStreamer pipelines."""
-    return cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER)
 
 
 def _is_synthetic(name: str) -> bool:

@@ -29,11 +29,13 @@ def write_onnx(path: Path, model: InferenceModel, size: tuple[int, int], target:
         target: Decides the opset, and whether the images are uint8 or float32.
         batch: Number of images that the graph takes at once; None for any number.
     """
+    model = _fix_padding(model, size)
     dtype = torch.uint8 if target.uint8_input else torch.float32
     with warnings.catch_warnings():
         # PyTorch's newer exporter writes no opset below 18, which no JetPack up to 6 reads.
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", message="Constant folding")
         torch.onnx.export(
             model,
             (torch.zeros(batch or 2, *size, 3, dtype=dtype),),
@@ -48,6 +50,44 @@ def write_onnx(path: Path, model: InferenceModel, size: tuple[int, int], target:
     _inline_shared_weights(exported.graph)
     exported.ir_version = 7 if target.opset < 15 else 8  # of the opset's age: old readers refuse newer ones
     onnx.save(exported, str(path))
+
+
+@torch.no_grad()
+def _fix_padding(model: InferenceModel, size: tuple[int, int]) -> InferenceModel:
+    """Return a copy whose convolutions of padding "same" (timm's Conv2dSame) pad by constants.
+
+    In the graph they would compute the padding of the images' size, and int8 would round it: 2 pixels become 1.
+    """
+    model = copy.deepcopy(model)
+    layers = [(name, layer) for name, layer in model.named_modules() if type(layer).__name__ == "Conv2dSame"]
+    sizes: dict[nn.Module, tuple[int, int]] = {}
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, inputs: sizes.update({layer: inputs[0].shape[-2:]}))
+        for _, layer in layers
+    ]
+    model(torch.zeros(1, *size, 3, dtype=torch.uint8))
+    for hook in hooks:
+        hook.remove()
+    for name, layer in layers:
+        parent, _, own_name = name.rpartition(".")
+        setattr(model.get_submodule(parent), own_name, _PaddedConvolution(layer, sizes[layer]))
+    return model
+
+
+class _PaddedConvolution(nn.Module):
+    """A convolution with padding "same" for images of one size. An odd pixel goes to the end."""
+
+    def __init__(self, layer: nn.Conv2d, size: tuple[int, int]):
+        super().__init__()
+        self._layer, self._padding = layer, []
+        for length, kernel, stride, dilation in zip(size, layer.kernel_size, layer.stride, layer.dilation, strict=True):
+            padding = max(0, (-(-length // stride) - 1) * stride + (kernel - 1) * dilation + 1 - length)
+            self._padding = [padding // 2, padding - padding // 2, *self._padding]  # the last dimension comes first
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        layer = self._layer
+        images = nn.functional.pad(images, self._padding)
+        return nn.functional.conv2d(images, layer.weight, layer.bias, layer.stride, 0, layer.dilation, layer.groups)
 
 
 @torch.no_grad()

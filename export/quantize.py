@@ -169,7 +169,9 @@ def _range_of_first_input(model: onnx.ModelProto) -> dict[str, list[dict[str, np
         return {}
     images = model.graph.input[0].name
     before = onnx.utils.Extractor(onnx.shape_inference.infer_shapes(model)).extract_model([images], [first])
-    ort_session = onnxruntime.InferenceSession(before.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # it would warn of each weight that this part of the graph does not use
+    ort_session = onnxruntime.InferenceSession(before.SerializeToString(), options, providers=["CPUExecutionProvider"])
     value = ort_session.get_inputs()[0]
     dtype = np.uint8 if value.type == "tensor(uint8)" else np.float32
     shape = [size if isinstance(size, int) else 1 for size in value.shape]

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from conftest import wait_until
 
-from teachcam.collect import hands, synthetic
+from teachcam.collect import gstreamer, hands, synthetic
 from teachcam.collect.camera import Camera, CameraError, CaptureSettings
 from teachcam.collect.camera_options import add_camera_arguments, open_camera
 from teachcam.collect.dataset import list_samples
+from teachcam.collect.gstreamer import csi_pipeline
 from teachcam.collect.recorder import Recorder
-from teachcam.collect.sources import csi_pipeline, has_gstreamer
 from teachcam.errors import CameraTimeout, UserError
 from teachcam.images import decode_image, encode_jpeg, read_image
 
@@ -287,13 +287,15 @@ def test_the_csi_pipeline_is_nvidias_and_keeps_only_the_newest_frame():
     )
     assert pipeline.endswith("appsink drop=true max-buffers=1 sync=false")
     with pytest.raises(CameraError, match="there is no CSI camera"):
-        csi_pipeline("csi:front")
+        csi_pipeline("csi:front", CaptureSettings())
+    assert "nvvidconv flip-method=2 !" in csi_pipeline("csi:0", CaptureSettings(flip="180"))
 
 
-@pytest.mark.skipif(has_gstreamer(), reason="this OpenCV has GStreamer")
 @pytest.mark.parametrize("source", ["csi:0", "gst:videotestsrc ! appsink"])
-def test_an_opencv_without_gstreamer_is_an_error_that_says_what_to_install(source):
-    with pytest.raises(CameraError, match=r"without GStreamer.*apt install python3-opencv"):
+def test_without_gstreamer_an_error_says_what_to_install(source, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(gstreamer, "opencv_has_gstreamer", lambda: False)
+    with pytest.raises(CameraError, match=r"need gst-launch-1\.0: sudo apt install gstreamer1\.0-tools"):
         Camera(source)
 
 

@@ -426,7 +426,7 @@ def test_int8_needs_20_images_to_calibrate_on(run_copy):
     saved["training_files"] = saved["training_files"][:7]
     torch.save(saved, run_copy / "checkpoint.pt")
     result = call_here("export/to_onnx.py", "--checkpoint", "checkpoint.pt", "--precision", "int8", cwd=run_copy)
-    assert_one_line_error(result, "int8 needs at least 20 training images", "there are 13")
+    assert_one_line_error(result, "int8 needs at least 20 images", "there are 13")
 
 
 def test_triton_reads_the_model_repository(run_copy):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import onnx
 import pytest
 import timm
 import torch
@@ -59,8 +60,10 @@ def test_every_scene_is_judged_once_and_all_images_are_trained_on(run, dataset):
 def test_the_exported_model_predicts_the_same(run, dataset, tmp_path, target, precision):
     config = ExportConfig(target=target, precision=precision, allow_accuracy_drop=precision == "int8")
     result = export(run / "checkpoint.pt", tmp_path / "model.onnx", dataset, config)
-    if precision == "fp32":
-        assert result.parity.same_label == result.parity.num_images
+    assert result.parity.same_label >= (1.0 if precision == "fp32" else 0.9) * result.parity.num_images
+    operators = {node.op_type for node in onnx.load(str(tmp_path / "model.onnx")).graph.node}
+    assert "Pad" in operators
+    assert "Ceil" not in operators  # the padding is constant: int8 would round a computed one
     classifier = Classifier(tmp_path / "model.onnx", "cpu")
     correct = [classifier.classify(read_image(sample.path)).label == sample.label for sample in list_samples(dataset)]
     assert np.mean(correct) > 0.8
