@@ -77,6 +77,8 @@ def opencv(options: argparse.Namespace) -> Iterator[Finding]:
     """Report what this OpenCV was built with, and whether there is a screen."""
     import cv2
 
+    from teachcam.collect.gstreamer import has_gstreamer
+
     build = cv2.getBuildInformation()
     features = {
         name: bool(re.search(rf"^ *{name}[^:]*: +YES", build, re.MULTILINE)) for name in ("GStreamer", "FFMPEG", "v4l")
@@ -85,10 +87,9 @@ def opencv(options: argparse.Namespace) -> Iterator[Finding]:
     windows = gui[1] if gui and gui[1] != "NONE" else "no"
     parts = ", ".join(f"{name}: {'yes' if there else 'no'}" for name, there in features.items())
     yield Finding("ok", f"OpenCV {cv2.__version__} was built with {parts}, windows: {windows}.")
-    if not features["GStreamer"]:
-        from_pip = " ".join(name for name in EXCLUSIVE[1] if _version(name))
-        fix = "sudo apt install python3-opencv" + (f" && pip uninstall {from_pip}" if from_pip else "")
-        yield Finding("warning", "OpenCV has no GStreamer, so csi: and gst: cameras can't be opened.", fix)
+    if not has_gstreamer():
+        fix = "sudo apt install gstreamer1.0-tools gstreamer1.0-plugins-good"
+        yield Finding("warning", "There is no GStreamer, so csi: and gst: cameras can't be opened.", fix)
     screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if sys.platform == "linux" and (windows == "no" or not screen):
         fix = "python live/run.py --headless --http 8080, or export DISPLAY=:0 if a screen is connected"
