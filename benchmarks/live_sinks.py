@@ -1,6 +1,7 @@
 """Measure how much slow or failing sinks delay the live loop, and how old a frame is when it is classified.
 
     python benchmarks/live_sinks.py
+    python benchmarks/live_sinks.py no_sink silent_broker     # these alone
 
 The loop classifies 480x640 images at 30 FPS with SqueezeNet 1.1 and random weights. Blocks without and with a bad sink
 alternate. Compared are p90 and p99 of the time from a frame's capture until the loop is ready for the next frame, as
@@ -14,11 +15,13 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +35,11 @@ from teachcam.export.targets import TARGETS
 from teachcam.live.classifier import Classifier
 from teachcam.live.loop import loop
 from teachcam.live.sinks import video
-from teachcam.live.sinks.base import FrameResult
+from teachcam.live.sinks.base import FrameResult, ThreadedSink
+from teachcam.live.sinks.mqtt import Mqtt, broker_address
 from teachcam.live.sinks.text import JsonLines
 from teachcam.live.sinks.video import Video
+from teachcam.live.sinks.webhook import Webhook
 from teachcam.live.web.server import Web
 from teachcam.processor import processor_name
 from teachcam.train.model.backbones import INPUT_SIZE, build_network
@@ -129,8 +134,42 @@ def closed_pipe(folder: Path, camera: Camera) -> Iterator[JsonLines]:
         yield sink
 
 
+class EachFrame:
+    """Passes each result on with a label of its own, so that a sink that writes changes has to write every frame."""
+
+    def __init__(self, sink: ThreadedSink):
+        self._sink = sink
+
+    def __call__(self, result: FrameResult) -> bool:
+        """Pass one result on."""
+        prediction = result.prediction._replace(label=str(result.frame.number))
+        return self._sink(replace(result, prediction=prediction))
+
+    def close(self) -> None:
+        """Close the sink."""
+        self._sink.close()
+
+
+@contextlib.contextmanager
+def silent_broker(folder: Path, camera: Camera) -> Iterator[EachFrame]:
+    """Publish to an MQTT broker that accepts the connection and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield EachFrame(Mqtt(broker_address(f"mqtt://127.0.0.1:{listener.getsockname()[1]}/benchmark")))
+
+
+@contextlib.contextmanager
+def silent_receiver(folder: Path, camera: Camera) -> Iterator[EachFrame]:
+    """Post every frame's picture to a web address that accepts the connection and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield EachFrame(Webhook(f"http://127.0.0.1:{listener.getsockname()[1]}/", live=True, image=True))
+
+
+SINKS = (no_sink, page, full_disk, closed_pipe, silent_broker, silent_receiver)
+
+
 def main() -> None:
     """Print two rows for each sink, and the age of frames with a slow model."""
+    chosen = [sink for sink in SINKS if sink.__name__ in sys.argv[1:]] or SINKS
     with tempfile.TemporaryDirectory() as name, Camera("0", opener=lambda *_: Source()) as camera:
         folder = Path(name)
         contract = Contract(labels=("a", "b"), input_size=INPUT_SIZE)
@@ -145,16 +184,16 @@ def main() -> None:
                 loop(camera, classifier, [*sinks, times], max_frames=num_frames)
             return times
 
-        for sink in (no_sink, page, full_disk, closed_pipe):
+        for sink in chosen:
             pairs = []
             for _ in range(NUM_PAIRS):
                 without = np.percentile(run_block().until_ready[WARM_UP:], (90, 99))
-                with sink(folder, camera) as bad:
+                with contextlib.redirect_stderr(io.StringIO()), sink(folder, camera) as bad:
                     pairs.append((without, np.percentile(run_block(bad).until_ready[WARM_UP:], (90, 99))))
             for index, name in enumerate(("p90", "p99")):
                 without, bad = np.array(pairs)[:, :, index].T
                 print(
-                    f"{sink.__name__:<12} {name} without {np.median(without):.2f} ms, with {np.median(bad):.2f} ms, "
+                    f"{sink.__name__:<15} {name} without {np.median(without):.2f} ms, with {np.median(bad):.2f} ms, "
                     f"ratio {np.median(bad / without):.2f}, on {processor_name()}",
                     flush=True,
                 )

@@ -119,11 +119,12 @@ class ThreadedSink:
     Args:
         live: True for a live camera, False for a file or a folder.
         max_queued: Number of entries that may wait to be written.
+        keep_newest: What a full queue drops: the entry that waits longest if True, else the new one.
     """
 
-    def __init__(self, live: bool, max_queued: int):
+    def __init__(self, live: bool, max_queued: int, keep_newest: bool = False):
         self.dropped, self.written = 0, 0
-        self._live = live
+        self._live, self._keep_newest = live, keep_newest
         self._queue: queue.Queue = queue.Queue(max_queued)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
@@ -143,6 +144,10 @@ class ThreadedSink:
             self._queue.put_nowait(entry)
         except queue.Full:
             self.dropped += 1
+            if self._keep_newest:  # only this thread adds entries, so after this there is room
+                with contextlib.suppress(queue.Empty):
+                    self._queue.get_nowait()
+                self._queue.put_nowait(entry)
         return True
 
     def close(self, stall_timeout: float = STALL_TIMEOUT) -> None:

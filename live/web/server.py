@@ -7,6 +7,7 @@ web(result)                  # for each FrameResult: takes microseconds, however
     GET  /         the page
     GET  /stream   the camera's images, MJPEG
     GET  /events   the predictions, server-sent events with one JSON object each
+    GET  /metrics  totals for Prometheus, see metrics.py
     POST /labels   {"label": X}: save the image that is shown as X
     /studio/...    what a studio can do, see studio.py
 
@@ -42,6 +43,7 @@ from teachcam.live.sinks.base import FrameResult, lower_thread_priority
 from teachcam.live.web.auth import AccessControl, AccessMiddleware, listen, security_headers
 from teachcam.live.web.broadcast import Broadcast
 from teachcam.live.web.json_requests import json_error, read_json
+from teachcam.live.web.metrics import CONTENT_TYPE, Metrics
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -85,6 +87,7 @@ class Web:
         self._page = Path(__file__).with_name("page.html").read_bytes()
         self._labels, self._camera, self._save_correction = labels, camera, save_correction
         self._correction_thread = ThreadPoolExecutor(1, "correction")
+        self._metrics = Metrics()
         self._studio, self._studio_routes = studio, None
         if studio is not None:
             from teachcam.live.web.studio import StudioRoutes  # which a page without a studio does not wait for
@@ -110,6 +113,7 @@ class Web:
         if error is not None:
             raise UserError(f"the page at {self.url} has ended: {type(error).__name__}: {first_line(error)}")
         self._broadcast.publish(result)
+        self._metrics.add(result)
         if self._studio is not None:
             self._studio.look(result.frame)
         return True
@@ -163,6 +167,7 @@ class Web:
                 Route("/", self._get_page),
                 _route_without_head("/stream", self._get_stream),
                 _route_without_head("/events", self._get_events),
+                Route("/metrics", self._get_metrics),
                 Route("/labels", self._post_label, methods=["POST"]),
                 *(self._studio_routes.routes if self._studio_routes else []),
             ],
@@ -181,6 +186,10 @@ class Web:
 
     async def _get_events(self, request: Request) -> Response:
         return StreamingResponse(self._events(), media_type="text/event-stream")
+
+    async def _get_metrics(self, request: Request) -> Response:
+        text = self._metrics.to_text(self._camera.dropped, self._camera.reconnecting)
+        return Response(text, headers={"Content-Type": CONTENT_TYPE})
 
     async def _post_label(self, request: Request) -> Response:
         """Save the image that is shown, with the label in the request."""

@@ -1,0 +1,552 @@
+"""Outputs over a network: a real MQTT broker, a real receiver of posts, and the page's metrics."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gc
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from conftest import LABELS, ROOT, assert_one_line_error, call, wait_until
+
+from teachcam.collect.camera import Frame
+from teachcam.collect.synthetic import render
+from teachcam.contract import Contract
+from teachcam.errors import UserError
+from teachcam.images import decode_image
+from teachcam.live.prediction import Prediction
+from teachcam.live.sinks import mqtt
+from teachcam.live.sinks.base import FrameResult
+from teachcam.live.sinks.mqtt import Mqtt, broker_address, read_password
+from teachcam.live.sinks.webhook import Webhook, receiver_url
+from teachcam.live.web.server import Web
+
+PASSWORD = "s3cret-pa55"
+TOPIC = "home/kitchen"
+IMAGE = render("palm", 3, 1, 320, 240)[0]
+needs_mosquitto = pytest.mark.skipif(
+    not (shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin") and shutil.which("mosquitto_sub")),
+    reason="needs mosquitto and mosquitto-clients",
+)
+
+
+def result(label: str, number: int = 0, file: str | None = None) -> FrameResult:
+    prediction = Prediction(label, 0.75, {"a": 0.75, 'b "\\': 0.25})
+    frame = Frame(IMAGE, number, number / 30, time.monotonic(), file)
+    classifier = SimpleNamespace(provider="cpu", contract=Contract(labels=("a", 'b "\\'), input_size=(224, 224)))
+    return FrameResult(frame, prediction, prediction, 0.004, 0.012, 30.0, classifier)
+
+
+@contextlib.contextmanager
+def silent_port() -> Iterator[int]:
+    """A port that accepts connections, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def free_port() -> int:
+    with silent_port() as port:
+        return port
+
+
+class Broker:
+    """A mosquitto of our own, which knows the user "me"; `messages` are the newest of each topic."""
+
+    def __init__(self, folder: Path, port: int | None = None, tls: str = ""):
+        self.folder, self.port, self.messages = folder, port or free_port(), {}
+        passwords = folder / "passwords"
+        if not passwords.exists():
+            subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "me", PASSWORD], check=True)
+        lines = f"listener {self.port} 127.0.0.1\nallow_anonymous false\npassword_file {passwords}\n{tls}"
+        if os.geteuid() == 0:
+            lines += "user root\n"  # else it could not read the test's folder
+        (folder / "mosquitto.conf").write_text(lines)
+        self._start()
+
+    def _start(self) -> None:
+        path = os.environ["PATH"] + ":/usr/sbin"
+        command = [shutil.which("mosquitto", path=path), "-c", str(self.folder / "mosquitto.conf")]
+        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        wait_until(self._answers)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            return True
+        return False
+
+    def kill(self) -> None:
+        """Kill it; what it retained is lost."""
+        self.process.kill()
+        self.process.wait()
+
+    def restart(self) -> None:
+        self.kill()
+        self._start()
+
+    def newest(self, *options: str) -> dict[str, str]:
+        """What the broker has retained, by topic."""
+        command = ["mosquitto_sub", "-p", str(self.port), "-u", "me", "-P", PASSWORD, "-t", "#", "-v", "-W", "1"]
+        output = subprocess.run([*command, *options], capture_output=True, text=True, timeout=20).stdout
+        return dict(line.split(" ", 1) for line in output.splitlines())
+
+    @property
+    def url(self) -> str:
+        return f"mqtt://me@127.0.0.1:{self.port}/{TOPIC}"
+
+
+@pytest.fixture
+def broker(tmp_path) -> Iterator[Broker]:
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    broker = Broker(folder)
+    yield broker
+    broker.kill()
+
+
+@contextlib.contextmanager
+def live(trained, cwd, *options: str) -> Iterator[subprocess.Popen]:
+    """`live/run.py` on the synthetic camera; what it says goes to the file stderr."""
+    command = [sys.executable, ROOT / "live/run.py", "--model", trained / "model.onnx", "--camera", "synthetic"]
+    environment = {**os.environ, mqtt.PASSWORD_VARIABLE: PASSWORD}
+    with (cwd / "stderr").open("w") as stderr:
+        program = subprocess.Popen(
+            [*command, "--headless", *options], cwd=cwd, stdout=subprocess.DEVNULL, stderr=stderr, env=environment
+        )
+    try:
+        yield program
+    finally:
+        program.kill()
+        program.wait()
+
+
+@needs_mosquitto
+@pytest.mark.slow
+def test_the_broker_gets_state_discovery_and_the_last_will(trained, broker, tmp_path):
+    with live(trained, tmp_path, "--mqtt", broker.url) as program:
+        wait_until(lambda: f"{TOPIC}/state" in broker.newest(), 60)
+        messages = broker.newest()
+        assert messages[f"{TOPIC}/availability"] == "online"
+        state = json.loads(messages[f"{TOPIC}/state"])
+        assert state["label"] in LABELS
+        assert state["confidence"] == max(state["probabilities"].values())
+        configs = {topic: json.loads(text) for topic, text in messages.items() if topic.startswith("homeassistant/")}
+        assert sorted(config["name"] for config in configs.values()) == ["Confidence", "Label"]
+        for topic, config in configs.items():
+            assert topic == f"homeassistant/sensor/{config['unique_id']}/config"
+            assert config["state_topic"] == f"{TOPIC}/state"
+            assert config["availability_topic"] == f"{TOPIC}/availability"
+            assert config["device"]["name"] == "kitchen"
+        assert len({config["unique_id"] for config in configs.values()}) == 2
+        assert len({str(config["device"]) for config in configs.values()}) == 1
+
+        broker.restart()
+        wait_until(lambda: f"{TOPIC}/state" in broker.newest(), 30)
+        messages = broker.newest()
+        assert json.loads(messages[f"{TOPIC}/state"])["frame"] > state["frame"]
+        assert messages[f"{TOPIC}/availability"] == "online"
+        assert len(messages) == 4
+        program.kill()
+        program.wait()
+        wait_until(lambda: broker.newest()[f"{TOPIC}/availability"] == "offline")
+    said = (tmp_path / "stderr").read_text()
+    assert said.count("warning") == 1, said
+    assert "the connection was lost" in said
+    assert PASSWORD not in said
+
+
+@needs_mosquitto
+def test_a_program_that_ends_says_offline(broker, monkeypatch):
+    sink = Mqtt(broker_address(broker.url), PASSWORD)
+    sink(result("a"))
+    wait_until(lambda: sink.written == 1)
+    sink.close()
+    messages = broker.newest()
+    assert messages[f"{TOPIC}/availability"] == "offline"
+    assert json.loads(messages[f"{TOPIC}/state"])["label"] == "a"
+
+
+@needs_mosquitto
+@pytest.mark.slow
+def test_the_state_comes_at_each_change_and_else_once_a_second(broker):
+    command = ["mosquitto_sub", "-p", str(broker.port), "-u", "me", "-P", PASSWORD, "-t", f"{TOPIC}/state"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
+        sink = Mqtt(broker_address(broker.url), PASSWORD)
+        time.sleep(0.5)  # until mosquitto_sub has subscribed
+        started = time.monotonic()
+        for number in range(75):  # at least 2.25 s, the label changes at frame 10
+            sink(result("a" if number < 10 else "b", number))
+            time.sleep(0.03)
+        seconds = time.monotonic() - started
+        sink.close()
+        time.sleep(0.2)
+        reader.terminate()
+        states = [json.loads(line) for line in reader.stdout]
+    assert states[0]["frame"] == 0
+    assert next(state["frame"] for state in states if state["label"] == "b") == 10
+    assert 3 <= len(states) <= 3 + seconds, states
+
+
+@needs_mosquitto
+def test_a_wrong_password_is_one_line(trained, broker, tmp_path):
+    password = tmp_path / "password"
+    password.write_text("wrong-one\n")
+    live_options = ("--camera", "synthetic", "--headless", "--model", trained / "model.onnx", "--mqtt", broker.url)
+    live_options += ("--max-frames", "5", "--mqtt-password-file", password)
+    failed = call("live/run.py", *live_options, cwd=tmp_path)
+    assert_one_line_error(failed, "--mqtt", "refused the user name or the password")
+    assert "wrong-one" not in failed.stderr
+    password.write_text(PASSWORD + "\n")
+    done = call("live/run.py", *live_options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+
+
+@needs_mosquitto
+@pytest.mark.slow
+def test_a_password_that_is_changed_later_is_a_warning(broker, capfd):
+    sink = Mqtt(broker_address(broker.url), PASSWORD)
+    subprocess.run(["mosquitto_passwd", "-b", broker.folder / "passwords", "me", "another"], check=True)
+    broker.restart()
+    seen = ""
+
+    def refused() -> bool:
+        nonlocal seen
+        seen += capfd.readouterr().err
+        assert sink(result("a"))
+        return "refused the connection" in seen
+
+    wait_until(refused, 20)
+    time.sleep(4)  # two more attempts
+    sink.close()
+    seen += capfd.readouterr().err
+    assert seen.count("warning") == 2, seen  # the connection was lost, and is refused
+    assert "another" not in seen
+    assert PASSWORD not in seen
+
+
+@needs_mosquitto
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # paho leaves a refused socket open
+def test_a_broker_with_tls(tmp_path, monkeypatch, capfd):
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs openssl")
+    certificate = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2"]
+    names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", tmp_path / "key.pem", "-out", tmp_path / "cert.pem"]
+    subprocess.run([openssl, *certificate, *names], check=True, capture_output=True)
+    broker = Broker(tmp_path, tls=f"certfile {tmp_path}/cert.pem\nkeyfile {tmp_path}/key.pem\n")
+    try:
+        address = broker_address(f"mqtts://me@localhost:{broker.port}/{TOPIC}")
+        for trusted in (False, True):
+            if trusted:
+                monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+            sink = Mqtt(address, PASSWORD)
+            connected = sink._client.is_connected()
+            thread = sink._client._thread
+            sink.close()
+            thread.join(5)  # until then it holds the socket
+            assert connected == trusted
+            assert ("certificate verify failed" in capfd.readouterr().err) != trusted
+    finally:
+        broker.kill()
+        gc.collect()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", ["down", "silent"])
+def test_a_broker_that_does_not_work_holds_nothing_up(broken, capfd, monkeypatch):
+    pytest.importorskip("paho.mqtt.enums")
+    monkeypatch.setattr(mqtt, "KEEPALIVE", 2)
+    with silent_port() if broken == "silent" else contextlib.nullcontext(free_port()) as port:
+        started = time.monotonic()
+        sink = Mqtt(broker_address(f"mqtt://127.0.0.1:{port}/{TOPIC}"))
+        assert time.monotonic() - started < 1.5
+        longest = 0.0
+        for number in range(200):
+            started = time.monotonic()
+            assert sink(result(str(number), number))
+            longest = max(longest, time.monotonic() - started)
+            time.sleep(0.02)
+        started = time.monotonic()
+        sink.close()
+        assert time.monotonic() - started < 2.5
+    assert longest < 0.5  # a call that waited would take a second or more
+    assert sink._queue.maxsize == 1
+    said = capfd.readouterr().err
+    assert said.count("warning") == 1, said
+    assert f"--mqtt 127.0.0.1:{port}" in said
+
+
+@needs_mosquitto
+@pytest.mark.slow
+def test_a_broker_that_stops_gets_only_the_newest_state_when_it_goes_on(broker, monkeypatch):
+    sink = Mqtt(broker_address(broker.url), PASSWORD)
+    sink(result("first"))
+    wait_until(lambda: json.loads(broker.newest().get(f"{TOPIC}/state", "{}")).get("label") == "first")
+    os.kill(broker.process.pid, signal.SIGSTOP)
+    # Long labels fill the socket's buffers, so that a publish stays unfinished.
+    for number in range(300):
+        sink(result(f"{number} " + "x" * 50_000, number))
+        time.sleep(0.005)
+    queued = sum(len(packet["packet"]) for packet in list(sink._client._out_packet))
+    assert queued < 200_000
+    os.kill(broker.process.pid, signal.SIGCONT)
+    wait_until(lambda: not sink._client._out_packet)
+    sink(result("last"))
+    wait_until(lambda: json.loads(broker.newest()[f"{TOPIC}/state"])["label"] == "last")
+    sink.close()
+
+
+def test_addresses_of_brokers():
+    pytest.importorskip("paho.mqtt.enums")
+    assert broker_address("mqtt://pi/home/door/") == (False, None, "pi", 1883, "home/door")
+    assert broker_address("mqtts://a%40b@[::1]/x%20y") == (True, "a@b", "::1", 8883, "x y")
+    for text in ("mqtt://me:hunter2@pi/t", "mqtt://me:hunt/er2@pi/t", "mqtt://me:hunter2@pi", "mqtt://:hunter2@pi/t"):
+        with pytest.raises(UserError) as error:
+            broker_address(text)
+        assert "hunt" not in str(error.value)
+    for text in ("pi/t", "http://pi/t", "mqtt://pi", "mqtt://pi/a/%23", "mqtt://pi/+", "mqtt://pi:0/t", "mqtt://@pi/t"):
+        with pytest.raises(UserError, match="--mqtt"):
+            broker_address(text)
+    with pytest.raises(UserError, match=r"mqtt://USER@HOST"):
+        Mqtt(broker_address("mqtt://pi/t"), "password without a user")
+
+
+def test_the_password_comes_from_the_file_or_the_environment(tmp_path, monkeypatch):
+    monkeypatch.delenv(mqtt.PASSWORD_VARIABLE, raising=False)
+    assert read_password(None) is None
+    monkeypatch.setenv(mqtt.PASSWORD_VARIABLE, "of the environment")
+    assert read_password(None) == "of the environment"
+    file = tmp_path / "password"
+    for content in (b"", b"\nx", b"\xff\n"):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match="--mqtt-password-file"):
+            read_password(file)
+    file.write_bytes("pä ss\r\n".encode())
+    assert read_password(file) == "pä ss"
+    with pytest.raises(UserError, match="No such file"):
+        read_password(tmp_path / "none")
+
+
+def test_without_paho_one_line_names_the_command(tmp_path):
+    (tmp_path / "paho").mkdir()  # shadows the package, as an old version without its parts would
+    (tmp_path / "paho" / "__init__.py").touch()
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    failed = call("live/run.py", "--mqtt", "mqtt://pi/t", cwd=tmp_path, env=environment)
+    assert_one_line_error(failed, 'pip install "paho-mqtt>=2"')
+
+
+def test_options_that_need_another(tmp_path):
+    for options in (
+        ["--post-image"],
+        ["--mqtt-password-file", "x"],
+        ["--post", "ftp://x"],
+        ["--mqtt", "mqtt://a:b@c/d"],
+    ):
+        assert_one_line_error(call("live/run.py", *options, cwd=tmp_path), options[0])
+
+
+# The webhook.
+
+
+class Receiver(ThreadingHTTPServer):
+    """A server that stores what is posted; `answer` is its status, `delay` its seconds until then."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.posts, self.headers, self.answer, self.delay = [], [], 200, 0.0
+        self.url = f"http://127.0.0.1:{self.server_port}/hook/token?x=1"
+        self.thread = threading.Thread(target=self.serve_forever, args=(0.02,))
+        self.thread.start()
+
+    def handle_error(self, request, client_address) -> None:
+        """Say nothing of a client that has gone."""
+
+    def stop(self) -> None:
+        self.shutdown()
+        self.thread.join()
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        time.sleep(self.server.delay)
+        self.server.headers.append(self.headers)
+        self.server.posts.append(json.loads(body))
+        self.send_response(self.server.answer)
+        if self.server.answer == 302:
+            self.send_header("Location", "/elsewhere")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.stop()
+
+
+def test_each_change_of_the_label_is_posted(receiver):
+    sink = Webhook(receiver.url, live=True, image=True)
+    for number, label in enumerate("aaabba"):
+        sink(result(label, number))
+        wait_until(lambda: sink._queue.empty())
+    sink.close()
+    assert [(post["label"], post["frame"]) for post in receiver.posts] == [("a", 0), ("b", 3), ("a", 5)]
+    assert receiver.headers[0]["Content-Type"] == "application/json"
+    image = decode_image(base64.b64decode(receiver.posts[0]["image"]))
+    assert np.abs(image.astype(int) - IMAGE).mean() < 5
+
+
+def test_each_picture_of_a_folder_is_posted_and_none_is_lost(receiver):
+    receiver.delay = 0.02
+    sink = Webhook(receiver.url, live=False)
+    for number in range(20):
+        sink(result("a", number, file=f"{number}.jpg"))
+    sink.close()
+    assert [post["file"] for post in receiver.posts] == [f"{number}.jpg" for number in range(20)]
+    assert "image" not in receiver.posts[0]
+
+
+def test_a_receiver_that_fails_is_one_warning_until_it_works_again(receiver, capfd):
+    sink = Webhook(receiver.url, live=True)
+    for number, answer in enumerate((302, 500, 404, 200, 200, 503)):
+        receiver.answer = answer
+        sink(result(str(number)))
+        wait_until(lambda: sink.written == number + 1)  # noqa: B023  # called at once
+    sink.close()
+    said = capfd.readouterr().err
+    assert said.count("warning") == 2, said
+    assert "answered 302" in said
+    assert "answered 503" in said
+    assert said.count("works again") == 1
+    assert "token" not in said
+    assert len(receiver.posts) == 6
+
+
+@pytest.mark.parametrize(
+    "broken", ["dead", pytest.param("slow", marks=pytest.mark.slow), pytest.param("silent", marks=pytest.mark.slow)]
+)
+def test_a_receiver_that_does_not_work_holds_nothing_up(broken, receiver, capfd):
+    receiver.delay = 1.0
+    with silent_port() as silent:
+        port = {"dead": free_port(), "slow": receiver.server_port, "silent": silent}[broken]
+        sink = Webhook(f"http://127.0.0.1:{port}/", live=True, image=True)
+        longest = 0.0
+        for number in range(100):
+            started = time.monotonic()
+            assert sink(result(str(number), number))
+            longest = max(longest, time.monotonic() - started)
+            time.sleep(0.01)
+        started = time.monotonic()
+        sink.close()
+        closing = time.monotonic() - started
+    assert longest < 0.5  # a call that waited would take a second or more
+    said = capfd.readouterr().err
+    if broken == "slow":
+        assert receiver.posts[-1]["label"] == "99"  # the newest is never the one that is dropped
+        assert closing < 8
+        assert "were not posted" in said
+    else:
+        assert closing < 5
+        assert said.count("; the answers go on") == 1, said
+
+
+def test_addresses_to_post_to():
+    assert receiver_url("https://host:8123/api/webhook/x") == "https://host:8123/api/webhook/x"
+    for text in (
+        "host/x",
+        "ftp://host",
+        "http://",
+        "http://host:x/",
+        "http://h/a b",
+        "http://h/ä",
+        "http://u:hunter2@h/",
+    ):
+        with pytest.raises(UserError, match="--post") as error:
+            receiver_url(text)
+        assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_the_command_posts(trained, receiver, tmp_path):
+    done = call(
+        "live/run.py", "--model", trained / "model.onnx", "--camera", "synthetic", "--headless", "--max-frames", "20",
+        "--post", receiver.url, "--post-image", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert receiver.posts[0]["label"] in LABELS
+    assert decode_image(base64.b64decode(receiver.posts[0]["image"])).shape == (480, 640, 3)
+
+
+# Prometheus.
+
+
+def test_prometheus_reads_the_metrics():
+    parser = pytest.importorskip("prometheus_client.parser")
+    web = Web("127.0.0.1", 0, ["a"], SimpleNamespace(reconnecting=False, dropped=7))
+    try:
+        with urllib.request.urlopen(web.url + "metrics", timeout=10) as reply:
+            assert "teachcam_frames_total 0" in reply.read().decode()
+        for number in range(5):
+            web(result("a" if number else 'b "\\', number))
+        with urllib.request.urlopen(web.url + "metrics", timeout=10) as reply:
+            assert reply.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+            families = list(parser.text_string_to_metric_families(reply.read().decode()))
+    finally:
+        web.close()
+    samples = {(sample.name, *sample.labels.values()): sample.value for one in families for sample in one.samples}
+    assert samples["teachcam_frames_total",] == 5
+    assert samples["teachcam_frames_dropped_total",] == 7
+    assert samples["teachcam_camera_up",] == 1
+    assert samples["teachcam_predictions_total", "a"] == 4
+    assert samples["teachcam_predictions_total", 'b "\\'] == 1
+    assert samples["teachcam_predictions_total", "unknown"] == 0
+    assert samples["teachcam_latency_seconds_count",] == 5
+    assert samples["teachcam_latency_seconds_sum",] == pytest.approx(0.02)
+    assert samples["teachcam_latency_seconds_bucket", "0.002"] == 0
+    assert samples["teachcam_latency_seconds_bucket", "0.005"] == 5
+    assert samples["teachcam_age_seconds_bucket", "0.01"] == 0
+    assert samples["teachcam_age_seconds_bucket", "+Inf"] == 5
+    assert samples["teachcam_fps",] == 30
+    assert {one.name: one.type for one in families}["teachcam_age_seconds"] == "histogram"
+
+
+def test_the_metrics_need_the_token_off_loopback():
+    web = Web("0.0.0.0", 0, ["a"], SimpleNamespace(reconnecting=False, dropped=0))
+    try:
+        port, token = web.url.split(":")[2].partition("/")[0], web.url.partition("token=")[2]
+        address = f"http://127.0.0.1:{port}/metrics"
+        with pytest.raises(urllib.error.HTTPError) as refused, urllib.request.urlopen(address, timeout=10):
+            pass
+        assert refused.value.code == 403
+        refused.value.close()
+        request = urllib.request.Request(address, headers={"Authorization": f"token {token}"})
+        for allowed in (request, f"{address}?token={token}"):
+            with urllib.request.urlopen(allowed, timeout=10) as reply:
+                assert reply.status == 200
+    finally:
+        web.close()
