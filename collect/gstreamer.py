@@ -106,7 +106,7 @@ class PipelineProcess:
         self.flipped = flipped
         self._shown = hide_secrets(f"gst:{pipeline}")[len("gst:") :]
         self._messages: list[str] = []  # what went wrong, in GStreamer's words
-        self._caps: str | None = None
+        self._caps = ""  # the format of the images, in GStreamer's words
         self._knows_caps = threading.Event()
         read_end, write_end = os.pipe()
         _enlarge(write_end)
@@ -129,11 +129,12 @@ class PipelineProcess:
         self._drainer = threading.Thread(target=self._read_messages, name=PROGRAM, daemon=True)
         self._drainer.start()
         self._knows_caps.wait(START_TIMEOUT)
-        if self._caps is None:
+        if not self._caps:
             self.close()
             reason = self._messages[-1] if self._messages else f"it sent nothing for {START_TIMEOUT:g} s"
             raise CameraError(f"this GStreamer pipeline does not start: {self._shown} ({reason})")
-        self._width, self._height = (int(_field(self._caps, name, r"\d+")) for name in ("width", "height"))
+        self._width = int(_field(self._caps, "width", r"\d+"))
+        self._height = int(_field(self._caps, "height", r"\d+"))
         self._row_bytes = -(-3 * self._width // 4) * 4  # GStreamer begins each row at a multiple of 4 bytes
         frames, _, seconds = _field(self._caps, "framerate", r"\d+/\d+").partition("/")
         self.fps = int(frames) / max(1, int(seconds or 1)) if frames else 0.0
@@ -141,7 +142,7 @@ class PipelineProcess:
     def read(self) -> np.ndarray | None:
         """Return the next image, uint8 [H, W, 3] BGR. None if the pipeline has ended or hangs."""
         rows = np.empty((self._height, self._row_bytes), np.uint8)
-        unread = memoryview(rows).cast("B")
+        unread = rows.data.cast("B")
         while len(unread):
             if not select.select([self._pipe], [], [], READ_TIMEOUT)[0]:
                 self.close()
@@ -169,7 +170,7 @@ class PipelineProcess:
         with self._process.stdout as output:
             for line in iter(output.readline, b""):
                 text = line.decode(errors="replace").strip()
-                if CAPS.search(text) and self._caps is None:
+                if CAPS.search(text) and not self._caps:
                     self._caps = text
                     self._knows_caps.set()
                 elif text.startswith(("ERROR", "WARNING: erroneous")):

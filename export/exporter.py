@@ -58,7 +58,8 @@ def export(
     if config.precision == "int8" and target.operators is None:
         # On a GPU normalization costs nothing, and images centered on zero use more of int8's symmetric range.
         model = fold_normalization(model, loaded.contract.input_size)
-    origin = {"checkpoint_sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(), "torch": torch.__version__}
+    origin: dict[str, object] = {"torch": torch.__version__}
+    origin["checkpoint_sha256"] = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "fp32.onnx"
         write_onnx(source, model, loaded.contract.input_size, target, config.fixed_batch)

@@ -79,7 +79,8 @@ class _PaddedConvolution(nn.Module):
 
     def __init__(self, layer: nn.Conv2d, size: tuple[int, int]):
         super().__init__()
-        self._layer, self._padding = layer, []
+        self._layer = layer
+        self._padding: list[int] = []
         for length, kernel, stride, dilation in zip(size, layer.kernel_size, layer.stride, layer.dilation, strict=True):
             padding = max(0, (-(-length // stride) - 1) * stride + (kernel - 1) * dilation + 1 - length)
             self._padding = [padding // 2, padding - padding // 2, *self._padding]  # the last dimension comes first

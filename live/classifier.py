@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Iterator
+from typing import TYPE_CHECKING, Callable, Iterator
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from teachcam.cli import first_line
 from teachcam.contract import METADATA_KEY, Contract
 from teachcam.errors import ContractError, ModelError
 from teachcam.files import expand
-from teachcam.live.model_runner import ModelRunner
+from teachcam.live.model_runner import FasterRunner, ModelRunner
 from teachcam.live.prediction import Prediction, Smoother, default_smoothing, to_prediction
 from teachcam.onnx_session import open_session
 from teachcam.preprocessing import preprocess
@@ -44,19 +44,30 @@ class Classifier:
         ort_session: ONNX Runtime's session.
     """
 
-    def __init__(self, path: Path | str, provider: str | None = None):
+    def __init__(
+        self,
+        path: Path | str,
+        provider: str | None = None,
+        threads: int | None = None,
+        busy_threads: int | None = None,
+    ):
         """Load a model and run it once to warm it up.
 
         Args:
             path: An ONNX file. `runs/latest/model.onnx` is the newest run's.
             provider: "tensorrt", "cuda" or "cpu". By default the first of them that works on this machine.
+            threads: Of the CPU. By default one for every core.
+            busy_threads: Of the CPU, while other programs make that number of threads slower.
 
         Raises:
             ModelError: The file can't be read or run.
             ContractError: The file has no contract, or one of another version.
         """
         self.path = resolve_latest(expand(path))
-        self.ort_session, self.provider = open_session(self.path, provider)
+        self.ort_session, self.provider = open_session(self.path, provider, threads)
+        self._busy_session = None
+        if self.provider == "cpu" and busy_threads != threads:
+            self._busy_session, _ = open_session(self.path, "cpu", busy_threads)
         metadata = self.ort_session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in metadata:
             raise ContractError(
@@ -65,7 +76,7 @@ class Classifier:
             )
         self.contract = Contract.from_json(metadata[METADATA_KEY])
         self._check_graph()
-        self._runner = ModelRunner(self.ort_session, self.provider, "probabilities")
+        self._runner = self._make_runner()
         height, width = self.contract.input_size
         self.classify(np.zeros((height, width, 3), np.uint8))  # raises if the outputs are not probabilities
 
@@ -89,8 +100,13 @@ class Classifier:
     def clone_for_thread(self) -> Classifier:
         """Return a classifier for another thread. It shares the loaded model and has its own buffers."""
         clone = copy.copy(self)
-        clone._runner = ModelRunner(self.ort_session, self.provider, "probabilities")
+        clone._runner = self._make_runner()
         return clone
+
+    def _make_runner(self) -> Callable[[np.ndarray], np.ndarray]:
+        sessions = [session for session in (self.ort_session, self._busy_session) if session is not None]
+        runners = [ModelRunner(session, self.provider, "probabilities") for session in sessions]
+        return runners[0] if len(runners) == 1 else FasterRunner(*runners)
 
     def predict_probabilities(self, model_input: np.ndarray) -> np.ndarray:
         """Run the model on one preprocessed image.

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
+from collections import deque
+from statistics import median
+from typing import Callable
 
 import numpy as np
 import onnxruntime
 
 from teachcam.onnx_session import tied_cores
+
+NUM_RECENT, NUM_TRIALS = 15, 3  # runs: half a second at 30 FPS, and a tenth
+RUNS_BETWEEN_TRIALS = 400  # so that less than 1 % of the frames pay for a trial
+SLOWER = 1.3  # times slower than usual: then the other one is tried at once
+
+Runner = Callable[[np.ndarray], np.ndarray]
 
 
 class ModelRunner:
@@ -64,6 +74,51 @@ class ModelRunner:
         finally:
             if free_cores:
                 _move_to_cores(cores)  # threads and programs that this thread starts inherit its cores
+
+
+class FasterRunner:
+    """Runs a model by the one of two runners that is faster at the time. They differ in their number of threads.
+
+    The other one is tried for a few runs from time to time, and at once when the first becomes slower.
+    """
+
+    def __init__(self, first: Runner, second: Runner):
+        """Begin with the first."""
+        self._runner, self._other = first, second
+        self._usual = float("inf")  # seconds of a run, when the two were compared
+        self._times: deque[float] = deque(maxlen=NUM_RECENT)  # seconds of the newest runs
+        self._trials: list[float] = []  # seconds of the other one's runs
+        self._runs_left = NUM_RECENT  # until the other one is tried
+
+    def __call__(self, model_input: np.ndarray) -> np.ndarray:
+        """Run the model on one image, see ModelRunner."""
+        if self._runs_left > 0 and not self._is_slower():
+            self._runs_left -= 1
+            output, seconds = _timed(self._runner, model_input)
+            self._times.append(seconds)
+            return output
+        output, seconds = _timed(self._other, model_input)
+        self._trials.append(seconds)
+        if len(self._trials) == NUM_TRIALS:
+            self._choose()
+        return output
+
+    def _is_slower(self) -> bool:
+        return len(self._times) == NUM_RECENT and median(self._times) > SLOWER * self._usual
+
+    def _choose(self) -> None:
+        seconds, usual = median(self._trials), median(self._times)
+        if seconds < usual:
+            self._runner, self._other = self._other, self._runner
+        self._usual, self._runs_left = min(seconds, usual), RUNS_BETWEEN_TRIALS
+        self._times.clear()
+        self._trials.clear()
+
+
+def _timed(runner: Runner, model_input: np.ndarray) -> tuple[np.ndarray, float]:
+    started = time.perf_counter()
+    output = runner(model_input)
+    return output, time.perf_counter() - started
 
 
 def _move_to_cores(cores: set[int]) -> None:

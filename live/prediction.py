@@ -11,6 +11,8 @@ import math
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
     from teachcam.collect.camera import Camera
@@ -51,6 +53,10 @@ class Model(Protocol):
     """A model that the live loop can run: a Classifier or a TaughtModel."""
 
     contract: Contract
+
+    @property
+    def path(self) -> Path:
+        """The model's file."""
 
     @property
     def provider(self) -> str:

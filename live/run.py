@@ -4,6 +4,7 @@
     python live/run.py --camera clip.mp4 --headless --json
     python live/run.py --headless --http 8080 --watch
     python live/run.py --on thumbs_up="mpc play" --on thumbs_down="mpc stop"
+    python live/run.py --headless --mqtt mqtt://me@pi/home/kitchen
 
 By default it runs the newest run's model. A checkpoint is exported first, and only that needs torch.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -22,17 +24,20 @@ from teachcam.collect.camera import Camera
 from teachcam.collect.camera_options import add_camera_arguments, open_camera
 from teachcam.errors import ModelError
 from teachcam.files import expand
-from teachcam.live.classifier import Classifier
 from teachcam.live.feedback import CorrectionWriter
 from teachcam.live.loop import loop
 from teachcam.live.model_watcher import ModelWatcher, find_model
-from teachcam.live.prediction import SMOOTHING
+from teachcam.live.prediction import SMOOTHING, Model
 from teachcam.live.sinks.actions import COOL_DOWN, Actions
 from teachcam.live.sinks.base import Sink
+from teachcam.live.sinks.mqtt import PASSWORD_VARIABLE, Mqtt, broker_address, read_password
 from teachcam.live.sinks.text import JsonLines, LabelChanges
 from teachcam.live.sinks.uncertain import UncertainFrames
 from teachcam.live.sinks.video import Video
+from teachcam.live.sinks.watchdog import Watchdog
+from teachcam.live.sinks.webhook import Webhook, receiver_url
 from teachcam.live.sinks.window import LiveWindow
+from teachcam.live.tuning import open_model
 from teachcam.live.web import http_address
 from teachcam.onnx_session import PROVIDERS
 
@@ -45,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     model = find_model(options.model)
     # The watcher starts before the model is loaded. Otherwise it would miss a model that is written meanwhile.
     watcher = ModelWatcher(options.model, options.provider) if options.watch else None
-    classifier = Classifier(model, options.provider)
+    classifier = open_model(model, options.provider, options.tune, options.data)
     labels = classifier.contract.labels
     logger.info(f"{classifier.path}: {', '.join(labels)}; {classifier.provider}")
     try:
@@ -86,6 +91,12 @@ def _open_sinks(
         page = Web(address, port, list(labels), camera, correct)
         sinks.append(page)
         logger.info(f"the page: {page.url}")
+    if options.mqtt:
+        sinks.append(Mqtt(options.mqtt, read_password(options.mqtt_password_file)))
+    if options.post:
+        sinks.append(Webhook(options.post, camera.live, options.post_image))
+    if os.environ.get("NOTIFY_SOCKET"):  # systemd started this program, and waits for signs of life
+        sinks.append(Watchdog(os.environ["NOTIFY_SOCKET"]))
     if options.save_uncertain:
         sinks.append(UncertainFrames(options.save_uncertain, camera.live))
     if options.record:  # last: if another sink can't be opened, no empty video is left behind
@@ -93,9 +104,7 @@ def _open_sinks(
     return sinks
 
 
-def _run_with_window(
-    window: LiveWindow, camera: Camera, classifier: Classifier, sinks: list[Sink], settings: dict
-) -> None:
+def _run_with_window(window: LiveWindow, camera: Camera, classifier: Model, sinks: list[Sink], settings: dict) -> None:
     """Run the loop in another thread, because a window must be in the main one."""
     stop = threading.Event()
     with ThreadPoolExecutor(1, "loop") as pool:
@@ -114,6 +123,12 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--model", type=expand, help="an ONNX file or a checkpoint (default: the newest run's)")
     add("--watch", action="store_true", help="load a newer model as soon as it is written")
     add("--provider", choices=list(PROVIDERS), help="what runs the model (default: the first of these that works)")
+    add(
+        "--tune",
+        action="store_true",
+        help="measure once which precision, provider and number of threads are fastest on this device, and use them "
+        "from then on; int8 is tried if --data has images",
+    )
     add("--max-frames", type=int, metavar="N", help="stop after N frames")
     add(
         "--smoothing",
@@ -137,6 +152,20 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="shortest time between two commands of one label (default: %(default)s)",
     )
     add("--shell", action="store_true", help="run the commands of --on in a shell, for pipes and variables")
+    add(
+        "--mqtt",
+        type=broker_address,
+        metavar="URL",
+        help="publish to an MQTT broker, mqtt://[USER@]HOST[:PORT]/TOPIC or mqtts://..., also for Home Assistant",
+    )
+    add(
+        "--mqtt-password-file",
+        type=expand,
+        metavar="FILE",
+        help=f"its first line is the broker's password (default: the environment variable {PASSWORD_VARIABLE})",
+    )
+    add("--post", type=receiver_url, metavar="URL", help="post JSON to a web address when the label changes")
+    add("--post-image", action="store_true", help="post the picture, too")
     add("--headless", action="store_true", help="open no window")
     add("--json", action="store_true", help="print one JSON object per frame on stdout")
     add("--record", type=expand, metavar="FILE", help="record a video with the predictions drawn in, .mp4 or .mkv")
@@ -155,8 +184,14 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="dataset for corrections (default: %(default)s)",
     )
     options = parser.parse_args(argv)
+    if options.tune and options.provider:
+        parser.error("--tune chooses the provider: leave --provider out")
     if options.max_frames is not None and options.max_frames < 1:
         parser.error("--max-frames must be at least 1")
+    if options.mqtt_password_file and not options.mqtt:
+        parser.error("--mqtt-password-file needs --mqtt")
+    if options.post_image and not options.post:
+        parser.error("--post-image needs --post")
     for name in ("smoothing", "min_hold", "cool_down"):
         seconds = getattr(options, name)
         if seconds is not None and not 0 <= seconds < float("inf"):

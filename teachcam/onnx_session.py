@@ -37,14 +37,15 @@ _AFFINITIES = "session.intra_op_thread_affinities"  # the CPUs of each worker th
 _BATCH_SIZE = 3  # for a file that leaves the batch size open: any small number over 1 exercises it
 
 
-def open_session(path: Path, provider: str | None = None) -> tuple[onnxruntime.InferenceSession, str]:
+def open_session(
+    path: Path, provider: str | None = None, threads: int | None = None
+) -> tuple[onnxruntime.InferenceSession, str]:
     """Open an ONNX file, and run it once, so that the first image is not slower than the next.
-
-    It runs on one thread for every physical core that this thread may use, see `tied_cores`.
 
     Args:
         path: The ONNX file.
         provider: tensorrt, cuda or cpu. None takes the first of them that runs the model.
+        threads: Of the CPU. None takes one for every physical core that this thread may use, see `tied_cores`.
 
     Returns:
         The ONNX Runtime session, and the name of its provider (a key of PROVIDERS).
@@ -62,9 +63,9 @@ def open_session(path: Path, provider: str | None = None) -> tuple[onnxruntime.I
     names = [provider] if provider else list(PROVIDERS)
     available = onnxruntime.get_available_providers()
     for name in (name for name in names if PROVIDERS[name] in available):
-        ort_session = _open(path, name)
+        ort_session = _open(path, name, threads)
         if ort_session is not None and name == "cpu" and _is_int8_for_tensorrt(ort_session):
-            ort_session = _open(path, name, exact_int8=True)
+            ort_session = _open(path, name, threads, exact_int8=True)
         if ort_session is not None:
             return ort_session, name
     raise ModelError(f"the provider {names[0]} does not work on this machine: choose another, or none")
@@ -104,14 +105,14 @@ def _is_int8_for_tensorrt(ort_session: onnxruntime.InferenceSession) -> bool:
     return export_info.get("precision") == "int8" and export_info.get("target") != "desktop"
 
 
-def _session_options() -> onnxruntime.SessionOptions:
+def _session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # fatal errors only; others are raised
     # By default the workers spin between two runs. At 30 FPS that costs a whole core, taken from the camera's thread,
     # and saves 0.1 of 4 ms (SqueezeNet, two cores). Other thread counts, the arena and memory patterns did not matter.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere ONNX Runtime chooses the number of threads
-        workers = _worker_cores()
+        workers = _worker_cores()[: None if threads is None else threads - 1]
         options.intra_op_num_threads = 1 + len(workers)
         if workers:  # not tied to a core, a run takes 2.6 ms in place of 1.7 at 30 FPS (SqueezeNet, two cores)
             cpus = (",".join(str(cpu + 1) for cpu in sorted(core)) for core in workers)  # this option counts from 1
@@ -145,9 +146,9 @@ def _hardware_threads(cpu: int) -> set[int]:
     return cpus
 
 
-def _open(path: Path, name: str, exact_int8: bool = False) -> onnxruntime.InferenceSession | None:
+def _open(path: Path, name: str, threads: int | None, exact_int8: bool = False) -> onnxruntime.InferenceSession | None:
     """Open a file on one provider. Returns None if that provider does not work on this machine."""
-    options = _session_options()
+    options = _session_options(threads)
     if exact_int8:
         options.add_session_config_entry(_EXACT_INT8, "1")
     settings = {}

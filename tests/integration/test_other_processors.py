@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -19,11 +21,13 @@ from conftest import ROOT
 
 from teachcam.collect.dataset import list_samples
 from teachcam.errors import ExportError
-from teachcam.export import exporter, quantize
+from teachcam.export import conversion, quantize
 from teachcam.export.conversion import ExportConfig
 from teachcam.export.exporter import export
 from teachcam.export.metadata import read_metadata
 from teachcam.images import read_image
+from teachcam.live.teaching.backbone import Backbone
+from teachcam.live.teaching.teacher import FOLDER, Teacher
 from teachcam.onnx_session import predict_probabilities
 
 pytestmark = pytest.mark.slow
@@ -92,7 +96,7 @@ def test_8_bit_weights_predict_differently_without_vnni_and_are_refused(run_copy
     model = run_copy / "small.onnx"
     with pytest.raises(ExportError, match="can overflow on processors without VNNI"):
         export(run_copy / "checkpoint.pt", model, config=ExportConfig(precision="int8"))
-    monkeypatch.setattr(exporter, "find_saturating_layers", lambda _: [])
+    monkeypatch.setattr(conversion, "find_saturating_layers", lambda _: [])
     export(run_copy / "checkpoint.pt", model, config=ExportConfig(precision="int8", allow_accuracy_drop=True))
     there, _ = run_live(HASWELL, model, image_folder)
     assert largest_difference(exact_probabilities(model, image_folder), there) > 0.02
@@ -102,3 +106,43 @@ def exact_probabilities(model: Path, image_folder: Path) -> list[dict[str, float
     contract, _ = read_metadata(model)
     rows = predict_probabilities(model, [read_image(path) for path in sorted(image_folder.iterdir())], contract)
     return [dict(zip(contract.labels, map(float, row), strict=True)) for row in rows]
+
+
+@needs_arm64
+def test_a_jetson_nanos_processor_learns_and_serves_the_page(image_folder, package_path, tmp_path):
+    """What it was taught there predicts the same here."""
+    outliers = Teacher(tmp_path / "data", Backbone(tmp_path / "data" / FOLDER, "cpu"))
+    outliers.wait()  # their features are kept: the emulator would take ten minutes for them
+    outliers.close()
+    environment = {**os.environ, "PYTHONPATH": f"{package_path}:{ARM64 / 'site'}"}
+    options = ["--camera", "synthetic?seed=3&fps=10", "--label", "a", "b", "--place", "kitchen", "--delay", "0.1"]
+    command = [*CORTEX_A57, ROOT / "live/teach.py", *options, "--examples", "6", "--max-frames", "1"]
+    taught = subprocess.run(
+        [*command, "--out", "model.onnx"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert taught.stdout.startswith("learned 6 images of a, 6 images of b"), taught.stderr
+    model = tmp_path / "model.onnx"
+    here, _ = run_live([sys.executable], model, image_folder)
+    there, _ = run_live(CORTEX_A57, model, image_folder, PYTHONPATH=environment["PYTHONPATH"])
+    assert [max(one, key=one.get) for one in here] == [max(one, key=one.get) for one in there]
+    assert largest_difference(here, there) < 1e-3
+    command = [
+        *CORTEX_A57,
+        ROOT / "live/run.py",
+        "--model",
+        model,
+        "--camera",
+        "synthetic",
+        "--headless",
+        "--http",
+        "0",
+    ]
+    live = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        url = next(match[0] for line in live.stderr if (match := re.search(r"http://\S+", line)))
+        assert b"teachcam" in urllib.request.urlopen(url, timeout=60).read()
+        events = urllib.request.urlopen(f"{url}events", timeout=60)
+        assert set(json.loads(events.readline()[6:])["labels"]) == {"a", "b"}
+    finally:
+        live.kill()
+        live.communicate()

@@ -1,0 +1,245 @@
+"""Measure once which precision, execution provider and number of threads run a model fastest on this device.
+
+    classifier = open_model(Path("model.onnx"), tune=True, data=Path("data"))
+    classifier = open_model(Path("model.onnx"))      # as it was tuned before; by default if it never was
+
+All is measured twice: on a calm device, and beside two busy programs. Several threads are faster on a calm device, and
+often slower on a busy one, where each of them waits for a core. Where that is so, the classifier changes between them
+while it runs. The result is kept in the folder `tuned` beside the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+import onnxruntime
+
+from teachcam.cli import first_line
+from teachcam.collect.dataset import list_samples
+from teachcam.errors import ModelError, UserError
+from teachcam.files import write_atomic
+from teachcam.images import read_image
+from teachcam.live.classifier import Classifier
+from teachcam.onnx_session import PROVIDERS
+from teachcam.preprocessing import shrink
+from teachcam.processor import processor_name
+from teachcam.runs import resolve_latest
+
+FOLDER = "tuned"  # beside the model
+NUM_RUNS = 40  # of each choice; the median of so many varies by a few percent
+PAUSE = 0.005  # seconds between two runs, as between two frames: a core that never rests is clocked differently
+NUM_BUSY = 2  # programs that compute beside the second measurement
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One way to run a model, and the milliseconds that an image takes: the median."""
+
+    precision: str  # that of the model's file, or int8, made from it
+    provider: str  # tensorrt, cuda or cpu
+    threads: int  # of the CPU; 0 on a GPU
+    calm: float  # alone
+    busy: float  # beside busy programs
+
+    def describe(self) -> str:
+        """Return the choice as text."""
+        threads = f", {self.threads} thread{'s' * (self.threads != 1)}" if self.threads else ""
+        return f"{self.precision} on {self.provider}{threads}"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The result of a tuning."""
+
+    device: str  # that it holds for: processor, cores and ONNX Runtime
+    timings: tuple[Timing, ...]
+
+    @property
+    def calm(self) -> Timing:
+        """The fastest choice on a calm device."""
+        return min(self._best_group, key=lambda timing: timing.calm)
+
+    @property
+    def busy(self) -> Timing:
+        """The fastest choice on a busy device, of the same precision and provider."""
+        return min(self._best_group, key=lambda timing: timing.busy)
+
+    @property
+    def _best_group(self) -> list[Timing]:
+        """The choices of the precision and provider that is best in both measurements together."""
+        groups: dict[tuple[str, str], list[Timing]] = {}
+        for timing in self.timings:
+            groups.setdefault((timing.precision, timing.provider), []).append(timing)
+        calm, busy = (min(getattr(timing, name) for timing in self.timings) for name in ("calm", "busy"))
+
+        def cost(group: list[Timing]) -> float:
+            return min(timing.calm for timing in group) / calm + min(timing.busy for timing in group) / busy
+
+        return min(groups.values(), key=cost)
+
+
+def open_model(path: Path, provider: str | None = None, tune: bool = False, data: Path | None = None) -> Classifier:
+    """Open a model as it was tuned for this device.
+
+    Args:
+        path: An ONNX file.
+        provider: tensorrt, cuda or cpu. With it, tuning has no say.
+        tune: Measure now, unless it was done before. It takes half a minute; with a GPU, minutes.
+        data: A dataset with the model's labels. With 40 images or more, int8 is tried, too.
+
+    Raises:
+        ModelError: The model can't be run.
+    """
+    path = resolve_latest(path)
+    if provider is not None:
+        return Classifier(path, provider)
+    tuning = read_tuning(path)
+    if tuning is None and tune:
+        tuning = measure(path, data)
+    if tuning is None:
+        return Classifier(path)
+    calm, busy = tuning.calm, tuning.busy
+    file = path if calm.precision == _precision(path) else _int8_file(path)
+    return Classifier(file, calm.provider, calm.threads or None, busy.threads or None)
+
+
+def read_tuning(path: Path) -> Tuning | None:
+    """Return what was measured with a model on this device, or None."""
+    try:
+        content = json.loads(_result_file(path).read_text())
+        tuning = Tuning(content["device"], tuple(Timing(**timing) for timing in content["timings"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    needs_int8 = tuning.calm.precision != _precision(path)
+    return None if tuning.device != _device() or (needs_int8 and not _int8_file(path).is_file()) else tuning
+
+
+def measure(path: Path, data: Path | None = None) -> Tuning:
+    """Time all choices, print them, and keep the result. See `open_model` for the arguments."""
+    logger.info("measuring what is fastest on this device")
+    files = {_precision(path): path}
+    if data is not None and (int8 := _make_int8(path, data)):
+        files["int8"] = int8
+    classifiers = {}
+    for precision, file in files.items():
+        for provider in _working_providers(file):
+            for threads in _thread_counts() if provider == "cpu" else [0]:
+                classifiers[precision, provider, threads] = Classifier(file, provider, threads or None)
+    calm = _time(classifiers)
+    with _busy_programs():
+        busy = _time(classifiers)
+    tuning = Tuning(_device(), tuple(Timing(*choice, calm[choice], busy[choice]) for choice in classifiers))
+    for timing in tuning.timings:
+        logger.info(f"{timing.describe()}: {timing.calm:.1f} ms, beside busy programs {timing.busy:.1f} ms")
+    logger.info(f"chosen: {tuning.calm.describe()}; beside busy programs {tuning.busy.describe()}")
+    try:
+        _result_file(path).parent.mkdir(exist_ok=True)
+        write_atomic(_result_file(path), json.dumps(asdict(tuning), indent=1).encode())
+    except OSError as error:
+        logger.warning(f"can't keep the result in {_result_file(path)}: {error.strerror}")
+    return tuning
+
+
+def _time(classifiers: dict[tuple[str, str, int], Classifier]) -> dict[tuple[str, str, int], float]:
+    """Return the median of the milliseconds of each. They take turns, so that a disturbance meets all of them."""
+    size = next(iter(classifiers.values())).contract.input_size
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    times: dict[tuple[str, str, int], list[float]] = {choice: [] for choice in classifiers}
+    for _ in range(NUM_RUNS):
+        for choice, classifier in classifiers.items():
+            time.sleep(PAUSE)
+            started = time.perf_counter()
+            classifier.predict_probabilities(image)
+            times[choice].append(1000 * (time.perf_counter() - started))
+    return {choice: float(np.median(values)) for choice, values in times.items()}
+
+
+@contextmanager
+def _busy_programs() -> Iterator[None]:
+    programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(NUM_BUSY)]
+    try:
+        time.sleep(0.5)  # until they have started
+        yield
+    finally:
+        for program in programs:
+            program.kill()
+            program.wait()
+
+
+def _working_providers(file: Path) -> list[str]:
+    working = []
+    for provider in PROVIDERS:
+        try:
+            Classifier(file, provider)
+        except ModelError:
+            continue
+        working.append(provider)
+    return working
+
+
+def _thread_counts() -> list[int]:
+    """Return 1, 2, 4, ... and the number of cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return sorted({cores, *(1 << power for power in range(cores.bit_length()) if 1 << power <= cores)})
+
+
+def _make_int8(path: Path, data: Path) -> Path | None:
+    """Write the model in int8, if its accuracy on the dataset stays. Returns None if it can't be made."""
+    from teachcam.export.conversion import ExportConfig, convert  # imports what a tuned model does not need
+    from teachcam.export.verify import Validator, sample_evenly
+
+    if _precision(path) != "fp32":
+        return None
+    classifier = Classifier(path, "cpu")
+    contract = classifier.contract
+    try:
+        samples = sample_evenly([sample for sample in list_samples(data) if sample.label in contract.labels])
+        images = [(shrink(read_image(sample.path), contract.input_size), sample.label) for sample in samples]
+
+        def predict(images: list[np.ndarray]) -> np.ndarray:
+            return np.array([list(classifier.classify(image).probabilities.values()) for image in images])
+
+        validator = Validator(contract, predict, images[::2], images[1::2])
+        _int8_file(path).parent.mkdir(exist_ok=True)
+        convert(path, _int8_file(path), validator, ExportConfig(precision="int8"), {})
+    except (UserError, OSError) as error:
+        logger.info(f"int8 was not tried: {first_line(error)}")
+        return None
+    return _int8_file(path)
+
+
+def _precision(path: Path) -> str:
+    """Return the precision of a model's file, as its metadata states it."""
+    from teachcam.export.metadata import read_metadata
+
+    return read_metadata(path)[1].get("precision", "fp32")
+
+
+def _result_file(path: Path) -> Path:
+    return path.parent / FOLDER / f"{_content_hash(path)}.json"
+
+
+def _int8_file(path: Path) -> Path:
+    return path.parent / FOLDER / f"{_content_hash(path)}-int8.onnx"
+
+
+def _content_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _device() -> str:
+    """Return what a measurement holds for."""
+    return f"{processor_name()}, {_thread_counts()[-1]} cores, ONNX Runtime {onnxruntime.__version__}"
