@@ -36,11 +36,26 @@ class Served:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.communicate(timeout=20)
+        self._process.wait(20)
+        self._process.stderr.close()
 
     def close(self) -> None:
         self._process.send_signal(signal.SIGINT)
         self._process.communicate(timeout=20)
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """A function that starts a studio. All that still run are killed at the end, also if the test fails."""
+    started = []
+
+    def start(**options: int) -> Served:
+        started.append(Served(tmp_path, **options))
+        return started[-1]
+
+    yield start
+    for served in started:
+        served.kill()
 
 
 def open_page(page, url: str) -> None:
@@ -80,14 +95,14 @@ def hold_each(page, labels: list[str]) -> None:
         see(page, "#done", "recorded")
 
 
-def test_from_an_empty_folder_to_right_answers_in_a_new_room(chromium, tmp_path):
+def test_from_an_empty_folder_to_right_answers_in_a_new_room(chromium, serve, tmp_path):
     """By clicking and keys only; then the model that is taken along does the same."""
     faults, labels = [], sorted(("none", *LABELS))
     page = chromium.new_page(viewport={"width": 1440, "height": 900})
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
     for seed in (1, 2, 3, 4):
-        served = Served(tmp_path, seed)
+        served = serve(seed=seed)
         open_page(page, served.url)
         if seed == 1:
             page.keyboard.press("n")
@@ -100,7 +115,7 @@ def test_from_an_empty_folder_to_right_answers_in_a_new_room(chromium, tmp_path)
         wait_until(lambda: page.evaluate("document.activeElement === document.body"))
         hold_each(page, labels)
         served.close()
-    served = Served(tmp_path, 101)
+    served = serve(seed=101)
     open_page(page, served.url)
     wait_until(lambda: "4 places" in page.locator("#accuracy").inner_text(), 90)
     correct: dict[int, bool] = {}
@@ -145,8 +160,8 @@ def count_on(page, label: str) -> int:
     return int(page.locator(f'.card[data-label="{label}"] p').inner_text().split()[0])
 
 
-def test_a_second_page_shows_the_same_and_does_not_disturb_a_recording(chromium, tmp_path):
-    served = Served(tmp_path)
+def test_a_second_page_shows_the_same_and_does_not_disturb_a_recording(chromium, serve, tmp_path):
+    served = serve()
     first, second = chromium.new_page(), chromium.new_page()
     for page in (first, second):
         open_page(page, served.url)
@@ -169,8 +184,8 @@ def test_a_second_page_shows_the_same_and_does_not_disturb_a_recording(chromium,
     served.close()
 
 
-def test_a_killed_server_loses_nothing_and_the_page_goes_on(chromium, tmp_path):
-    served = Served(tmp_path)
+def test_a_killed_server_loses_nothing_and_the_page_goes_on(chromium, serve, tmp_path):
+    served = serve()
     page = chromium.new_page()
     open_page(page, served.url)
     add_labels(page, "a")
@@ -184,7 +199,7 @@ def test_a_killed_server_loses_nothing_and_the_page_goes_on(chromium, tmp_path):
     images = [read_image(sample.path) for sample in list_samples(tmp_path / "data")]
     assert len(images) >= shown
     assert {image.shape for image in images} == {(480, 640, 3)}
-    again = Served(tmp_path, port=served.port)
+    again = serve(port=served.port)
     see(page, "#state", "live")
     wait_until(lambda: count_on(page, "a") == len(images))
     page.keyboard.down("1")
@@ -195,14 +210,14 @@ def test_a_killed_server_loses_nothing_and_the_page_goes_on(chromium, tmp_path):
     again.close()
 
 
-def test_a_full_disk_is_said_and_it_goes_on_when_there_is_room(chromium, tmp_path):
+def test_a_full_disk_is_said_and_it_goes_on_when_there_is_room(chromium, serve, tmp_path):
     data = tmp_path / "data"
     data.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(data)], capture_output=True)
     if mounted.returncode:
         pytest.skip("only root can mount a small disk")
     try:
-        served = Served(tmp_path)
+        served = serve()
         page = chromium.new_page()
         open_page(page, served.url)
         add_labels(page, "a")
