@@ -10,7 +10,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, wait_until
+from conftest import wait_until
 
 from teachcam.collect import gstreamer
 from teachcam.collect.camera import Camera, CameraError, CaptureSettings
@@ -136,7 +136,7 @@ def test_nothing_is_left_of_it_after_sigkill(program, tmp_path):
     before = set(programs())
     code = "import time; from teachcam.collect.camera import Camera; "
     code += f"camera = Camera({pipeline()!r}); print('open', flush=True); time.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
     assert process.stdout.readline() == "open\n"
     assert set(programs()) - before
     process.kill()
