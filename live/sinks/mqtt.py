@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 
 class BrokerAddress(NamedTuple):
-    """Where to publish."""
+    """The address of a broker, and the topic to publish under."""
 
     tls: bool
     user: str | None
@@ -117,7 +117,7 @@ class Mqtt(ThreadedSink):
     broker refuses it later, it is a warning, and the loop goes on.
 
     Args:
-        broker: Where to publish.
+        broker: Its address, and the topic to publish under.
         password: The user's password, or None.
 
     Raises:

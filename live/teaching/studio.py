@@ -21,7 +21,8 @@ from teachcam.live.prediction import Model
 from teachcam.live.teaching.better_model import BetterModel
 from teachcam.live.teaching.label_images import LabelImages
 from teachcam.live.teaching.model_file import save_model
-from teachcam.live.teaching.teacher import MIN_EXAMPLES, Teacher
+from teachcam.live.teaching.progress import MIN_EXAMPLES
+from teachcam.live.teaching.teacher import Teacher
 
 FPS = 5.0  # recorded per second
 RECORD_TIMEOUT = 3.0  # seconds after which a recording ends by itself

@@ -15,7 +15,7 @@ import logging
 import sys
 import threading
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,52 +36,17 @@ from teachcam.live.prediction import UNKNOWN
 from teachcam.live.sinks.base import lower_thread_priority
 from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.teaching.feature_cache import FeatureCache, ImageFeatures
+from teachcam.live.teaching.progress import MIN_EXAMPLES, Progress
 from teachcam.live.teaching.taught_model import TaughtModel
 from teachcam.ridge import DEFAULT_STRENGTH, RidgeSums, Rows, fit_ridge
 
 FOLDER = ".teach"  # in the dataset
-MIN_EXAMPLES = 5  # of a label, before it is told apart
 BATCH = 16  # images between two heads
 QUIET = 1.0  # seconds without a change, after which the head is judged and calibrated
 INTERVAL = 0.3  # seconds at least between two heads while images come one by one: each one slows some live frames
 SWITCH_INTERVAL = 0.0005  # seconds that a thread keeps Python's lock; by default 0.005, as long as a live frame takes
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The state of learning."""
-
-    counts: dict[str, int] = field(default_factory=dict)  # images of each label that the newest head knows
-    waiting: int = 0  # images whose features are still to be computed
-    accuracy: float | None = None  # on scenes that the judged head never saw, 0 to 1; None before it is known
-    num_judged: int = 0  # images that accuracy was measured on
-    num_scenes: int = 0  # of all images
-    labels_of_one_scene: tuple[str, ...] = ()  # their accuracy is optimistic
-    unreadable: tuple[str, ...] = ()  # one message for each
-    problem: str = ""  # with the dataset as a whole
-
-    def describe(self) -> str:
-        """Return how accurate the head is, and what would help, as text."""
-        if sum(count >= MIN_EXAMPLES for count in self.counts.values()) < 2:
-            return f"Record two labels, {MIN_EXAMPLES} images each: then it begins to answer."
-        if self.waiting:
-            return f"Learning: {self.waiting} images are waiting."
-        if self.accuracy is None:
-            return "Not measured yet. Record each label in another place, too."
-        percent = f"{100 * self.accuracy:.1f} % right"
-        if self.labels_of_one_scene:
-            one = len(self.labels_of_one_scene) == 1
-            return (
-                f"{percent} on {self.num_judged} images that it had not learned. That is optimistic: "
-                f"{', '.join(self.labels_of_one_scene)} {'was' if one else 'were'} recorded in one place only. "
-                f"Record {'it' if one else 'them'} in another place, too."
-            )
-        return (
-            f"{percent} in places that it had not seen ({self.num_judged} images in {self.num_scenes} places). More "
-            "places make it better."
-        )
 
 
 class Teacher:

@@ -156,6 +156,13 @@ def add_labels(page, *labels: str) -> None:
     page.evaluate("document.activeElement.blur()")
 
 
+def page_with_a_label(chromium, served: Served):
+    page = chromium.new_page()
+    open_page(page, served.url)
+    add_labels(page, "a")
+    return page
+
+
 def count_on(page, label: str) -> int:
     return int(page.locator(f'.card[data-label="{label}"] p').inner_text().split()[0])
 
@@ -186,9 +193,7 @@ def test_a_second_page_shows_the_same_and_does_not_disturb_a_recording(chromium,
 
 def test_a_killed_server_loses_nothing_and_the_page_goes_on(chromium, serve, tmp_path):
     served = serve()
-    page = chromium.new_page()
-    open_page(page, served.url)
-    add_labels(page, "a")
+    page = page_with_a_label(chromium, served)
     page.keyboard.down("1")
     wait_until(lambda: count_on(page, "a") >= 4)
     shown = count_on(page, "a")
@@ -218,9 +223,7 @@ def test_a_full_disk_is_said_and_it_goes_on_when_there_is_room(chromium, serve, 
         pytest.skip("only root can mount a small disk")
     try:
         served = serve()
-        page = chromium.new_page()
-        open_page(page, served.url)
-        add_labels(page, "a")
+        page = page_with_a_label(chromium, served)
         page.keyboard.down("1")
         wait_until(lambda: count_on(page, "a") >= 2)
         filler = data / ".filler"
