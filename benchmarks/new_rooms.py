@@ -122,18 +122,19 @@ def measure(
     weights, head = "none" if strategy == "scratch" else "imagenet", "sqrt" if strategy in FROM_RIDGE else "linear"
     network, _ = build_network(backbone, len(dataset.labels), weights, seed, head)
     started = time.monotonic()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if strategy == "tutorial":
         torch.manual_seed(seed)
-        train_as_the_tutorial(network, dataset.examples(train), contract)
+        train_as_the_tutorial(network, dataset.examples(train), contract, device)
     elif strategy in FROM_RIDGE:
         config = RunConfig(strategy=strategy, seed=seed, budget=budget)
-        outcome, splits = train_from_ridge(network, contract, dataset, train, config, Context())
+        outcome, splits = train_from_ridge(network, contract, dataset, train, config, Context(device))
         network, contract = outcome.network, outcome.contract
         judged = dataset.examples([sample for split in splits for sample in split.validation])
     else:
         split = split_by_scene(train, seed=seed)
         examples = dataset.examples(split.train), dataset.examples(split.validation)
-        trainer = StrategyTrainer(TrainingData(network, contract, *examples), seed)
+        trainer = StrategyTrainer(TrainingData(network, contract, *examples, Context(device)), seed)
         outcome = train_and_refit(trainer, strategy, {}, refit=True)
         network, contract = outcome.network, outcome.contract
         judged = examples[1]
@@ -158,18 +159,19 @@ def measure(
     return columns
 
 
-def train_as_the_tutorial(network: Network, examples: Examples, contract: Contract) -> None:
+def train_as_the_tutorial(network: Network, examples: Examples, contract: Contract, device: torch.device) -> None:
     """Train a network with the thumbs tutorial's recipe."""
     jitter = v2.Compose(
         [v2.ColorJitter(0.1, 0.1, 0.1, 0.1), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
     )
     images = torch.from_numpy(np.stack([preprocess(image, contract) for image in examples.images])).permute(0, 3, 1, 2)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.001, momentum=0.9)
+    optimizer = torch.optim.SGD(network.to(device).parameters(), lr=0.001, momentum=0.9)
     network.train()
     for _ in range(10):
         for batch in torch.randperm(len(images)).split(16):
             loss = torch.nn.functional.cross_entropy(
-                network(torch.stack([jitter(images[index]) for index in batch])), examples.class_ids[batch]
+                network(torch.stack([jitter(images[index]) for index in batch]).to(device)),
+                examples.class_ids[batch].to(device),
             )
             optimizer.zero_grad()
             loss.backward()

@@ -155,6 +155,8 @@ def _check_predictions(classifier: Classifier, model: Path) -> Iterator[Finding]
 
 
 def _gpu_fix(provider: str) -> str:
+    if provider == "cuda" and not Path("/etc/nv_tegra_release").exists():  # a Jetson has CUDA from JetPack
+        return "on an NVIDIA GPU: pip install 'onnxruntime-gpu[cuda,cudnn]'; the CPU is used otherwise"
     libraries = "TensorRT's libraries" if provider == "tensorrt" else "CUDA and cuDNN"
     return f"on an NVIDIA GPU: install {libraries} for this version of ONNX Runtime; the CPU is used otherwise"
 

@@ -127,7 +127,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--tune",
         action="store_true",
         help="measure once which precision, provider and number of threads are fastest on this device, and use them "
-        "from then on; int8 is tried if --data has images",
+        "from then on; int8, and on a GPU fp16, is tried if --data has images",
     )
     add("--max-frames", type=int, metavar="N", help="stop after N frames")
     add(

@@ -17,10 +17,10 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Tuple
 
 import numpy as np
 import onnxruntime
@@ -42,13 +42,14 @@ PAUSE = 0.005  # seconds between two runs, as between two frames: a core that ne
 NUM_BUSY = 2  # programs that compute beside the second measurement
 
 logger = logging.getLogger(__name__)
+Choice = Tuple[str, str, int]  # precision, provider, and threads as in Timing
 
 
 @dataclass(frozen=True)
 class Timing:
     """One way to run a model, and the milliseconds that an image takes: the median."""
 
-    precision: str  # that of the model's file, or int8, made from it
+    precision: str  # that of the model's file, or another, made from it
     provider: str  # tensorrt, cuda or cpu
     threads: int  # of the CPU; 0 on a GPU
     calm: float  # alone
@@ -98,7 +99,7 @@ def open_model(path: Path, provider: str | None = None, tune: bool = False, data
         path: An ONNX file.
         provider: tensorrt, cuda or cpu. With it, tuning has no say.
         tune: Measure now, unless it was done before. It takes half a minute; with a GPU, minutes.
-        data: A dataset with the model's labels. With 40 images or more, int8 is tried, too.
+        data: A dataset with the model's labels. With its images int8 is tried, too, and on a GPU fp16.
 
     Raises:
         ModelError: The model can't be run.
@@ -112,7 +113,7 @@ def open_model(path: Path, provider: str | None = None, tune: bool = False, data
     if tuning is None:
         return Classifier(path)
     calm, busy = tuning.calm, tuning.busy
-    file = path if calm.precision == _precision(path) else _int8_file(path)
+    file = path if calm.precision == _precision(path) else _converted_file(path, calm.precision)
     return Classifier(file, calm.provider, calm.threads or None, busy.threads or None)
 
 
@@ -123,21 +124,20 @@ def read_tuning(path: Path) -> Tuning | None:
         tuning = Tuning(content["device"], tuple(Timing(**timing) for timing in content["timings"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    needs_int8 = tuning.calm.precision != _precision(path)
-    return None if tuning.device != _device() or (needs_int8 and not _int8_file(path).is_file()) else tuning
+    precision = tuning.calm.precision
+    is_there = precision == _precision(path) or _converted_file(path, precision).is_file()
+    return tuning if tuning.device == _device() and is_there else None
 
 
 def measure(path: Path, data: Path | None = None) -> Tuning:
     """Time all choices, print them, and keep the result. See `open_model` for the arguments."""
     logger.info("measuring what is fastest on this device")
-    files = {_precision(path): path}
-    if data is not None and (int8 := _make_int8(path, data)):
-        files["int8"] = int8
-    classifiers = {}
-    for precision, file in files.items():
-        for provider in _working_providers(file):
-            for threads in _thread_counts() if provider == "cpu" else [0]:
-                classifiers[precision, provider, threads] = Classifier(file, provider, threads or None)
+    classifiers = _open_all(path, _precision(path))
+    if data is not None and _precision(path) == "fp32":
+        on_gpu = any(provider != "cpu" for _, provider, _ in classifiers)
+        for precision in ("fp16", "int8") if on_gpu else ("int8",):  # a CPU computes fp16 in fp32
+            if file := _convert(path, precision, data):
+                classifiers.update(_open_all(file, precision))
     calm = _time(classifiers)
     with _busy_programs():
         busy = _time(classifiers)
@@ -153,11 +153,11 @@ def measure(path: Path, data: Path | None = None) -> Tuning:
     return tuning
 
 
-def _time(classifiers: dict[tuple[str, str, int], Classifier]) -> dict[tuple[str, str, int], float]:
+def _time(classifiers: dict[Choice, Classifier]) -> dict[Choice, float]:
     """Return the median of the milliseconds of each. They take turns, so that a disturbance meets all of them."""
     size = next(iter(classifiers.values())).contract.input_size
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    times: dict[tuple[str, str, int], list[float]] = {choice: [] for choice in classifiers}
+    times: dict[Choice, list[float]] = {choice: [] for choice in classifiers}
     for _ in range(NUM_RUNS):
         for choice, classifier in classifiers.items():
             time.sleep(PAUSE)
@@ -179,15 +179,14 @@ def _busy_programs() -> Iterator[None]:
             program.wait()
 
 
-def _working_providers(file: Path) -> list[str]:
-    working = []
+def _open_all(file: Path, precision: str) -> dict[Choice, Classifier]:
+    """Open a file on each provider that works, and on the CPU with each number of threads."""
+    classifiers = {}
     for provider in PROVIDERS:
-        try:
-            Classifier(file, provider)
-        except ModelError:
-            continue
-        working.append(provider)
-    return working
+        for threads in _thread_counts() if provider == "cpu" else [0]:
+            with suppress(ModelError):
+                classifiers[precision, provider, threads] = Classifier(file, provider, threads or None)
+    return classifiers
 
 
 def _thread_counts() -> list[int]:
@@ -196,15 +195,15 @@ def _thread_counts() -> list[int]:
     return sorted({cores, *(1 << power for power in range(cores.bit_length()) if 1 << power <= cores)})
 
 
-def _make_int8(path: Path, data: Path) -> Path | None:
-    """Write the model in int8, if its accuracy on the dataset stays. Returns None if it can't be made."""
+def _convert(path: Path, precision: str, data: Path) -> Path | None:
+    """Write the model in another precision, if its accuracy on the dataset stays. Returns None if it can't be made."""
     from teachcam.export.conversion import ExportConfig, convert  # imports what a tuned model does not need
+    from teachcam.export.metadata import read_metadata
     from teachcam.export.verify import Validator, sample_evenly
 
-    if _precision(path) != "fp32":
-        return None
     classifier = Classifier(path, "cpu")
-    contract = classifier.contract
+    contract, out = classifier.contract, _converted_file(path, precision)
+    target = read_metadata(path)[1].get("target", "desktop")
     try:
         samples = sample_evenly([sample for sample in list_samples(data) if sample.label in contract.labels])
         images = [(shrink(read_image(sample.path), contract.input_size), sample.label) for sample in samples]
@@ -213,12 +212,12 @@ def _make_int8(path: Path, data: Path) -> Path | None:
             return np.array([list(classifier.classify(image).probabilities.values()) for image in images])
 
         validator = Validator(contract, predict, images[::2], images[1::2])
-        _int8_file(path).parent.mkdir(exist_ok=True)
-        convert(path, _int8_file(path), validator, ExportConfig(precision="int8"), {})
+        out.parent.mkdir(exist_ok=True)
+        convert(path, out, validator, ExportConfig(target, precision), {})
     except (UserError, OSError) as error:
-        logger.info(f"int8 was not tried: {first_line(error)}")
+        logger.info(f"{precision} was not tried: {first_line(error)}")
         return None
-    return _int8_file(path)
+    return out
 
 
 def _precision(path: Path) -> str:
@@ -232,8 +231,8 @@ def _result_file(path: Path) -> Path:
     return path.parent / FOLDER / f"{_content_hash(path)}.json"
 
 
-def _int8_file(path: Path) -> Path:
-    return path.parent / FOLDER / f"{_content_hash(path)}-int8.onnx"
+def _converted_file(path: Path, precision: str) -> Path:
+    return path.parent / FOLDER / f"{_content_hash(path)}-{precision}.onnx"
 
 
 def _content_hash(path: Path) -> str:

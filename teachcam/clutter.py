@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from threading import Lock
 
 import cv2
 import numpy as np
 
 NUM_CLUTTER_IMAGES = 64
 
+_lock = Lock()
 
-@lru_cache(maxsize=None)
+
 def clutter_images() -> list[np.ndarray]:
     """Return NUM_CLUTTER_IMAGES clutter images, the same in every run. The first call takes over a second."""
+    with _lock:  # else each of 16 threads that augment for a GPU draws all of them: 14 s
+        return _draw_all()
+
+
+@lru_cache(maxsize=None)
+def _draw_all() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     return [draw_clutter(rng) for _ in range(NUM_CLUTTER_IMAGES)]
 

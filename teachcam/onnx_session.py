@@ -157,6 +157,8 @@ def _open(path: Path, name: str, threads: int | None, exact_int8: bool = False) 
     try:
         # Older versions of ONNX Runtime do not know enable_fallback, and print to stdout when they fall back.
         with contextlib.redirect_stdout(sys.stderr if name == "cpu" else io.StringIO()):
+            if name != "cpu" and hasattr(onnxruntime, "preload_dlls"):
+                onnxruntime.preload_dlls()  # CUDA and cuDNN that pip installed; it prints which it did not find
             ort_session = onnxruntime.InferenceSession(
                 str(path), options, providers=[(PROVIDERS[name], settings)], enable_fallback=0
             )
