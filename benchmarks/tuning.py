@@ -13,6 +13,7 @@ from pathlib import Path
 
 from teachcam.live import tuning
 from teachcam.live.classifier import Classifier
+from teachcam.live.model_runner import Runner
 from teachcam.processor import processor_name
 
 NUM_RUNS = 400
@@ -28,19 +29,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = Path(shutil.copy(options.model, folder))
         tuned = tuning.open_model(model, tune=True, data=options.data)
-        ways = {"tuned": tuned}
+        ways = {"tuned": tuned.predict_probabilities}
         for timing in tuning.read_tuning(model).timings:
-            file = model if timing.precision == tuning._precision(model) else tuning._int8_file(model)
-            ways[timing.describe()] = Classifier(file, timing.provider, timing.threads or None)
+            count = timing.threads or None
+            classifier = Classifier(tuning._file(model, timing.precision), timing.provider, count, count)
+            ways[timing.describe()] = classifier.predict_probabilities
+        shape = [*tuned.contract.input_size, 3]
         tuning.NUM_RUNS = NUM_RUNS
-        _compare("calm", ways)
+        _compare("calm", ways, shape)
         with tuning._busy_programs():
-            _compare("beside two busy programs", ways)
+            _compare("beside two busy programs", ways, shape)
     print(f"on {processor_name()}, medians of {NUM_RUNS}")
 
 
-def _compare(name: str, ways: dict[str, Classifier]) -> None:
-    times = tuning._time(ways)
+def _compare(name: str, ways: dict[str, Runner], shape: list[int]) -> None:
+    times = tuning._time(ways, shape)
     best = min(time for way, time in times.items() if way != "tuned")
     print(f"{name}: tuned {times['tuned']:.1f} ms, {100 * (times['tuned'] / best - 1):+.0f} % of the best other")
     for way, time in times.items():

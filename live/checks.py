@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, NamedTuple
 
@@ -103,15 +104,20 @@ def model(options: argparse.Namespace) -> Iterator[Finding]:
 
     from teachcam.errors import ModelError
     from teachcam.live.classifier import Classifier
+    from teachcam.live.tuning import read_tuning
     from teachcam.onnx_session import PROVIDERS
     from teachcam.runs import resolve_latest
 
     providers = [name for name, full_name in PROVIDERS.items() if full_name in onnxruntime.get_available_providers()]
     if not resolve_latest(options.model).exists():
         message = f"There is no model at {options.model} to test. ONNX Runtime offers: {', '.join(providers)}."
-        has_checkpoint = resolve_latest(Path("runs/latest/checkpoint.pt")).exists()
-        train = "" if has_checkpoint else "python train/finetune.py && "
-        yield Finding("warning", message, f"{train}python export/to_onnx.py")
+        if find_spec("torch") is None:
+            fix = "python live/studio.py teaches one here; or copy one to this machine"
+        elif resolve_latest(Path("runs/latest/checkpoint.pt")).exists():
+            fix = "python export/to_onnx.py"
+        else:
+            fix = "python train/finetune.py && python export/to_onnx.py"
+        yield Finding("warning", message, fix)
         return
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     working, reason = None, "no execution provider works here"
@@ -137,6 +143,13 @@ def model(options: argparse.Namespace) -> Iterator[Finding]:
         return
     backbone = working.contract.trained_on.backbone or "network"
     yield Finding("ok", f"{options.model}: a {backbone} with the labels {', '.join(working.contract.labels)}.")
+    tuning = read_tuning(resolve_latest(options.model))
+    if tuning:
+        chosen = f"{tuning.calm.describe()}; beside busy programs {tuning.busy.describe()}"
+        yield Finding("ok", f"Tuned for this device: {chosen}.")
+    else:
+        message = "It was not tuned for this device: another precision or number of threads may be faster."
+        yield Finding("ok", message, f"python live/run.py --tune --model {options.model}")
 
 
 def _check_predictions(classifier: Classifier, model: Path) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Callable, Iterator
+from typing import TYPE_CHECKING, Iterator
 
 import numpy as np
 
@@ -20,9 +20,8 @@ from teachcam.cli import first_line
 from teachcam.contract import METADATA_KEY, Contract
 from teachcam.errors import ContractError, ModelError
 from teachcam.files import expand
-from teachcam.live.model_runner import FasterRunner, ModelRunner
+from teachcam.live.model_runner import LoadedModel, Setup
 from teachcam.live.prediction import Prediction, Smoother, default_smoothing, to_prediction
-from teachcam.onnx_session import open_session
 from teachcam.preprocessing import preprocess
 from teachcam.runs import resolve_latest
 from teachcam.self_check import METADATA_KEY as CHECK_KEY
@@ -64,10 +63,8 @@ class Classifier:
             ContractError: The file has no contract, or one of another version.
         """
         self.path = resolve_latest(expand(path))
-        self.ort_session, self.provider = open_session(self.path, provider, threads)
-        self._busy_session = None
-        if self.provider == "cpu" and busy_threads != threads:
-            self._busy_session, _ = open_session(self.path, "cpu", busy_threads)
+        self._model = LoadedModel(Setup(self.path, provider, threads, busy_threads))
+        self.ort_session, self.provider = self._model.ort_session, self._model.provider
         metadata = self.ort_session.get_modelmeta().custom_metadata_map
         if METADATA_KEY not in metadata:
             raise ContractError(
@@ -76,7 +73,7 @@ class Classifier:
             )
         self.contract = Contract.from_json(metadata[METADATA_KEY])
         self._check_graph()
-        self._runner = self._make_runner()
+        self._runner = self._model.make_runner("probabilities")
         height, width = self.contract.input_size
         self.classify(np.zeros((height, width, 3), np.uint8))  # raises if the outputs are not probabilities
 
@@ -100,13 +97,8 @@ class Classifier:
     def clone_for_thread(self) -> Classifier:
         """Return a classifier for another thread. It shares the loaded model and has its own buffers."""
         clone = copy.copy(self)
-        clone._runner = self._make_runner()
+        clone._runner = self._model.make_runner("probabilities")
         return clone
-
-    def _make_runner(self) -> Callable[[np.ndarray], np.ndarray]:
-        sessions = [session for session in (self.ort_session, self._busy_session) if session is not None]
-        runners = [ModelRunner(session, self.provider, "probabilities") for session in sessions]
-        return runners[0] if len(runners) == 1 else FasterRunner(*runners)
 
     def predict_probabilities(self, model_input: np.ndarray) -> np.ndarray:
         """Run the model on one preprocessed image.

@@ -1,4 +1,4 @@
-"""Run a model on one image after another, without allocating memory, on cores that are free."""
+"""Load a model, and run it on one image after another, without allocating memory, on cores that are free."""
 
 from __future__ import annotations
 
@@ -6,19 +6,52 @@ import contextlib
 import os
 import time
 from collections import deque
+from pathlib import Path
 from statistics import median
-from typing import Callable
+from typing import Callable, NamedTuple
 
 import numpy as np
 import onnxruntime
 
-from teachcam.onnx_session import tied_cores
+from teachcam.onnx_session import open_session, tied_cores
 
 NUM_RECENT, NUM_TRIALS = 15, 3  # runs: half a second at 30 FPS, and a tenth
 RUNS_BETWEEN_TRIALS = 400  # so that less than 1 % of the frames pay for a trial
 SLOWER = 1.3  # times slower than usual: then the other one is tried at once
 
 Runner = Callable[[np.ndarray], np.ndarray]
+
+
+class Setup(NamedTuple):
+    """How a model is run on this device."""
+
+    path: Path  # an ONNX file
+    provider: str | None = None  # tensorrt, cuda or cpu; None is the first of them that works
+    threads: int | None = None  # of the CPU; None is one for every core
+    busy_threads: int | None = None  # of the CPU, while other programs make that number of threads slower
+
+
+class LoadedModel:
+    """An ONNX file, loaded and ready to run on this device.
+
+    Attributes:
+        ort_session: ONNX Runtime's session.
+        provider: The execution provider that runs it: tensorrt, cuda or cpu.
+    """
+
+    def __init__(self, setup: Setup):
+        """Load the file, and run it once. Raises ModelError if it can't be run."""
+        self.ort_session, self.provider = open_session(setup.path, setup.provider, setup.threads)
+        self._busy_session = None
+        if self.provider == "cpu" and setup.busy_threads != setup.threads:
+            self._busy_session, _ = open_session(setup.path, "cpu", setup.busy_threads)
+
+    def make_runner(self, output: str) -> Runner:
+        """Return a function that runs the model on one image, for one thread. `ModelRunner` describes it."""
+        runner = ModelRunner(self.ort_session, self.provider, output)
+        if self._busy_session is None:
+            return runner
+        return FasterRunner(runner, ModelRunner(self._busy_session, self.provider, output))
 
 
 class ModelRunner:

@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
 
     with ExitStack() as stack:
         camera = stack.enter_context(open_camera(options))
-        teacher = Teacher(options.data, Backbone(options.data / FOLDER, options.provider))
+        teacher = Teacher(options.data, Backbone(options.data / FOLDER, options.provider, options.tune))
         stack.callback(teacher.close)
         studio = Studio(camera, options.data, teacher, Path("runs") / time.strftime("%Y%m%d-%H%M%S"))
         stack.callback(studio.close)
@@ -63,6 +63,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         help="where to serve the page; a bare PORT is for this machine only (default: 8080)",
     )
     add("--provider", choices=list(PROVIDERS), help="what runs the backbone (default: the first of these that works)")
+    add("--tune", action="store_true", help="measure once what is fastest on this device, and use it from then on")
     return parser.parse_args(argv)
 
 

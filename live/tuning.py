@@ -27,10 +27,11 @@ import onnxruntime
 
 from teachcam.cli import first_line
 from teachcam.collect.dataset import list_samples
-from teachcam.errors import ModelError, UserError
+from teachcam.errors import ContractError, ModelError, UserError
 from teachcam.files import write_atomic
 from teachcam.images import read_image
 from teachcam.live.classifier import Classifier
+from teachcam.live.model_runner import LoadedModel, Runner, Setup
 from teachcam.onnx_session import PROVIDERS
 from teachcam.preprocessing import shrink
 from teachcam.processor import processor_name
@@ -93,10 +94,18 @@ class Tuning:
 
 
 def open_model(path: Path, provider: str | None = None, tune: bool = False, data: Path | None = None) -> Classifier:
-    """Open a model as it was tuned for this device.
+    """Open a model as it was tuned for this device, see `choose_setup`."""
+    return Classifier(*choose_setup(resolve_latest(path), "probabilities", provider, tune, data))
+
+
+def choose_setup(
+    path: Path, output: str, provider: str | None = None, tune: bool = False, data: Path | None = None
+) -> Setup:
+    """Return how to run a model on this device: as it was tuned, else by default.
 
     Args:
         path: An ONNX file.
+        output: The output to compute.
         provider: tensorrt, cuda or cpu. With it, tuning has no say.
         tune: Measure now, unless it was done before. It takes half a minute; with a GPU, minutes.
         data: A dataset with the model's labels. With its images int8 is tried, too, and on a GPU fp16.
@@ -104,17 +113,15 @@ def open_model(path: Path, provider: str | None = None, tune: bool = False, data
     Raises:
         ModelError: The model can't be run.
     """
-    path = resolve_latest(path)
     if provider is not None:
-        return Classifier(path, provider)
+        return Setup(path, provider)
     tuning = read_tuning(path)
     if tuning is None and tune:
-        tuning = measure(path, data)
+        tuning = measure(path, output, data)
     if tuning is None:
-        return Classifier(path)
+        return Setup(path)
     calm, busy = tuning.calm, tuning.busy
-    file = path if calm.precision == _precision(path) else _converted_file(path, calm.precision)
-    return Classifier(file, calm.provider, calm.threads or None, busy.threads or None)
+    return Setup(_file(path, calm.precision), calm.provider, calm.threads or None, busy.threads or None)
 
 
 def read_tuning(path: Path) -> Tuning | None:
@@ -124,24 +131,27 @@ def read_tuning(path: Path) -> Tuning | None:
         tuning = Tuning(content["device"], tuple(Timing(**timing) for timing in content["timings"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    precision = tuning.calm.precision
-    is_there = precision == _precision(path) or _converted_file(path, precision).is_file()
+    is_there = _file(path, tuning.calm.precision).is_file()
     return tuning if tuning.device == _device() and is_there else None
 
 
-def measure(path: Path, data: Path | None = None) -> Tuning:
-    """Time all choices, print them, and keep the result. See `open_model` for the arguments."""
-    logger.info("measuring what is fastest on this device")
-    classifiers = _open_all(path, _precision(path))
+def measure(path: Path, output: str, data: Path | None = None) -> Tuning:
+    """Time all choices, print them, and keep the result. See `choose_setup` for the arguments."""
+    logger.info(f"measuring what is fastest on this device for {path}")
+    models = _load_all(path, _precision(path))
     if data is not None and _precision(path) == "fp32":
-        on_gpu = any(provider != "cpu" for _, provider, _ in classifiers)
+        on_gpu = any(provider != "cpu" for _, provider, _ in models)
         for precision in ("fp16", "int8") if on_gpu else ("int8",):  # a CPU computes fp16 in fp32
             if file := _convert(path, precision, data):
-                classifiers.update(_open_all(file, precision))
-    calm = _time(classifiers)
+                models.update(_load_all(file, precision))
+    if not models:
+        raise ModelError(f"{path} can't be run here: python live/doctor.py --model {path} says why")
+    runners = {choice: model.make_runner(output) for choice, model in models.items()}
+    shape = next(iter(models.values())).ort_session.get_inputs()[0].shape[1:]
+    calm = _time(runners, shape)
     with _busy_programs():
-        busy = _time(classifiers)
-    tuning = Tuning(_device(), tuple(Timing(*choice, calm[choice], busy[choice]) for choice in classifiers))
+        busy = _time(runners, shape)
+    tuning = Tuning(_device(), tuple(Timing(*choice, calm[choice], busy[choice]) for choice in models))
     for timing in tuning.timings:
         logger.info(f"{timing.describe()}: {timing.calm:.1f} ms, beside busy programs {timing.busy:.1f} ms")
     logger.info(f"chosen: {tuning.calm.describe()}; beside busy programs {tuning.busy.describe()}")
@@ -153,16 +163,15 @@ def measure(path: Path, data: Path | None = None) -> Tuning:
     return tuning
 
 
-def _time(classifiers: dict[Choice, Classifier]) -> dict[Choice, float]:
+def _time(runners: dict[Choice, Runner], shape: list[int]) -> dict[Choice, float]:
     """Return the median of the milliseconds of each. They take turns, so that a disturbance meets all of them."""
-    size = next(iter(classifiers.values())).contract.input_size
-    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    times: dict[Choice, list[float]] = {choice: [] for choice in classifiers}
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    times: dict[Choice, list[float]] = {choice: [] for choice in runners}
     for _ in range(NUM_RUNS):
-        for choice, classifier in classifiers.items():
+        for choice, run in runners.items():
             time.sleep(PAUSE)
             started = time.perf_counter()
-            classifier.predict_probabilities(image)
+            run(image)
             times[choice].append(1000 * (time.perf_counter() - started))
     return {choice: float(np.median(values)) for choice, values in times.items()}
 
@@ -179,14 +188,15 @@ def _busy_programs() -> Iterator[None]:
             program.wait()
 
 
-def _open_all(file: Path, precision: str) -> dict[Choice, Classifier]:
-    """Open a file on each provider that works, and on the CPU with each number of threads."""
-    classifiers = {}
+def _load_all(file: Path, precision: str) -> dict[Choice, LoadedModel]:
+    """Load a file on each provider that works, and on the CPU with each number of threads."""
+    models = {}
     for provider in PROVIDERS:
         for threads in _thread_counts() if provider == "cpu" else [0]:
             with suppress(ModelError):
-                classifiers[precision, provider, threads] = Classifier(file, provider, threads or None)
-    return classifiers
+                count = threads or None
+                models[precision, provider, threads] = LoadedModel(Setup(file, provider, count, count))
+    return models
 
 
 def _thread_counts() -> list[int]:
@@ -202,7 +212,7 @@ def _convert(path: Path, precision: str, data: Path) -> Path | None:
     from teachcam.export.verify import Validator, sample_evenly
 
     classifier = Classifier(path, "cpu")
-    contract, out = classifier.contract, _converted_file(path, precision)
+    contract, out = classifier.contract, _file(path, precision)
     target = read_metadata(path)[1].get("target", "desktop")
     try:
         samples = sample_evenly([sample for sample in list_samples(data) if sample.label in contract.labels])
@@ -224,14 +234,20 @@ def _precision(path: Path) -> str:
     """Return the precision of a model's file, as its metadata states it."""
     from teachcam.export.metadata import read_metadata
 
-    return read_metadata(path)[1].get("precision", "fp32")
+    try:
+        return read_metadata(path)[1].get("precision", "fp32")
+    except ContractError:  # a backbone has no contract
+        return "fp32"
 
 
 def _result_file(path: Path) -> Path:
     return path.parent / FOLDER / f"{_content_hash(path)}.json"
 
 
-def _converted_file(path: Path, precision: str) -> Path:
+def _file(path: Path, precision: str) -> Path:
+    """Return the file of a model in a precision: its own, or one that was made from it."""
+    if precision == _precision(path):
+        return path
     return path.parent / FOLDER / f"{_content_hash(path)}-{precision}.onnx"
 
 

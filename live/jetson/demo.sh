@@ -43,7 +43,7 @@ run "$python" "$project/live/doctor.py" --camera "$camera" ${model:+--model "$mo
 if [ -z "$model" ]; then
     [ -n "$teach" ] || say "There is no model here yet: no --model, and none in runs/."
     say "Teach the camera on this page. 'Take along' there writes the model that demo.sh runs the next time:"
-    run exec "$python" "$project/live/studio.py" --camera "$camera" "$@"
+    run exec "$python" "$project/live/studio.py" --camera "$camera" --tune "$@"
 fi
 
 if "$python" -c 'import tensorrt' 2>/dev/null || command -v trtexec /usr/src/tensorrt/bin/trtexec >/dev/null; then

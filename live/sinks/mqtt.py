@@ -69,6 +69,7 @@ def broker_address(text: str) -> BrokerAddress:
         raise UserError('--mqtt needs one more package: pip install "paho-mqtt>=2"') from None
     form = UserError("--mqtt: give mqtt://[USER@]HOST[:PORT]/TOPIC or mqtts://..., for example mqtt://me@pi/home/door")
     try:
+        text.encode()  # raises for bytes that are no UTF-8
         parts = urlsplit(text)
         user, at, _ = parts.netloc.rpartition("@")
         if ":" in user:

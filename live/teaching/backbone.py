@@ -11,9 +11,10 @@ import numpy as np
 from teachcam.cli import first_line
 from teachcam.contract import Contract
 from teachcam.errors import ModelError
-from teachcam.live.model_runner import ModelRunner
+from teachcam.live.model_runner import LoadedModel, ModelRunner
 from teachcam.live.teaching.lite0 import FEATURE_SIZE, INPUT_SIZE, write_lite0
-from teachcam.onnx_session import open_session, open_single_threaded
+from teachcam.live.tuning import choose_setup
+from teachcam.onnx_session import open_single_threaded
 from teachcam.preprocessing import preprocess
 
 
@@ -31,12 +32,13 @@ class Backbone:
     feature_size = FEATURE_SIZE
     contract = Contract(labels=(), input_size=(INPUT_SIZE, INPUT_SIZE), mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
-    def __init__(self, folder: Path, provider: str | None = None):
+    def __init__(self, folder: Path, provider: str | None = None, tune: bool = False):
         """Open the backbone, after its file is written if it is not there.
 
         Args:
             folder: Where its file is kept.
-            provider: tensorrt, cuda or cpu. By default the first of them that works on this machine.
+            provider: tensorrt, cuda or cpu. By default as it was tuned, else the first of them that works here.
+            tune: Measure now what is fastest here, unless it was done before.
 
         Raises:
             UserError: The package with the weights is missing, or the file can't be written.
@@ -45,21 +47,21 @@ class Backbone:
         self.path = folder / f"{self.name}.onnx"
         write_lite0(self.path)
         self.identity = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
-        self._ort_session, self.provider = open_session(self.path, provider)
-        self._runner = ModelRunner(self._ort_session, self.provider, "features")
+        self._model = LoadedModel(choose_setup(self.path, "features", provider, tune))
+        self.provider = self._model.provider
+        self._runner = self._model.make_runner("features")
 
     def clone_for_thread(self) -> Backbone:
         """Return a backbone for another thread. It shares the loaded model and has its own buffers."""
         clone = copy.copy(self)
-        clone._runner = ModelRunner(self._ort_session, self.provider, "features")
+        clone._runner = self._model.make_runner("features")
         return clone
 
     def clone_for_background(self) -> Backbone:
         """Return a backbone for a thread of low priority. On the CPU it computes in that thread alone."""
-        clone = copy.copy(self)
+        clone = self.clone_for_thread()
         if self.provider == "cpu":
-            clone._ort_session = open_single_threaded(self.path)
-        clone._runner = ModelRunner(clone._ort_session, self.provider, "features")
+            clone._runner = ModelRunner(open_single_threaded(self.path), "cpu", "features")
         return clone
 
     def features(self, image: np.ndarray) -> np.ndarray:

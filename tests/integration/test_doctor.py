@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, call
 
-from teachcam.live import checks, doctor
+from teachcam.live import checks, doctor, tuning
 
 
 def write_program(folder: Path, name: str, output: str) -> None:
@@ -73,8 +73,22 @@ def test_it_measures_how_fast_a_model_is(trained, capsys):
     assert code == 0
     assert any(re.fullmatch(r"cpu: [\d.]+ ms from a 480x640 image to its label\.", message) for message in found)
     assert starting(found, "cpu: predicts the same as where it was exported")["level"] == "ok"
+    assert "live/run.py --tune" in starting(found, "It was not tuned for this device")["fix"]
     assert "squeezenet1_1 with the labels palm, thumbs_down, thumbs_up." in starting(found, str(trained))["message"]
     assert starting(found, "Camera synthetic: 640x480")["level"] == "ok"
+
+
+def test_it_reports_what_tuning_chose(run_copy, capsys, monkeypatch):
+    monkeypatch.setattr(tuning, "NUM_RUNS", 3)
+    tuning.open_model(run_copy / "model.onnx", tune=True)
+    _, found = report(capsys, "--model", run_copy / "model.onnx")
+    assert "on cpu" in starting(found, "Tuned for this device: fp32")["message"]
+
+
+def test_without_torch_it_proposes_teaching(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    _, found = report(capsys, "--model", tmp_path / "model.onnx")
+    assert "live/studio.py" in starting(found, "There is no model at")["fix"]
 
 
 def test_a_slow_and_hot_jetson_gets_the_commands_that_help(jetson, capsys):

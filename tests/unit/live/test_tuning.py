@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from teachcam.errors import UserError
 from teachcam.live import model_runner, tuning
 from teachcam.live.classifier import Classifier
 from teachcam.live.model_runner import NUM_RECENT, NUM_TRIALS, RUNS_BETWEEN_TRIALS, FasterRunner
+from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.tuning import Timing, Tuning, open_model
 
 
@@ -53,6 +55,23 @@ def test_it_is_measured_once_and_again_on_another_device(run_copy, dataset, monk
 def test_without_images_only_the_models_own_precision_is_measured(run_copy, tmp_path):
     open_model(run_copy / "model.onnx", tune=True, data=tmp_path / "none")
     assert {timing.precision for timing in tuning.read_tuning(run_copy / "model.onnx").timings} == {"fp32"}
+
+
+def test_the_backbone_of_teaching_is_tuned_too(tmp_path, monkeypatch):
+    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    expected = Backbone(tmp_path, "cpu").features(image)
+    backbone = Backbone(tmp_path, tune=True)
+    kept = tuning.read_tuning(backbone.path)
+    assert {(timing.precision, timing.provider) for timing in kept.timings} == {("fp32", "cpu")}
+    monkeypatch.setattr(tuning, "measure", lambda *_: pytest.fail("measured again"))
+    for tuned in (backbone, Backbone(tmp_path), backbone.clone_for_thread(), backbone.clone_for_background()):
+        np.testing.assert_allclose(tuned.features(image), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_file_that_no_provider_runs_is_one_clear_error(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(UserError, match="not a complete ONNX model"):
+        open_model(tmp_path / "model.onnx", tune=True)
 
 
 def test_the_number_of_threads_changes_no_prediction(run_copy):
