@@ -31,8 +31,7 @@ def main() -> None:
         tuned = tuning.open_model(model, tune=True, data=options.data)
         ways = {"tuned": tuned.predict_probabilities}
         for timing in tuning.read_tuning(model).timings:
-            count = timing.threads or None
-            classifier = Classifier(tuning._file(model, timing.precision), timing.provider, count, count)
+            classifier = Classifier(tuning.tuned_file(model, timing.precision), timing.provider, timing.threads or None)
             ways[timing.describe()] = classifier.predict_probabilities
         shape = [*tuned.contract.input_size, 3]
         tuning.NUM_RUNS = NUM_RUNS

@@ -7,7 +7,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import time
 from importlib import metadata
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Iterator, NamedTuple
 
 from teachcam import cli
+from teachcam.live.board import find_board, output_of, power_mode, read_text
 
 if TYPE_CHECKING:
     from teachcam.live.classifier import Classifier
@@ -40,12 +40,10 @@ class Finding(NamedTuple):
 
 def machine(options: argparse.Namespace) -> Iterator[Finding]:
     """Report the board or computer, its memory and its GPU."""
-    jetson = _read(options.root / "proc/device-tree/model").strip("\0\n ")
-    release = re.search(r"R(\d+).*REVISION: ([\d.]+)", _read(options.root / "etc/nv_tegra_release"))
-    l4t = f", L4T {release[1]}.{release[2]}" if release else ""
-    name = f"{jetson or platform.platform()}{l4t}"
+    board = find_board(options.root)
+    name = f"{board.name}, L4T {board.l4t}" if board.l4t else board.name
     yield Finding("ok", f"Machine: {name}, {os.cpu_count()} cores, Python {platform.python_version()}.")
-    memory = dict(re.findall(r"(\w+): +(\d+) kB", _read(options.root / "proc/meminfo")))
+    memory = dict(re.findall(r"(\w+): +(\d+) kB", read_text(options.root / "proc/meminfo")))
     if "MemAvailable" in memory:
         available, total = (int(memory[name]) / 2**20 for name in ("MemAvailable", "MemTotal"))
         message = f"Memory: {available:.1f} of {total:.1f} GB are free."
@@ -53,7 +51,7 @@ def machine(options: argparse.Namespace) -> Iterator[Finding]:
             yield Finding("ok", message)
         else:
             yield Finding("warning", f"{message} Loading a model may fail.", "close other programs, or add swap space")
-    gpu = _output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    gpu = output_of("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
     if gpu:
         yield Finding("ok", f"GPU: {gpu.splitlines()[0]}.")
 
@@ -200,24 +198,23 @@ def cameras(options: argparse.Namespace) -> Iterator[Finding]:
 
 def board(options: argparse.Namespace) -> Iterator[Finding]:
     """Report a Jetson's power mode and clocks, and how hot the machine is."""
-    mode = _output("nvpmodel", "-q")
+    mode = output_of("nvpmodel", "-q")
     if mode:
-        name = re.search(r"NV Power Mode: *(\S+)", mode)
-        message = f"Power mode: {name[1] if name else mode.splitlines()[-1]}."
+        message = f"Power mode: {power_mode()}."
         # Mode 0 is the fastest, except on an Orin Nano with JetPack 6.2 and later: there it is MAXN_SUPER.
         if re.search(r"^0$|MAXN", mode, re.MULTILINE):
             yield Finding("ok", message)
         else:
             message = f"{message} A faster one may exist."
             yield Finding("warning", message, "sudo nvpmodel -m 0 && sudo jetson_clocks")
-        clocks = _output("jetson_clocks", "--show")
+        clocks = output_of("jetson_clocks", "--show")
         limits = re.findall(r"cpu\d+:.*?MinFreq=(\d+) MaxFreq=(\d+)", clocks)
         if any(low != high for low, high in limits):
             message = "The clocks vary with the load, so predictions after a pause are slow."
             yield Finding("warning", message, "sudo jetson_clocks")
     temperatures = []
     for path in (options.root / "sys/class/thermal").glob("thermal_zone*/temp"):
-        text = _read(path).strip()
+        text = read_text(path).strip()
         if text.lstrip("-").isdecimal():
             temperatures.append(int(text) / 1000)
     if temperatures:
@@ -236,25 +233,6 @@ def disk(options: argparse.Namespace) -> Iterator[Finding]:
         yield Finding("ok", message)
     else:
         yield Finding("warning", message, "delete files, or record to another disk with --data FOLDER")
-
-
-def _read(path: Path) -> str:
-    """Return a file's text, or '' if it can't be read."""
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
-
-
-def _output(*command: str) -> str:
-    """Return the output of a program, or '' if it is not installed, fails or hangs."""
-    try:
-        run = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, errors="replace", timeout=5
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return run.stdout.strip() if run.returncode == 0 else ""
 
 
 def _version(package: str) -> str:

@@ -22,6 +22,7 @@ from teachcam.errors import ContractError, ModelError
 from teachcam.files import expand
 from teachcam.live.model_runner import LoadedModel, Setup
 from teachcam.live.prediction import Prediction, Smoother, default_smoothing, to_prediction
+from teachcam.onnx_session import read_metadata_map
 from teachcam.preprocessing import preprocess
 from teachcam.runs import resolve_latest
 from teachcam.self_check import METADATA_KEY as CHECK_KEY
@@ -56,7 +57,7 @@ class Classifier:
             path: An ONNX file. `runs/latest/model.onnx` is the newest run's.
             provider: "tensorrt", "cuda" or "cpu". By default the first of them that works on this machine.
             threads: Of the CPU. By default one for every core.
-            busy_threads: Of the CPU, while other programs make that number of threads slower.
+            busy_threads: Of the CPU, while other programs make that number of threads slower. By default the same.
 
         Raises:
             ModelError: The file can't be read or run.
@@ -65,7 +66,7 @@ class Classifier:
         self.path = resolve_latest(expand(path))
         self._model = LoadedModel(Setup(self.path, provider, threads, busy_threads))
         self.ort_session, self.provider = self._model.ort_session, self._model.provider
-        metadata = self.ort_session.get_modelmeta().custom_metadata_map
+        metadata = read_metadata_map(self.ort_session)
         if METADATA_KEY not in metadata:
             raise ContractError(
                 f"{path} carries no contract, so its labels and its preprocessing are unknown: "
@@ -128,7 +129,7 @@ class Classifier:
         Raises:
             ModelError: The difference is larger than the model's precision explains.
         """
-        text = self.ort_session.get_modelmeta().custom_metadata_map.get(CHECK_KEY)
+        text = read_metadata_map(self.ort_session).get(CHECK_KEY)
         if text is None:
             return None
         check = SelfCheck.from_json(text)

@@ -28,7 +28,7 @@ class Setup(NamedTuple):
     path: Path  # an ONNX file
     provider: str | None = None  # tensorrt, cuda or cpu; None is the first of them that works
     threads: int | None = None  # of the CPU; None is one for every core
-    busy_threads: int | None = None  # of the CPU, while other programs make that number of threads slower
+    busy_threads: int | None = None  # of the CPU, while other programs make `threads` slower; None is the same
 
 
 class LoadedModel:
@@ -43,7 +43,7 @@ class LoadedModel:
         """Load the file, and run it once. Raises ModelError if it can't be run."""
         self.ort_session, self.provider = open_session(setup.path, setup.provider, setup.threads)
         self._busy_session = None
-        if self.provider == "cpu" and setup.busy_threads != setup.threads:
+        if self.provider == "cpu" and setup.busy_threads not in (None, setup.threads):
             self._busy_session, _ = open_session(setup.path, "cpu", setup.busy_threads)
 
     def make_runner(self, output: str) -> Runner:

@@ -80,17 +80,27 @@ class Tuning:
         return min(self._best_group, key=lambda timing: timing.busy)
 
     @property
-    def _best_group(self) -> list[Timing]:
-        """The choices of the precision and provider that is best in both measurements together."""
+    def best_threads(self) -> list[Timing]:
+        """For each precision and provider, the fastest choice on a calm device."""
+        return [min(group, key=lambda timing: timing.calm) for group in self._groups]
+
+    @property
+    def _groups(self) -> list[list[Timing]]:
+        """The choices of each precision and provider."""
         groups: dict[tuple[str, str], list[Timing]] = {}
         for timing in self.timings:
             groups.setdefault((timing.precision, timing.provider), []).append(timing)
+        return list(groups.values())
+
+    @property
+    def _best_group(self) -> list[Timing]:
+        """The choices of the precision and provider that is best in both measurements together."""
         calm, busy = (min(getattr(timing, name) for timing in self.timings) for name in ("calm", "busy"))
 
         def cost(group: list[Timing]) -> float:
             return min(timing.calm for timing in group) / calm + min(timing.busy for timing in group) / busy
 
-        return min(groups.values(), key=cost)
+        return min(self._groups, key=cost)
 
 
 def open_model(path: Path, provider: str | None = None, tune: bool = False, data: Path | None = None) -> Classifier:
@@ -121,7 +131,7 @@ def choose_setup(
     if tuning is None:
         return Setup(path)
     calm, busy = tuning.calm, tuning.busy
-    return Setup(_file(path, calm.precision), calm.provider, calm.threads or None, busy.threads or None)
+    return Setup(tuned_file(path, calm.precision), calm.provider, calm.threads or None, busy.threads or None)
 
 
 def read_tuning(path: Path) -> Tuning | None:
@@ -131,7 +141,7 @@ def read_tuning(path: Path) -> Tuning | None:
         tuning = Tuning(content["device"], tuple(Timing(**timing) for timing in content["timings"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    is_there = _file(path, tuning.calm.precision).is_file()
+    is_there = tuned_file(path, tuning.calm.precision).is_file()
     return tuning if tuning.device == _device() and is_there else None
 
 
@@ -194,8 +204,7 @@ def _load_all(file: Path, precision: str) -> dict[Choice, LoadedModel]:
     for provider in PROVIDERS:
         for threads in _thread_counts() if provider == "cpu" else [0]:
             with suppress(ModelError):
-                count = threads or None
-                models[precision, provider, threads] = LoadedModel(Setup(file, provider, count, count))
+                models[precision, provider, threads] = LoadedModel(Setup(file, provider, threads or None))
     return models
 
 
@@ -212,7 +221,7 @@ def _convert(path: Path, precision: str, data: Path) -> Path | None:
     from teachcam.export.verify import Validator, sample_evenly
 
     classifier = Classifier(path, "cpu")
-    contract, out = classifier.contract, _file(path, precision)
+    contract, out = classifier.contract, tuned_file(path, precision)
     target = read_metadata(path)[1].get("target", "desktop")
     try:
         samples = sample_evenly([sample for sample in list_samples(data) if sample.label in contract.labels])
@@ -244,7 +253,7 @@ def _result_file(path: Path) -> Path:
     return path.parent / FOLDER / f"{_content_hash(path)}.json"
 
 
-def _file(path: Path, precision: str) -> Path:
+def tuned_file(path: Path, precision: str) -> Path:
     """Return the file of a model in a precision: its own, or one that was made from it."""
     if precision == _precision(path):
         return path

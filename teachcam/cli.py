@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -93,6 +94,9 @@ def log_to_stderr() -> None:
     logger.setLevel(logging.INFO)
     if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
         logger.addHandler(_StderrHandler())
+        # ONNX Runtime's quantization calls logging.info(), which would add a handler to a root logger that has none.
+        # All messages would appear twice.
+        logging.getLogger().addHandler(logging.NullHandler())
 
 
 class _StderrHandler(logging.StreamHandler):
@@ -117,7 +121,8 @@ def first_line(error: BaseException) -> str:
 
 def _discard_stdout() -> None:
     """Send the interpreter's last flush to the null device, so that it can't fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(OSError):  # it is not a file: then the system does not fail to write it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _open_devnull() -> TextIO:

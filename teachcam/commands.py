@@ -19,6 +19,7 @@ COMMANDS = {
     "studio": ("teachcam.live.studio", "teach labels on a web page, and see the answer at once"),
     "teach": ("teachcam.live.teach", "teach labels on the device, and see the answer at once"),
     "live": ("teachcam.live.run", "classify what a camera sees"),
+    "bench": ("teachcam.live.bench", "measure how fast a model runs on this device"),
     "doctor": ("teachcam.live.doctor", "find what keeps this machine from running a model"),
     "demo": ("teachcam.live.demo", "do all of it once, on a synthetic camera"),
 }

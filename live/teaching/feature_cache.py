@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,8 @@ class ImageFeatures(NamedTuple):
 class FeatureCache:
     """Maps the SHA-256 hash of an image file to its features. The file only grows.
 
-    A record that was half written, in a crash, is cut off when the file is opened again.
+    A record that was half written, in a crash or on a full disk, is cut off before the next one. Each record has a
+    checksum, and one with a wrong one is left out.
     """
 
     def __init__(self, path: Path, feature_size: int):
@@ -34,16 +36,15 @@ class FeatureCache:
         """
         self._path = path
         fields = [("features", "<f4", (feature_size,)), ("signature", "u1", (3 * SIGNATURE[0] * SIGNATURE[1],))]
-        self._record = np.dtype([("key", f"V{KEY_BYTES}"), *fields])
+        self._record = np.dtype([("checksum", "<u4"), ("key", f"V{KEY_BYTES}"), *fields])
         content = path.read_bytes() if path.is_file() else b""
         count = len(content) // self._record.itemsize
         records = np.frombuffer(content, self._record, count)
         self._known = {
-            record["key"].tobytes(): ImageFeatures(record["features"], record["signature"]) for record in records
+            record["key"].tobytes(): ImageFeatures(record["features"], record["signature"])
+            for record in records
+            if record["checksum"] == _checksum(record)
         }
-        if len(content) % self._record.itemsize:
-            with path.open("r+b") as file:
-                file.truncate(count * self._record.itemsize)
 
     def get(self, key: bytes) -> ImageFeatures | None:
         """Return the features of an image by the hash of its file, or None."""
@@ -52,10 +53,18 @@ class FeatureCache:
     def put(self, key: bytes, known: ImageFeatures) -> None:
         """Add the features of an image. On a full disk they are kept in memory only."""
         self._known[key] = known
-        record = np.array([(key, *known)], self._record)
+        record = np.array([(0, key, *known)], self._record)
+        record["checksum"] = _checksum(record[0])
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with self._path.open("ab") as file:
+                if half := file.tell() % self._record.itemsize:
+                    file.truncate(file.tell() - half)
                 file.write(record.tobytes())
         except OSError:  # a full disk: without the record, all is computed again another time
             pass
+
+
+def _checksum(record: np.void) -> int:
+    """Return the checksum of a record's other fields."""
+    return zlib.crc32(record.tobytes()[4:])

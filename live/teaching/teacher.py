@@ -68,7 +68,7 @@ class Teacher:
         self.data, self.progress = data, Progress()
         self.error: BaseException | None = None
         self._live_backbone, self._backbone = backbone, backbone.clone_for_background()
-        self._cache = FeatureCache(data / FOLDER / f"features-{backbone.identity}", backbone.feature_size)
+        self._cache = FeatureCache(data / FOLDER / f"features-{backbone.identity}.2", backbone.feature_size)
         self._sums = RidgeSums(backbone.feature_size)
         self._known: dict[Path, tuple[Sample, ImageFeatures]] = {}  # the images in the sums
         self._class_ids: dict[str, int] = {}  # of each label that was ever seen
