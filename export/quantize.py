@@ -7,16 +7,16 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import onnx
 import onnxruntime
 from onnx import numpy_helper
 from onnxruntime import quantization
-from onnxruntime.quantization import qdq_loss_debug
 from onnxruntime.quantization.onnx_model import ONNXModel
-from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from teachcam.errors import ExportError
 from teachcam.export.targets import Target
@@ -28,7 +28,8 @@ LAYERS = ("Conv", "Gemm", "MatMul")  # the operators with weights
 def to_half(source: Path, out: Path) -> Path:
     """Convert a float32 graph to float16, except its inputs and outputs and the softmax. Return `out`."""
     # Small probabilities vanish in float16, whose smallest number is 6e-8.
-    converted = convert_float_to_float16(onnx.load(str(source)), keep_io_types=True, op_block_list=["Softmax"])
+    convert = _part_of_onnxruntime("transformers.float16", "fp16").convert_float_to_float16
+    converted = convert(onnx.load(str(source)), keep_io_types=True, op_block_list=["Softmax"])
     ordered = ONNXModel(converted)
     ordered.topological_sort()
     onnx.save(ordered.model, str(out))
@@ -108,6 +109,7 @@ def rank_layers_by_error(source: Path, quantized: Path, batches: list[np.ndarray
         quantized: The same graph in int8.
         batches: Inputs of the graph. The error is the signal-to-noise ratio of a layer's output on them.
     """
+    qdq_loss_debug = _part_of_onnxruntime("quantization.qdq_loss_debug", "int8")
     with tempfile.TemporaryDirectory() as folder, _silence_quantizer():
         activations = []
         for number, path in enumerate((source, quantized)):
@@ -127,6 +129,17 @@ def rank_layers_by_error(source: Path, quantized: Path, batches: list[np.ndarray
             if output in errors:
                 ranked.append((errors[output]["xmodel_err"], node.name))
     return [name for _, name in sorted(ranked)]
+
+
+def _part_of_onnxruntime(name: str, precision: str) -> ModuleType:
+    """Import a part that older versions do not have, or only with PyTorch."""
+    try:
+        return import_module(f"onnxruntime.{name}")
+    except ImportError:
+        raise ExportError(
+            f"{precision}: ONNX Runtime {onnxruntime.__version__} is too old to make this model: install 1.14 or newer, "
+            "or give --precision fp32"
+        ) from None
 
 
 class _CalibrationReader(quantization.CalibrationDataReader):

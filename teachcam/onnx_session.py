@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ import onnxruntime
 from teachcam.cli import first_line
 from teachcam.contract import Contract
 from teachcam.errors import ModelError
+from teachcam.files import parse_json
 from teachcam.preprocessing import preprocess
 
 # Our names of the execution providers, and ONNX Runtime's. The fastest is first; the first that runs a model is used.
@@ -99,10 +99,21 @@ def tied_cores(ort_session: onnxruntime.InferenceSession) -> set[int]:
     return {int(cpu) - 1 for core in affinities.split(";") for cpu in core.split(",")}
 
 
+def read_metadata_map(ort_session: onnxruntime.InferenceSession) -> dict[str, str]:
+    """Return the metadata of the file that a session has opened. Raises ModelError if it is not text."""
+    try:
+        return ort_session.get_modelmeta().custom_metadata_map
+    except UnicodeDecodeError:
+        raise ModelError("the model's metadata is damaged: export the model again") from None
+
+
 def _is_int8_for_tensorrt(ort_session: onnxruntime.InferenceSession) -> bool:
     """Return whether a file has 8-bit weights, which TensorRT takes. Those of `--target desktop` have 7 bits."""
-    export_info = json.loads(ort_session.get_modelmeta().custom_metadata_map.get("teachcam.export", "{}"))
-    return export_info.get("precision") == "int8" and export_info.get("target") != "desktop"
+    try:
+        export_info = parse_json(read_metadata_map(ort_session).get("teachcam.export", "{}"))
+    except ValueError:
+        return False
+    return isinstance(export_info, dict) and export_info.get("precision") == "int8" and export_info.get("target") != "desktop"
 
 
 def _session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
@@ -169,6 +180,11 @@ def _open(path: Path, name: str, threads: int | None, exact_int8: bool = False) 
     except Exception as error:  # ONNX Runtime's errors share no base class
         if name != "cpu":
             return None
+        if "till opset" in str(error):
+            raise ModelError(
+                f"{path} is for a newer ONNX Runtime than {onnxruntime.__version__}: update ONNX Runtime, or export the "
+                "model again with --target jetpack4"
+            ) from None
         raise ModelError(
             f"{path} is not a complete ONNX model, or can't be run: export it again ({first_line(error)})"
         ) from None

