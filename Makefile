@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo studio test test-all lint docs bench arm64
+.PHONY: demo studio test test-all soak lint docs bench arm64
 
 # The whole job once, on a synthetic camera.
 demo: .venv/ready
@@ -19,6 +19,10 @@ test: lint
 test-all: lint docs
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
+# The beating of tests/robustness for half an hour: many more damaged files, requests, signals and full disks, at random.
+soak: .venv/ready
+	TEACHCAM_SOAK=1 $(BIN)/python -m pytest tests/robustness
+
 lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -29,9 +33,9 @@ lint: .venv/ready
 docs: .venv/ready
 	$(BIN)/mkdocs build --strict --quiet --site-dir build/docs
 
+# teachcam beside others, on the same images: benchmarks/RESULTS.md. BENCH="--data synthetic DIR" adds a dataset.
 bench: .venv/ready
-	$(BIN)/python benchmarks/live_loop.py
-	$(BIN)/python benchmarks/capture_rate.py
+	$(BIN)/python benchmarks/peers $(BENCH)
 
 # The live loop on an emulated Jetson Nano's processor, and on one without VNNI (Debian's qemu-user).
 arm64: .venv/ready

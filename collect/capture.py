@@ -13,6 +13,11 @@ of each label is recorded, one after another.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, see run_script
+    from teachcam.commands import run_script
+
+    run_script("capture")
+
 import argparse
 import contextlib
 import logging
@@ -217,7 +222,3 @@ def _show_progress(label: str, saved: int, max_frames: int | None, last: bool = 
         return
     bar = "" if max_frames is None else "[" + ("#" * (30 * saved // max_frames)).ljust(30) + f"] of {max_frames}"
     print(f"\r{label}: {saved} frames {bar} ", end="\n" if last else "", file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -11,6 +11,11 @@ The exit code is 2 if training on the dataset would go wrong.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, see run_script
+    from teachcam.commands import run_script
+
+    run_script("check")
+
 import argparse
 import base64
 import fnmatch
@@ -223,7 +228,3 @@ def _figure(sample: Sample) -> str:
     if image is not None:
         img = f'<img src="data:image/jpeg;base64,{base64.b64encode(encode_jpeg(image)).decode()}" alt="">'
     return f"<figure>{img}{html.escape(f'{sample.label}/{sample.path.name}')}</figure>"
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -10,9 +10,7 @@ scene in one part.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import json
 import re
 import secrets
 import time
@@ -24,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from teachcam.errors import DatasetError
-from teachcam.files import expand, write_atomic
+from teachcam.files import append_json_line, expand, read_json_lines, write_atomic
 from teachcam.images import encode_jpeg, is_image
 
 JPEG_QUALITY = 95
@@ -71,7 +69,7 @@ def list_samples(data: Path | str) -> list[Sample]:
     for folder in label_folders(data):
         if not folder.name.isprintable():  # for example bytes that are not UTF-8
             raise DatasetError(f"the folder {folder.name!a} in {data} can't be a label: rename it")
-        files.setdefault(normalize_text(folder.name), []).extend(path for path in folder.iterdir() if is_image(path))
+        files.setdefault(normalize_text(folder.name), []).extend(image_files(folder))
     samples = [sample for label, paths in sorted(files.items()) for sample in samples_of_label(label, paths)]
     places = read_places(data)
     samples = [replace(sample, scene=places.get(sample.session, "")) for sample in samples]
@@ -88,6 +86,16 @@ def list_samples(data: Path | str) -> list[Sample]:
 def label_folders(data: Path) -> list[Path]:
     """Return the folders of a dataset that are named after labels: all but hidden ones."""
     return [folder for folder in sorted(data.iterdir()) if folder.is_dir() and not folder.name.startswith(".")]
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the image files of a label. Another program may remove some meanwhile, or all. Raises DatasetError."""
+    try:
+        return [path for path in folder.iterdir() if is_image(path)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DatasetError(f"can't read {folder}: {error.strerror}") from None
 
 
 def normalize_text(text: str) -> str:
@@ -130,11 +138,18 @@ def _session_and_number(path: Path) -> tuple[str, int, str]:
 def _sessions_by_time(label: str, files: list[Path]) -> dict[Path, str]:
     """Group files of one label into sessions: each pause of `PAUSE` seconds begins a new one."""
     sessions, number, previous = {}, 0, float("-inf")
-    for modified, path in sorted((path.stat().st_mtime, path) for path in files):
+    for modified, path in sorted((_time_of(path), path) for path in files):
         number += modified - previous > PAUSE
         previous = modified
         sessions[path] = f"{GUESSED}{label} {number})"
     return sessions
+
+
+def _time_of(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # another program has removed it
+        return 0.0
 
 
 # Reading sessions.jsonl
@@ -143,7 +158,7 @@ def _sessions_by_time(label: str, files: list[Path]) -> dict[Path, str]:
 def read_places(data: Path | str) -> dict[str, str]:
     """Return the place of each session, as the user has named it. The last line about a session counts."""
     places: dict[str, str] = {}
-    for line in _session_lines(expand(data)):
+    for line in read_json_lines(expand(data) / SESSIONS_FILE):
         if isinstance(place := line.get("place"), str):
             places[normalize_text(str(line.get("session")))] = normalize_text(place)
     return {session: place for session, place in places.items() if place}
@@ -151,26 +166,15 @@ def read_places(data: Path | str) -> dict[str, str]:
 
 def last_place(data: Path | str) -> str:
     """Return the place of the session that was recorded last, or "" if it has none or is too old."""
-    recorded = [line for line in _session_lines(expand(data)) if isinstance(line.get("time"), str)]
+    lines = read_json_lines(expand(data) / SESSIONS_FILE)
+    recorded = [line for line in lines if isinstance(line.get("time"), str)]
     try:
         recorded_at = datetime.strptime(recorded[-1]["time"], TIME_FORMAT).timestamp()
     except (IndexError, ValueError):
         return ""
     place = recorded[-1].get("place", "")
-    return place if isinstance(place, str) and time.time() - recorded_at <= PLACE_REMEMBERED else ""
-
-
-def _session_lines(data: Path) -> list[dict]:
-    """Return the lines of sessions.jsonl. Damaged ones are left out."""
-    try:
-        text = (data / SESSIONS_FILE).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    lines = []
-    for line in text.splitlines():
-        with contextlib.suppress(ValueError):
-            lines.append(json.loads(line))
-    return [line for line in lines if isinstance(line, dict)]
+    is_recent = abs(time.time() - recorded_at) <= PLACE_REMEMBERED  # the clock may have been set back since
+    return place if isinstance(place, str) and is_recent else ""
 
 
 # Writing
@@ -180,7 +184,8 @@ def check_label(label: str) -> str:
     """Return the label, normalized, if it can be the name of a folder. Raises DatasetError if not."""
     label = normalize_text(label)
     # Not allowed: characters that Linux or Windows forbids, a hidden folder's name, and what looks like an option.
-    if len(label) > 100 or not label.isprintable() or not re.fullmatch(r'(?![\s.-])[^/\\:*?"<>|]+(?<![\s.])', label):
+    can_be_a_name = re.fullmatch(r'(?![\s.-])[^/\\:*?"<>|]+(?<![\s.])', label) and label != SESSIONS_FILE
+    if len(label) > 100 or not label.isprintable() or not can_be_a_name:
         raise DatasetError(f"label {label!r} can't name a folder: use letters, digits, _ and -, as in thumbs_up")
     return label
 
@@ -215,7 +220,12 @@ class Session:
         self._metadata = metadata
 
     def save(self, image: np.ndarray) -> Path:
-        """Write an image, uint8 [H, W, 3] BGR, atomically, and return its path. Raises DatasetError (a full disk)."""
+        """Write an image, uint8 [H, W, 3] BGR, atomically, and return its path.
+
+        Raises:
+            DatasetError: It can't be written, as on a full disk.
+            UserError: It is no such image, or too large for a JPEG.
+        """
         path = self._data / self.label / f"{self.id}_{self.num_images:04d}.jpg"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -234,8 +244,7 @@ class Session:
 
 def append_line(data: Path, line: dict) -> None:
     """Append one line of JSON to the dataset's sessions.jsonl."""
-    with (data / SESSIONS_FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    append_json_line(data / SESSIONS_FILE, line)
 
 
 def check_place(place: str) -> str:
@@ -257,9 +266,14 @@ def set_place(data: Path | str, sessions: list[str], place: str) -> None:
 
 
 def move_to_rejected(data: Path, path: Path) -> Path:
-    """Move an image out of the dataset, to `data/.rejected/<label>/`, and return its new path."""
+    """Move an image out of the dataset, to `data/.rejected/<label>/`, and return its new path.
+
+    An image of the same name that is there already gets another one.
+    """
     target = data / REJECTED / path.parent.name / path.name
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        target.rename(target.with_name(f"{target.stem}-{secrets.token_hex(3)}{target.suffix}"))
     return path.replace(target)
 
 

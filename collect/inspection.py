@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterator
+from typing import TYPE_CHECKING, Iterator
 
 import numpy as np
 
@@ -22,11 +23,16 @@ from teachcam.errors import UnreadableImage
 from teachcam.images import read_image
 from teachcam.preprocessing import resize
 
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
+
 # Two images are the same if their signatures differ nowhere by more gray levels. On recordings of 16 rooms the two
 # closest images with different labels are 37 apart. Saved again as JPEG of quality 70, 19 of 20 images move by up to 7.
 SAME_IMAGE = 8  # for images under different labels
 NEAR_DUPLICATE = 6  # for images of one label
 ENOUGH_IMAGES, ENOUGH_SCENES = 20, 3  # of a label
+MIN_FOR_INDEX = 5000  # images: below, comparing all pairs takes under two seconds, and needs no scipy
+CHUNK = 1000  # images that are looked up in the index at once
 MAX_IMBALANCE = 3  # how many times as many images one label may have as another
 NOTHING_LABELS = {"none", "nothing", "background", "empty"}  # usual names of the label for "none of the others"
 
@@ -82,8 +88,8 @@ class Measurements:
 
     @property
     def signature_array(self) -> np.ndarray:
-        """The signatures, float32 [N, 24 * 32 * 3]."""
-        return np.array(self.signatures, np.float32).reshape(len(self.readable), SIGNATURE[0] * SIGNATURE[1] * 3)
+        """The signatures, uint8 [N, 24 * 32 * 3]."""
+        return np.array(self.signatures, np.uint8).reshape(len(self.readable), SIGNATURE[0] * SIGNATURE[1] * 3)
 
     def add(self, sample: Sample, image: np.ndarray | None) -> None:
         """Measure an image, uint8 [H, W, 3] BGR, or None for an unreadable one."""
@@ -92,7 +98,7 @@ class Measurements:
             return
         small_gray = to_small_gray(image)
         self.readable.append(sample)
-        self.signatures.append(signature(image))
+        self.signatures.append(signature(image).astype(np.uint8))
         self.sharpness.append(sharpness(small_gray))
         if fault := exposure_fault(small_gray):
             self.exposure_faults[fault].append(sample)
@@ -130,9 +136,10 @@ def inspect_measured(measured: Measurements) -> Inspection:
     ):
         for sample in found:
             setattr(labels[sample.label], name, getattr(labels[sample.label], name) + 1)
-    for label, summary in labels.items():
-        summary.sessions = len({sample.session for sample in readable if sample.label == label})
-        summary.scenes = len({sample.scene for sample in readable if sample.label == label})
+    for label, _ in {(sample.label, sample.session) for sample in readable}:
+        labels[label].sessions += 1
+    for label, _ in {(sample.label, sample.scene) for sample in readable}:
+        labels[label].scenes += 1
     scenes: dict[str, list[Sample]] = {}
     for sample in sorted(readable, key=lambda sample: (sample.scene, sample.session)):
         scenes.setdefault(sample.scene, []).append(sample)
@@ -165,27 +172,62 @@ def _find_duplicates(samples: list[Sample], signatures: np.ndarray) -> tuple[lis
 
     Of images that are all alike, the first is no duplicate, so that one of them stays.
     """
-    # Averages over 4x4 pixels can't differ by more than the pixels. They exclude most pairs at a sixteenth of the work.
-    coarse = signatures.reshape(len(samples), 6, 4, 8, 4, 3).mean(axis=(2, 4)).reshape(len(samples), 6 * 8 * 3)
     labels = np.array([sample.label for sample in samples])
-    same: set[int] = set()
-    near: set[int] = set()
-    for index in range(1, len(samples)):
-        candidates = np.flatnonzero(np.abs(coarse[:index] - coarse[index]).max(axis=1) <= SAME_IMAGE)
-        difference = np.abs(signatures[candidates] - signatures[index]).max(axis=1)
-        has_own_label = labels[candidates] == labels[index]
-        alike = candidates[has_own_label & (difference <= NEAR_DUPLICATE)].tolist()
-        if not near.issuperset(alike):  # at least one of them is no duplicate itself, and stays
-            near.add(index)
-        for other in candidates[~has_own_label & (difference <= SAME_IMAGE)]:
-            same |= {index, int(other)}
-    return [samples[index] for index in sorted(same)], [samples[index] for index in sorted(near - same)]
+    same, near = np.zeros(len(samples), bool), np.zeros(len(samples), bool)
+    for index, candidates in enumerate(_find_candidates(signatures)):
+        is_own = labels[candidates] == labels[index]
+        needed = ~(is_own & near[candidates])  # the image that a duplicate repeats is compared, too
+        candidates, is_own = candidates[needed], is_own[needed]
+        if not len(candidates):
+            continue
+        own_signature = signatures[index].astype(np.float32)
+        difference = np.abs(signatures[candidates] - own_signature).max(axis=1)
+        near[index] = (is_own & (difference <= NEAR_DUPLICATE)).any()
+        if (others := candidates[~is_own & (difference <= SAME_IMAGE)]).size:
+            same[index] = same[others] = True
+    return [samples[index] for index in np.flatnonzero(same)], [
+        samples[index] for index in np.flatnonzero(near & ~same)
+    ]
+
+
+def _find_candidates(signatures: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield for each image the earlier images that it could repeat, int [n].
+
+    Averages over 4x4 pixels can't differ by more than the pixels. They exclude most pairs at a sixteenth of the work.
+    For many images a k-d tree of the averages gives the same candidates, in time that grows about with their number.
+    """
+    num_images = len(signatures)
+    blocks = signatures.reshape(num_images, 6, 4, 8, 4, 3)
+    coarse = blocks.mean(axis=(2, 4), dtype=np.float32).reshape(num_images, 6 * 8 * 3)
+    tree = _make_tree(coarse) if num_images >= MIN_FOR_INDEX else None
+    for start in range(0, num_images, CHUNK):
+        part = coarse[start : start + CHUNK]
+        if tree is not None:
+            alike = tree.query_ball_point(part, SAME_IMAGE, p=np.inf, return_sorted=True)
+        for row, image in enumerate(part):
+            index = start + row
+            if tree is None:
+                yield np.flatnonzero(np.abs(coarse[:index] - image).max(axis=1) <= SAME_IMAGE)
+            else:
+                found = np.array(alike[row], int)
+                yield found[found < index]
+
+
+def _make_tree(points: np.ndarray) -> cKDTree | None:
+    """Return a k-d tree of points, float32 [N, D], or None without scipy, which a device need not have."""
+    try:
+        from scipy.spatial import cKDTree
+    except ImportError:
+        return None
+    return cKDTree(points)
 
 
 def _find_blurred(samples: list[Sample], sharp: np.ndarray) -> list[Sample]:
     """Return the samples that are much less sharp than the median of their session."""
-    sessions = np.array([sample.session for sample in samples])
-    usual = {session: np.median(sharp[sessions == session]) for session in set(sessions)}
+    of_session: dict[str, list[float]] = defaultdict(list)
+    for sample, value in zip(samples, sharp):
+        of_session[sample.session].append(value)
+    usual = {session: np.median(values) for session, values in of_session.items()}
     return [sample for sample, value in zip(samples, sharp) if value < BLUR_RATIO * usual[sample.session]]
 
 

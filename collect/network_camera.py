@@ -75,7 +75,7 @@ class MjpegCamera:
         self._at_part, length = False, None
         while line := self._response.readline(MAX_LINE).strip():  # the part's headers, up to an empty line
             name, _, value = line.partition(b":")
-            if name.lower() == b"content-length" and value.strip().isdigit():
+            if name.lower() == b"content-length" and re.fullmatch(rb"\s*[0-9]{1,12}\s*", value):
                 length = min(int(value), MAX_PICTURE_BYTES)
         return self._read_to_boundary() if length is None else self._response.read(length)
 

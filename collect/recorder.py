@@ -71,8 +71,8 @@ class Recorder:
         self._lock = threading.Lock()
         self._queue: queue.Queue = queue.Queue(QUEUE_SIZE)
         self._error: Exception | None = None
-        self._writer = threading.Thread(target=self._write, name="recorder", daemon=True)
-        self._writer.start()
+        self._ended = threading.Event()  # whether the writing thread has
+        threading.Thread(target=self._write, name="recorder", daemon=True).start()
         atexit.register(self.close)  # so that Python, ending, waits until the queue is on disk
         if camera.live:
             camera.on_each_frame(self.offer)
@@ -179,16 +179,15 @@ class Recorder:
 
     def close(self) -> None:
         """End the session and the writing thread. A second call does nothing."""
-        atexit.unregister(self.close)
-        if not self._writer.is_alive():
-            return
-        if self._camera.live:
-            self._camera.on_each_frame(None)
-        try:
-            self.stop()
-        finally:
-            self._queue.put(None)
-            self._writer.join()
+        if not self._ended.is_set():
+            if self._camera.live:
+                self._camera.on_each_frame(None)
+            try:
+                self.stop()
+            finally:
+                self._queue.put(None)
+                self._ended.wait()  # Thread.join may take an interrupted thread for one that has ended (Python 3.11)
+        atexit.unregister(self.close)  # last: another Ctrl-C may interrupt the wait for the disk
 
     def __enter__(self) -> Recorder:
         return self
@@ -230,9 +229,13 @@ class Recorder:
 
     def _write(self) -> None:
         """Write queued images until None comes. After an error, only empty the queue, so that nobody waits for room."""
-        while (entry := self._queue.get()) is not None:
-            frame, session, paths = entry
+        while True:
+            entry = self._queue.get()
             try:
+                if entry is None:
+                    self._ended.set()
+                    return
+                frame, session, paths = entry
                 if self._error is None:
                     paths.append(session.save(frame.image))
                     if self._on_saved is not None:

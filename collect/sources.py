@@ -11,6 +11,7 @@ To add a new kind of camera:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -114,7 +115,8 @@ def open_source(name: str, settings: CaptureSettings = CAMERA_DEFAULTS) -> Sourc
 def source_path(name: str) -> Path:
     """Return the path of a file or folder that may begin with `~` or `file://`."""
     if name.lower().startswith("file://"):
-        name = urllib.request.url2pathname(urllib.parse.urlsplit(name).path)
+        with contextlib.suppress(ValueError):  # brackets without an address: there is no file of that name either
+            name = urllib.request.url2pathname(urllib.parse.urlsplit(name).path)
     return expand(name)
 
 
@@ -212,7 +214,10 @@ def usb_device(name: str) -> int | str | None:
     """
     if name.isdecimal() and len(name) < 5:
         return int(name)
-    path = os.path.realpath(expand(name))
+    try:
+        path = os.path.realpath(expand(name))
+    except ValueError:  # a zero byte
+        return None
     unplugged = path.startswith("/dev/") and not Path(path).exists()
     if not unplugged and not _is_character_device(path):
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Iterator, Sequence
 
 from teachcam.collect.dataset import Sample
 
@@ -22,12 +23,31 @@ class Split:
     train: list[Sample]
     validation: list[Sample]
     labels_split_by_time: tuple[str, ...] = ()  # labels with too few scenes: their last images are for validation
+    left_out_scene: str = ""  # the scene that is for validation, if it is exactly one
 
     @property
     def validation_scenes(self) -> list[str]:
         """The scenes that are for validation as a whole, sorted."""
+        if self.left_out_scene:
+            return [self.left_out_scene]
         trained_on = {sample.scene for sample in self.train}
         return sorted({sample.scene for sample in self.validation} - trained_on)
+
+
+class _AllBut(Sequence):
+    """The samples that are not for validation. A split for each of 1,000 scenes would else hold as many long lists."""
+
+    def __init__(self, samples: list[Sample], validation: list[Sample]):
+        self._samples, self._validation = samples, set(validation)
+
+    def __len__(self) -> int:
+        return len(self._samples) - len(self._validation)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (sample for sample in self._samples if sample not in self._validation)
+
+    def __getitem__(self, index):
+        return list(self)[index]
 
 
 def split_by_scene(samples: list[Sample], fraction: float = 0.2, seed: int = 0) -> Split:
@@ -57,14 +77,15 @@ def split_by_scene(samples: list[Sample], fraction: float = 0.2, seed: int = 0) 
 
     train, validation = _partition(samples, taken)
     split_by_time = tuple(sorted(label for label in scenes_of if not taken & scenes_of[label]))
+    of_labels, dropped = _group_by(train, "label"), set()
     for label in split_by_time:
-        of_label = [sample for sample in train if sample.label == label]
+        of_label = of_labels[label]
         num_validation = max(1, round(fraction * len(of_label)))
         gap = -(-num_validation // 2)
         tail = of_label[len(of_label) - num_validation :]
-        dropped = set(of_label[max(1, len(of_label) - num_validation - gap) :])
-        train = [sample for sample in train if sample not in dropped]
+        dropped |= set(of_label[max(1, len(of_label) - num_validation - gap) :])
         validation += tail if len(of_label) > 1 else []
+    train = [sample for sample in train if sample not in dropped]
     return Split(train, validation, split_by_time)
 
 
@@ -74,8 +95,7 @@ def split_at_random(samples: list[Sample], fraction: float = 0.2, seed: int = 0)
     Of a recording, these are neighbors of images that are trained on.
     """
     validation: set[Sample] = set()
-    for label in sorted({sample.label for sample in samples}):
-        of_label = [sample for sample in samples if sample.label == label]
+    for label, of_label in sorted(_group_by(samples, "label").items()):
         # Of two images or more, each side gets at least one.
         num_validation = min(max(1, round(fraction * len(of_label))), len(of_label) - 1)
         validation |= set(random.Random(f"{seed} {label}").sample(of_label, num_validation))
@@ -118,9 +138,13 @@ def leave_one_out(samples: list[Sample]) -> list[Split]:
     scenes = sorted(set.union(*scenes_of.values()))
     taken = [scene for scene in scenes if _every_label_keeps_one(scenes_of, {scene})]
     by_time = tuple(sorted(label for label, own in scenes_of.items() if not own & set(taken)))
-    parts = _divide([[sample for sample in samples if sample.label == label] for label in by_time])
-    parts = [{sample for sample in samples if sample.scene == scene} for scene in taken] + parts
-    return [replace(_split_off(samples, part), labels_split_by_time=by_time) for part in parts]
+    of_labels, of_scenes = _group_by(samples, "label"), _group_by(samples, "scene")
+    splits = [
+        Split(_AllBut(samples, of_scenes[scene]), of_scenes[scene], by_time, scene)  # type: ignore[arg-type]
+        for scene in taken
+    ]
+    parts = _divide([of_labels[label] for label in by_time])
+    return splits + [replace(_split_off(samples, part), labels_split_by_time=by_time) for part in parts]
 
 
 def merge_into_folds(samples: list[Sample], splits: list[Split], num_folds: int) -> list[Split]:
@@ -129,14 +153,14 @@ def merge_into_folds(samples: list[Sample], splits: list[Split], num_folds: int)
     Every label keeps a scene to train on, so a split that fits into no fold is left out. Returns [] if only one fold
     has something to validate on.
     """
-    scenes_of = _scenes_by_label(samples)
     folds: list[set[Sample]] = [set() for _ in range(num_folds)]
+    num_left = [Counter(sample.label for sample in samples) for _ in folds]
     for split in sorted(splits, key=lambda split: -len(split.validation)):
-        own = set(split.validation)
-        for fold in sorted(folds, key=len):
-            left = _scenes_by_label([sample for sample in samples if sample not in fold | own])
-            if left.keys() == scenes_of.keys():
-                fold |= own
+        own = Counter(sample.label for sample in split.validation)
+        for number in sorted(range(num_folds), key=lambda number: len(folds[number])):
+            if all(num_left[number][label] > count for label, count in own.items()):
+                folds[number] |= set(split.validation)
+                num_left[number] -= own
                 break
     folds = [fold for fold in folds if fold]
     by_time = splits[0].labels_split_by_time if splits else ()
@@ -145,7 +169,7 @@ def merge_into_folds(samples: list[Sample], splits: list[Split], num_folds: int)
 
 def random_folds(samples: list[Sample], seed: int = 0) -> list[Split]:
     """Return NUM_PARTS splits, in which each image is for validation once. See `split_at_random`."""
-    of_labels = [[sample for sample in samples if sample.label == label] for label in _scenes_by_label(samples)]
+    of_labels = list(_group_by(samples, "label").values())
     for of_label in of_labels:
         random.Random(f"{seed} {of_label[0].label}").shuffle(of_label)
     return [_split_off(samples, part) for part in _divide(of_labels)]
@@ -212,7 +236,14 @@ def _partition(samples: list[Sample], scenes: set[str]) -> tuple[list[Sample], l
 
 
 def _every_label_keeps_one(scenes_of: dict[str, set[str]], without: set[str]) -> bool:
-    return all(scenes - without for scenes in scenes_of.values())
+    return not any(scenes <= without for scenes in scenes_of.values())
+
+
+def _group_by(samples: list[Sample], field: str) -> dict[str, list[Sample]]:
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(getattr(sample, field), []).append(sample)
+    return groups
 
 
 def _scenes_by_label(samples: list[Sample]) -> dict[str, set[str]]:

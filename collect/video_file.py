@@ -16,10 +16,12 @@ from teachcam.collect.video_capture import VideoCaptureSource, opencv_name
 from teachcam.errors import CameraError
 
 DEFAULT_FPS = 30.0  # assumed for files that state no rate, or none that is possible
+MIN_FPS = 0.001  # lower ones in a header are wrong
 MAX_FPS = 240.0  # above this a stated rate is a unit of time: MPEG-TS and WebM files state 1000 and more
 MAX_GAP = 3600.0  # seconds between two frames; a larger step is a break in the file's clock
 MAX_DISORDER = 0.5  # seconds that a timestamp may lie before the last one; a larger step back is a break, too
-MIN_INTERVAL = 0.001  # seconds between frames that the file has in the wrong order
+MIN_INTERVAL = 0.001  # seconds between frames that the file has in the wrong order, or at the same time
+MIN_STEP = 1e-6  # seconds; timestamps that differ by less are the same
 
 
 class VideoFile(VideoCaptureSource):
@@ -66,7 +68,7 @@ class FileClock:
             fps: The file's rate, in images per second. 0 if it states none.
         """
         self._intervals: deque[float] = deque(maxlen=15)  # seconds between the last frames
-        self._default_interval = 1 / (fps or DEFAULT_FPS)
+        self._default_interval = 1 / (fps if MIN_FPS <= fps <= MAX_FPS else DEFAULT_FPS)
         self._time: float | None = None
         self._offset: float | None = None  # what is added to a timestamp, once there is one
         self._timestamp: float | None = None  # the last one
@@ -88,7 +90,7 @@ class FileClock:
             time = timestamp + self._offset
             if not self._time - MAX_DISORDER <= time <= self._time + MAX_GAP:
                 time, self._offset = self._time + usual, None
-            elif time > self._time:
+            elif time > self._time + MIN_STEP:
                 self._intervals.append(time - self._time)
             else:
                 time = self._time + MIN_INTERVAL
@@ -120,8 +122,8 @@ def read_display_matrix(path: Path) -> tuple[int, int, int, int] | None:
     return None
 
 
-def _track_headers(file: BinaryIO, end: int) -> Iterator[bytes]:
-    """Yield the content of each track header (`tkhd`); they lie in the boxes `moov` and `trak`."""
+def _track_headers(file: BinaryIO, end: int, depth: int = 0) -> Iterator[bytes]:
+    """Yield the content of each track header (`tkhd`); they lie in the boxes `moov` and `trak`, at depth 2."""
     while file.tell() + 8 <= end:
         start = file.tell()
         size, kind = struct.unpack(">I4s", file.read(8))
@@ -130,10 +132,10 @@ def _track_headers(file: BinaryIO, end: int) -> Iterator[bytes]:
         box_end = start + size if size else end
         if not start + 8 <= box_end <= end:
             return
-        if kind in (b"moov", b"trak"):
-            yield from _track_headers(file, box_end)
+        if kind in (b"moov", b"trak") and depth < 2:
+            yield from _track_headers(file, box_end, depth + 1)
         elif kind == b"tkhd":
-            yield file.read(box_end - file.tell())
+            yield file.read(max(0, box_end - file.tell()))
         file.seek(box_end)
 
 

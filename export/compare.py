@@ -8,6 +8,11 @@ Every precision is timed on every execution provider of ONNX Runtime (TensorRT, 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, see run_script
+    from teachcam.commands import run_script
+
+    run_script("compare")
+
 import logging
 import tempfile
 import time
@@ -150,7 +155,3 @@ def recommend(rows: list[Row]) -> Row:
     required = max(row.validation.fp32_accuracy or 0 for row in rows) - MAX_ACCURACY_DROP
     accurate = [row for row in rows if row.validation.accuracy is None or row.validation.accuracy >= required]
     return min(accurate, key=lambda row: np.median(row.milliseconds))
-
-
-if __name__ == "__main__":
-    cli.run(main)

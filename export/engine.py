@@ -10,6 +10,11 @@ live/run.py runs the ONNX file itself.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, see run_script
+    from teachcam.commands import run_script
+
+    run_script("engine")
+
 import ctypes
 import hashlib
 import logging
@@ -247,7 +252,3 @@ def _run(engine, batch: np.ndarray, num_classes: int) -> np.ndarray:
 def _check_cuda(code: int) -> None:
     if code:
         raise ExportError(f"CUDA error {code} while the engine was verified; no file was written")
-
-
-if __name__ == "__main__":
-    cli.run(main)

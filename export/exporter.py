@@ -13,7 +13,7 @@ import torch
 
 from teachcam.contract import Contract
 from teachcam.errors import ExportError, UnreadableImage, UserError
-from teachcam.export.conversion import ExportConfig, convert
+from teachcam.export.conversion import PRECISIONS, ExportConfig, convert
 from teachcam.export.graph import fold_normalization, write_onnx
 from teachcam.export.metadata import read_metadata
 from teachcam.export.parity import ValidationResult
@@ -73,7 +73,8 @@ def read_export_config(file: Path) -> ExportConfig | None:
     except UserError:
         return None
     names = {entry.name for entry in fields(ExportConfig)}
-    return ExportConfig(**{name: value for name, value in export_info.items() if name in names})
+    config = ExportConfig(**{name: value for name, value in export_info.items() if name in names})
+    return config if config.target in TARGETS and config.precision in PRECISIONS else None
 
 
 def _read_images(checkpoint: Checkpoint, folder: Path) -> tuple[list[LabeledImage], list[LabeledImage]]:

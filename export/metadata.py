@@ -13,7 +13,7 @@ from teachcam.contract import METADATA_KEY, Contract
 from teachcam.errors import ContractError, ExportError
 from teachcam.export.parity import ValidationResult
 from teachcam.export.targets import TARGETS
-from teachcam.files import write_atomic
+from teachcam.files import parse_json, write_atomic
 from teachcam.self_check import SelfCheck
 
 EXPORT_KEY = "teachcam.export"
@@ -62,13 +62,22 @@ def read_metadata(path: Path) -> tuple[Contract, dict]:
     entries = {entry.key: entry.value for entry in model.metadata_props}
     if METADATA_KEY not in entries:
         raise ContractError(f"{path} has no contract: export it with python export/to_onnx.py")
-    return Contract.from_json(entries[METADATA_KEY]), json.loads(entries.get(EXPORT_KEY, "{}"))
+    try:
+        export_info = parse_json(entries.get(EXPORT_KEY, "{}"))
+    except ValueError:
+        export_info = None
+    if not isinstance(export_info, dict):
+        raise ExportError(f"{path}: what it states about its export can't be read: export it again")
+    return Contract.from_json(entries[METADATA_KEY]), export_info
 
 
 def describe(path: Path) -> str:
-    """Return an ONNX file's metadata as lines of text, a name and a value each."""
+    """Return an ONNX file's metadata as lines of text, a name and a value each. Raises as `read_metadata` does."""
     contract, export_info = read_metadata(path)
-    lines = _describe_contract(contract) + (_describe_export(export_info) if export_info else [])
+    try:
+        lines = _describe_contract(contract) + (_describe_export(export_info) if export_info else [])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ExportError(f"{path}: what it states about itself is incomplete: export it again") from None
     return "\n".join(f"{name:<12} {value}" for name, value in lines)
 
 

@@ -137,8 +137,8 @@ def _part_of_onnxruntime(name: str, precision: str) -> ModuleType:
         return import_module(f"onnxruntime.{name}")
     except ImportError:
         raise ExportError(
-            f"{precision}: ONNX Runtime {onnxruntime.__version__} is too old to make this model: install 1.14 or newer, "
-            "or give --precision fp32"
+            f"{precision}: ONNX Runtime {onnxruntime.__version__} is too old to make this model: "
+            "install 1.14 or newer, or give --precision fp32"
         ) from None
 
 

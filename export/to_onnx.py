@@ -11,6 +11,11 @@ The file is written only if the device can read it and if it predicts the same a
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, see run_script
+    from teachcam.commands import run_script
+
+    run_script("export")
+
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -142,7 +147,3 @@ def _summary(out: Path, config: ExportConfig, validation: ValidationResult) -> I
         yield f"layers that stay in float, to keep the accuracy: {', '.join(validation.float_layers)}"
     if config.precision == "int8" and config.target == "jetpack4":
         yield "a Jetson Nano's GPU has no int8, so the model will not be faster there; on a Xavier it will"
-
-
-if __name__ == "__main__":
-    cli.run(main)

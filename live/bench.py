@@ -10,6 +10,11 @@ default. Latency is the time from having a frame to its label, age the time from
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, see run_script
+    from teachcam.commands import run_script
+
+    run_script("bench")
+
 import argparse
 import logging
 import platform
@@ -166,7 +171,3 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--seconds", type=cli.positive_int, default=10, help="of each measurement (default: %(default)s)")
     add("--root", type=expand, default=Path("/"), help=argparse.SUPPRESS)  # tests put the files of a Jetson here
     return parser.parse_args(argv)
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -7,6 +7,11 @@ It runs the commands of daily use and prints them. Everything it makes is in run
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, see run_script
+    from teachcam.commands import run_script
+
+    run_script("demo")
+
 import json
 import shlex
 import shutil
@@ -110,7 +115,3 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     started = time.monotonic()
     yield
     seconds[stage] = time.monotonic() - started
-
-
-if __name__ == "__main__":
-    cli.run(main)

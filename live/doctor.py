@@ -8,6 +8,11 @@ Exit code 0 if the live loop can run here, 2 if something prevents it.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, see run_script
+    from teachcam.commands import run_script
+
+    run_script("doctor")
+
 import argparse
 import json
 from pathlib import Path
@@ -56,7 +61,3 @@ def _findings_of(check: Callable, options: argparse.Namespace) -> Iterator[Findi
     except Exception as error:
         fix = "pip install -r requirements.txt (on a Jetson: see the README)" if isinstance(error, ImportError) else ""
         yield Finding("error", f"The check of the {check.__name__} failed: {cli.first_line(error)}", fix)
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -11,6 +11,11 @@ By default it runs the newest run's model. A checkpoint is exported first, and o
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, see run_script
+    from teachcam.commands import run_script
+
+    run_script("live")
+
 import argparse
 import logging
 import os
@@ -197,7 +202,3 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         if seconds is not None and not 0 <= seconds < float("inf"):
             parser.error(f"--{name.replace('_', '-')} must be a number of seconds, 0 or more")
     return options
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -9,6 +9,11 @@ with collect/capture.py. It needs no PyTorch; where that is installed, the page 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, see run_script
+    from teachcam.commands import run_script
+
+    run_script("studio")
+
 import argparse
 import logging
 import time
@@ -65,7 +70,3 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--provider", choices=list(PROVIDERS), help="what runs the backbone (default: the first of these that works)")
     add("--tune", action="store_true", help="measure once what is fastest on this device, and use it from then on")
     return parser.parse_args(argv)
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -10,9 +10,15 @@ same images, on a machine with PyTorch.
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, see run_script
+    from teachcam.commands import run_script
+
+    run_script("teach")
+
 import argparse
 import logging
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from teachcam import cli
@@ -31,6 +37,7 @@ from teachcam.live.teaching.model_file import save_model
 from teachcam.live.teaching.progress import MIN_EXAMPLES, Progress
 from teachcam.live.teaching.teacher import FOLDER, Teacher
 from teachcam.onnx_session import PROVIDERS
+from teachcam.runs import set_latest_run
 
 EXAMPLES = 20  # images of each label
 FPS = 5.0  # recorded per second: more images of one second look alike
@@ -60,6 +67,9 @@ def main(argv: list[str] | None = None) -> int:
                 )
             out = options.out or Path("runs") / time.strftime("%Y%m%d-%H%M%S") / "model.onnx"
             save_model(out, teacher)
+            if options.out is None:
+                with suppress(OSError):  # on a file system that can't be written, the path below still says where it is
+                    set_latest_run(out.parent)
             print(f"learned {_describe(teacher.progress)}")
             print(teacher.progress.describe())
             print(as_called(f"wrote {out}; to run it: python live/run.py --model {out}"))
@@ -97,7 +107,3 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--json", action="store_true", help="print one JSON object per frame on stdout")
     add("--max-frames", type=cli.positive_int, metavar="N", help="stop after classifying N frames")
     return parser.parse_args(argv)
-
-
-if __name__ == "__main__":
-    cli.run(main)

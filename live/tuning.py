@@ -28,7 +28,7 @@ import onnxruntime
 from teachcam.cli import first_line
 from teachcam.collect.dataset import list_samples
 from teachcam.errors import ContractError, ModelError, UserError
-from teachcam.files import write_atomic
+from teachcam.files import parse_json, write_atomic
 from teachcam.images import read_image
 from teachcam.live.classifier import Classifier
 from teachcam.live.model_runner import LoadedModel, Runner, Setup
@@ -40,6 +40,7 @@ from teachcam.runs import resolve_latest
 FOLDER = "tuned"  # beside the model
 NUM_RUNS = 40  # of each choice; the median of so many varies by a few percent
 PAUSE = 0.005  # seconds between two runs, as between two frames: a core that never rests is clocked differently
+MAX_THREADS = 1024  # of a plausible result
 NUM_BUSY = 2  # programs that compute beside the second measurement
 
 logger = logging.getLogger(__name__)
@@ -55,6 +56,17 @@ class Timing:
     threads: int  # of the CPU; 0 on a GPU
     calm: float  # alone
     busy: float  # beside busy programs
+
+    @property
+    def is_plausible(self) -> bool:
+        """Whether all values are such as a measurement gives."""
+        return (
+            self.precision in ("fp32", "fp16", "int8")
+            and self.provider in PROVIDERS
+            and isinstance(self.threads, int)
+            and 0 <= self.threads <= MAX_THREADS
+            and all(isinstance(time, (int, float)) and 0 < time < float("inf") for time in (self.calm, self.busy))
+        )
 
     def describe(self) -> str:
         """Return the choice as text."""
@@ -137,9 +149,11 @@ def choose_setup(
 def read_tuning(path: Path) -> Tuning | None:
     """Return what was measured with a model on this device, or None."""
     try:
-        content = json.loads(_result_file(path).read_text())
+        content = parse_json(_result_file(path).read_bytes())
         tuning = Tuning(content["device"], tuple(Timing(**timing) for timing in content["timings"]))
     except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not tuning.timings or not all(timing.is_plausible for timing in tuning.timings):  # the file is damaged
         return None
     is_there = tuned_file(path, tuning.calm.precision).is_file()
     return tuning if tuning.device == _device() and is_there else None

@@ -8,11 +8,13 @@ import logging
 import os
 import signal
 import sys
-from typing import Callable, NoReturn, TextIO
+from typing import Any, Callable, Iterator, NoReturn, TextIO
 
 from teachcam.errors import UserError
 
 __all__ = ["Parser", "UserError", "first_line", "log_to_stderr", "non_negative_float", "positive_int", "run"]
+
+INTERRUPTED = 130  # exit code
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,10 +55,6 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     Args:
         main: Does the work. Returns an exit code, or None for 0.
     """
-    for name in ("SIGTERM", "SIGHUP"):  # SIGHUP: the terminal was closed; Windows does not have it
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP: keep that
-            signal.signal(number, signal.default_int_handler)
     # Python sets a stream to None if it was closed before the start, as by `>&-`.
     sys.stdout, sys.stderr = sys.stdout or _open_devnull(), sys.stderr or _open_devnull()
     for stream in (sys.stdout, sys.stderr):
@@ -64,13 +62,15 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             stream.reconfigure(errors="replace")  # a label may have characters that the console's encoding has not
     log_to_stderr()
     try:
+        _on_interruption(signal.default_int_handler)
         code = main() or 0
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        code = 130
+        _on_interruption(signal.SIG_DFL)  # another Ctrl-C, while the program ends, shows no traceback
+        code = INTERRUPTED
     except BrokenPipeError:
         _discard_stdout()
         code = 0
@@ -82,7 +82,39 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         _discard_stdout()
         code = 2
+    except Exception as error:
+        if not _was_interrupted(error):
+            raise
+        code = INTERRUPTED
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+    """While this lasts, Ctrl-C, SIGTERM and SIGHUP end the program at once, with exit code 130.
+
+    For imports: a library that is interrupted while it starts reports anything, or goes on without a part of itself.
+    """
+    _on_interruption(lambda *_: os._exit(INTERRUPTED))
+    try:
+        yield
+    finally:
+        _on_interruption(signal.default_int_handler)
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Return whether an exception was raised because of Ctrl-C, as by a library that was interrupted at its start."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _on_interruption(handler: Any) -> None:
+    """Set what happens at Ctrl-C, SIGTERM and SIGHUP. A signal that is ignored stays so, as SIGHUP is under nohup."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # SIGHUP: the terminal was closed; Windows does not have it
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def log_to_stderr() -> None:
@@ -95,8 +127,13 @@ def log_to_stderr() -> None:
     if not any(isinstance(handler, _StderrHandler) for handler in logger.handlers):
         logger.addHandler(_StderrHandler())
         # ONNX Runtime's quantization calls logging.info(), which would add a handler to a root logger that has none.
-        # All messages would appear twice.
-        logging.getLogger().addHandler(logging.NullHandler())
+        # All messages would appear twice. So it gets one, which shows what Python itself would show of other packages.
+        root = logging.getLogger()
+        if not root.handlers:
+            others = _StderrHandler()
+            others.setLevel(logging.WARNING)
+            others.addFilter(lambda record: not record.name.startswith("teachcam"))
+            root.addHandler(others)
 
 
 class _StderrHandler(logging.StreamHandler):

@@ -39,6 +39,14 @@ def main() -> None:
     cli.run(lambda: _run(name, arguments))
 
 
+def run_script(name: str) -> None:
+    """Run one command with the arguments of `python folder/command.py`, and leave the program with its exit code.
+
+    Such a file calls this before its own imports. They take seconds, and Ctrl-C meanwhile would show a traceback.
+    """
+    cli.run(lambda: _run(name, sys.argv[1:]))
+
+
 def _run(name: str, arguments: list[str]) -> int | None:
     try:
         return _command(name)(arguments)
@@ -67,7 +75,8 @@ def _command(name: str):
         version = ".".join(map(str, sys.version_info[:2]))
         raise UserError(f"teachcam {name} needs Python 3.10 or newer, and this is {version}: train on another machine")
     try:
-        return import_module(COMMANDS[name][0]).main
+        with cli.ending_at_once():
+            return import_module(COMMANDS[name][0]).main
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]
         extra = "train" if name in TRAINING else "device"

@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass, field
 
 from teachcam.errors import ContractError
+from teachcam.files import parse_json
 
 VERSION = 2
 METADATA_KEY = "teachcam.contract"  # of the entry in an ONNX file's metadata
@@ -54,7 +55,7 @@ class Contract:
     def from_json(cls, text: str) -> Contract:
         """Read what `to_json` returned. Raises ContractError for other text, or for another version."""
         try:
-            fields = json.loads(text)
+            fields = parse_json(text)
             version = fields["version"]
             if version != VERSION:
                 raise ContractError(
@@ -80,7 +81,7 @@ class Contract:
         """Raise ValueError or TypeError if a value is not possible."""
         height, width = self.input_size
         is_valid = (
-            all(isinstance(label, str) for label in self.labels)
+            all(isinstance(label, str) and label.encode() for label in self.labels)  # encode: raises for no Unicode
             and len(set(self.labels)) == len(self.labels) > 0
             and all(isinstance(size, int) and 8 <= size <= 4096 for size in (height, width))
             and len(self.mean) == len(self.std) == 3

@@ -113,7 +113,11 @@ def _is_int8_for_tensorrt(ort_session: onnxruntime.InferenceSession) -> bool:
         export_info = parse_json(read_metadata_map(ort_session).get("teachcam.export", "{}"))
     except ValueError:
         return False
-    return isinstance(export_info, dict) and export_info.get("precision") == "int8" and export_info.get("target") != "desktop"
+    return (
+        isinstance(export_info, dict)
+        and export_info.get("precision") == "int8"
+        and export_info.get("target") != "desktop"
+    )
 
 
 def _session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
@@ -182,8 +186,8 @@ def _open(path: Path, name: str, threads: int | None, exact_int8: bool = False) 
             return None
         if "till opset" in str(error):
             raise ModelError(
-                f"{path} is for a newer ONNX Runtime than {onnxruntime.__version__}: update ONNX Runtime, or export the "
-                "model again with --target jetpack4"
+                f"{path} is for a newer ONNX Runtime than {onnxruntime.__version__}: "
+                "update ONNX Runtime, or export the model again with --target jetpack4"
             ) from None
         raise ModelError(
             f"{path} is not a complete ONNX model, or can't be run: export it again ({first_line(error)})"

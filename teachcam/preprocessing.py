@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from teachcam.contract import Contract
+from teachcam.images import check_image
 
 
 def preprocess(image: np.ndarray, contract: Contract) -> np.ndarray:
@@ -17,7 +18,11 @@ def preprocess(image: np.ndarray, contract: Contract) -> np.ndarray:
 
     Returns:
         uint8 [height, width, 3] in the contract's color order. The graph itself normalizes.
+
+    Raises:
+        UserError: It is not such an image: for example float, gray, or with an alpha channel.
     """
+    check_image(image)
     image = resize(image, contract.input_size)
     if contract.color_order == "GRAY":
         image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)

@@ -1,4 +1,7 @@
-"""The name of this machine's processor. Measured times and accuracies hold for one processor, and name it."""
+"""The name of this machine's processor, and its free memory.
+
+Measured times and accuracies hold for one processor, and name it.
+"""
 
 from __future__ import annotations
 
@@ -18,3 +21,19 @@ def processor_name() -> str:
     if platform.machine() != "x86_64":
         return name
     return f"{name}, {'VNNI' if re.search('avx512_vnni|avx_vnni', info) else 'no VNNI'}"
+
+
+def free_memory() -> int | None:
+    """Return how many bytes of memory programs may still take, or None where the system does not say."""
+    try:
+        info = Path("/proc/meminfo").read_text()
+    except OSError:  # not Linux
+        return None
+    available = re.search(r"^MemAvailable: +(\d+) kB", info, re.MULTILINE)
+    return 1024 * int(available[1]) if available else None
+
+
+def share_of_memory(share: float, limit: int) -> int:
+    """Return how many bytes to use: a share of the free memory, and `limit` at most."""
+    free = free_memory()
+    return limit if free is None else min(limit, int(share * free))

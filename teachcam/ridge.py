@@ -21,15 +21,18 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Sequence
 
 import numpy as np
+
+from teachcam.ridge_inputs import Inputs, chunks, principal_axes, signed_sqrt
 
 # Candidates, as multiples of the mean variance of a feature. Below and above, accuracy in new scenes fell.
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 DEFAULT_STRENGTH = 2.0  # near the best for hands, thumbs and digits in new scenes, with two backbones
 TOLERANCE = 1.0  # of an accuracy's standard error over scenes: what differs by less is taken for equally accurate
-SQRT_EPSILON = 0.05  # bounds the slope at 0, for what is trained below the head; accuracy is the same with 1e-6
+MANY_GROUPS = 64  # of rows
 LOGIT_SCALE = 10.0  # scores lie between 0 and 1; ten times that is the usual range of logits
 
 
@@ -103,12 +106,6 @@ class RidgeHead:
         return signed_sqrt(features) @ self.weight + self.bias
 
 
-def signed_sqrt(features: np.ndarray) -> np.ndarray:
-    """Return the square roots of the magnitudes, with their signs. It evens out large features (Perronnin 2010)."""
-    features = features.astype(np.float64)
-    return features / np.sqrt(np.abs(features) + SQRT_EPSILON)
-
-
 def fit_ridge(
     rows: Rows, num_classes: int, strength: float | None = None, judge: bool = True, outliers: bool = False
 ) -> RidgeHead:
@@ -121,58 +118,38 @@ def fit_ridge(
         judge: Whether to compute `held_out_logits`.
         outliers: Whether the head has an output for them.
     """
-    inputs = signed_sqrt(rows.features)
     weights = rows.weights
-    mean = weights @ inputs
-    inputs = inputs - mean
-    scale = np.sqrt(np.mean(weights @ inputs**2)) or 1.0
-    inputs /= scale
+    inputs = Inputs(rows.features, weights)
     # In the coordinates of the principal axes the normal equations are diagonal, whatever the strength.
-    variances, axes = _principal_axes(np.sqrt(weights)[:, None] * inputs)
-    system = _System(
-        np.column_stack([np.ones(len(inputs)), inputs @ axes]),
-        np.append(1.0, variances),
-        weights,
-        rows.targets(num_classes, outliers),
-    )
+    variances, axes = principal_axes(inputs, weights)
+    system = _System(inputs.along(axes), np.append(1.0, variances), weights, rows.targets(num_classes, outliers))
     judged = rows.judged
     blocks = [np.flatnonzero(rows.left_out_with(scene)) for scene in np.unique(rows.scenes[judged])]
     held_out = np.zeros((0, num_classes + outliers))
-    if judge and blocks and max(map(len, blocks)) < len(inputs):
+    if judge and blocks and max(map(len, blocks)) < len(weights):
         candidates = STRENGTHS if strength is None else (strength,)
-        predictions = [_held_out(system, blocks, candidate)[judged] for candidate in candidates]
+        predictions = [prediction[judged] for prediction in _held_out(system, blocks, candidates)]
         best = _choose([_accuracies(prediction[:, :num_classes], rows) for prediction in predictions], candidates)
         strength, held_out = candidates[best], LOGIT_SCALE * predictions[best]
     strength = DEFAULT_STRENGTH if strength is None else strength
     coefficients = LOGIT_SCALE * system.solve(strength)
-    weight = axes @ coefficients[1:] / scale
-    return RidgeHead(weight, coefficients[0] - mean @ weight, strength, held_out)
-
-
-def _principal_axes(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the sums of squares along the principal axes, float64 [K], and the axes, float64 [D, K].
-
-    Few rows span few axes: that takes a fraction of the time of the full decomposition.
-    """
-    if len(rows) >= rows.shape[1]:
-        squares, axes = np.linalg.eigh(rows.T @ rows)
-        return np.maximum(squares, 0.0), axes
-    squares, coordinates = np.linalg.eigh(rows @ rows.T)
-    spanned = squares > 1e-10 * max(squares[-1], 1e-10)
-    return squares[spanned], rows.T @ (coordinates[:, spanned] / np.sqrt(squares[spanned]))
+    weight = axes @ coefficients[1:] / inputs.scale
+    return RidgeHead(weight, coefficients[0] - inputs.mean @ weight, strength, held_out)
 
 
 class RidgeSums:
     """Sums over rows, from which a head follows, whatever the number of rows.
 
     Rows can be added and removed at any time. The head is then that of the rows that are left, but for rounding errors.
-    It takes 8 D^2 bytes of memory for each group of rows (see `Rows.groups`): 13 MB for 1280 features.
+    It takes 8 D^2 bytes of memory for each group of rows (see `Rows.groups`): 13 MB for 1280 features. With many labels
+    that is too much: after the first MANY_GROUPS, a group with few rows keeps those in place of their products.
     """
 
     def __init__(self, num_features: int):
         """Begin without rows."""
         self._num_features = num_features
         self._groups: dict[int, _GroupSums] = {}
+        self._of_few: np.ndarray | float = 0.0  # the sum over all groups that keep their rows, see `_GroupSums.of_few`
 
     def add(self, rows: Rows) -> None:
         """Add rows."""
@@ -196,9 +173,17 @@ class RidgeSums:
         groups = {id: [group for group in pair if group is not None and group.count] for id, pair in own.items()}
         share = 1 / max(1, sum(map(len, groups.values())))  # of each group, in the sum of all weights
         mean, covariance = np.zeros(self._num_features), np.zeros((self._num_features, self._num_features))
-        for group in itertools.chain.from_iterable(groups.values()):
+        used = list(itertools.chain.from_iterable(groups.values()))
+        for group in used:
             mean += share / group.count * group.total
-            covariance += share / group.count * group.products
+            if group.products is not None:
+                covariance += share / group.count * group.products
+        covariance += share * self._of_few
+        unused = dict.fromkeys(self._groups.values())
+        for group in used:
+            del unused[group]
+        for group in unused:
+            covariance -= share * group.of_few()
         covariance -= np.outer(mean, mean)
         variance = np.trace(covariance) / len(mean) or 1.0
         covariance.flat[:: len(mean) + 1] += strength * variance
@@ -210,32 +195,57 @@ class RidgeSums:
     def _update(self, rows: Rows, sign: int) -> None:
         inputs, groups = signed_sqrt(rows.features), rows.groups
         for name in np.unique(groups).tolist():
-            group = self._groups.setdefault(name, _GroupSums(self._num_features))
+            if name not in self._groups:
+                self._groups[name] = _GroupSums(self._num_features, len(self._groups) >= MANY_GROUPS)
+            group = self._groups[name]
+            self._of_few = self._of_few - group.of_few()
             group.add(inputs[groups == name], sign)
+            self._of_few = self._of_few + group.of_few()
 
 
 class _GroupSums:
-    """The sums over a group of rows."""
+    """The sums over a group of rows. With `keeps_rows`, the rows stand for their products while they are few."""
 
-    def __init__(self, num_features: int):
+    def __init__(self, num_features: int, keeps_rows: bool):
         self.count = 0
         self.total = np.zeros(num_features)
-        self.products = np.zeros((num_features, num_features))
+        self.products = None if keeps_rows else np.zeros((num_features, num_features))
+        self.rows = np.zeros((0, num_features))
+
+    def of_few(self) -> np.ndarray | float:
+        """Return the mean product of the rows that are kept, float64 [D, D], or 0 if there are none."""
+        return self.rows.T @ self.rows / self.count if len(self.rows) else 0.0
 
     def add(self, inputs: np.ndarray, sign: int) -> None:
         self.count += sign * len(inputs)
         self.total += sign * inputs.sum(0)
-        self.products += sign * inputs.T @ inputs
+        if self.products is None:
+            if sign > 0:
+                self.rows = np.concatenate([self.rows, inputs])
+            else:
+                for row in inputs:
+                    self.rows = np.delete(self.rows, np.flatnonzero((self.rows == row).all(1))[:1], axis=0)
+            if len(self.rows) > len(self.total) // 4:
+                self.products = self.rows.T @ self.rows
+                self.rows = self.rows[:0]
+        else:
+            self.products += sign * inputs.T @ inputs
 
 
 @dataclass(frozen=True)
 class _System:
     """Weighted least squares in coordinates in which the rows' second moments are diagonal."""
 
-    rows: np.ndarray  # float64 [N, 1 + D]; the first column is 1
+    rows: np.ndarray | Inputs  # float64 [N, 1 + D]; the first column is 1
     moments: np.ndarray  # float64 [1 + D], the weighted mean square of each column
     weights: np.ndarray  # float64 [N], sum 1
     targets: np.ndarray  # float64 [N, num_classes], 1 for the row's class, else 0
+
+    @cached_property
+    def right(self) -> np.ndarray:
+        """The right side of the normal equations, float64 [1 + D, num_classes]."""
+        weighted = self.weights[:, None] * self.targets
+        return sum(self.rows[chunk].T @ weighted[chunk] for chunk in chunks(len(weighted)))
 
     def penalized(self, strength: float) -> np.ndarray:
         """Return the moments with the penalty, which spares the first column, the bias."""
@@ -243,27 +253,32 @@ class _System:
 
     def solve(self, strength: float) -> np.ndarray:
         """Return the coefficients, float64 [1 + D, num_classes]."""
-        right = self.rows.T @ (self.weights[:, None] * self.targets)
-        return right / self.penalized(strength)[:, None]
+        return self.right / self.penalized(strength)[:, None]
 
 
-def _held_out(system: _System, blocks: list[np.ndarray], strength: float) -> np.ndarray:
-    """Return each row's prediction by the head that was not fitted to its block, float64 [N, num_classes].
+def _held_out(system: _System, blocks: list[np.ndarray], strengths: Sequence[float]) -> list[np.ndarray]:
+    """Return each row's prediction by the head that was not fitted to its block, for each strength.
 
     A row in several blocks gets the prediction of the last one; rows that are judged are in one block only.
+
+    Returns:
+        float64 [N, num_classes], for each strength.
     """
-    penalized, coefficients = system.penalized(strength), system.solve(strength)
-    predictions = np.zeros_like(system.targets)
+    fits = [(system.penalized(strength), system.solve(strength)) for strength in strengths]
+    predictions = [np.zeros_like(system.targets) for _ in strengths]
     for block in blocks:
         rows, weights, targets = system.rows[block], system.weights[block][:, None], system.targets[block]
-        if len(block) <= len(penalized):
-            hat = (rows / penalized) @ (rows * weights).T
-            residuals = np.linalg.solve(np.eye(len(block)) - hat, targets - rows @ coefficients)
-            predictions[block] = targets - residuals
-        else:  # the same, by taking the rows out of the normal equations: faster for large blocks
-            left = np.diag(penalized) - rows.T @ (rows * weights)
-            right = penalized[:, None] * coefficients - rows.T @ (targets * weights)
-            predictions[block] = rows @ np.linalg.solve(left, right)
+        weighted = rows * weights
+        is_large = len(block) > rows.shape[1]
+        products = rows.T @ weighted if is_large else None
+        for (penalized, coefficients), prediction in zip(fits, predictions):
+            if is_large:  # take the rows out of the normal equations: faster for large blocks
+                right = penalized[:, None] * coefficients - rows.T @ (targets * weights)
+                prediction[block] = rows @ np.linalg.solve(np.diag(penalized) - products, right)
+            else:
+                hat = (rows / penalized) @ weighted.T
+                residuals = np.linalg.solve(np.eye(len(block)) - hat, targets - rows @ coefficients)
+                prediction[block] = targets - residuals
     return predictions
 
 

@@ -6,11 +6,10 @@ While a run is not finished, its `.state/` holds what it needs to continue.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
-from teachcam.files import write_atomic
+from teachcam.files import read_json_lines, write_atomic
 
 LATEST = Path("runs/latest")
 STATE_FOLDER = ".state"  # hidden, so that it can't be taken for a label's folder, whatever --out is
@@ -53,11 +52,8 @@ def interrupted_runs() -> list[Path]:
 def read_epochs(folder: Path) -> list[dict]:
     """Return the metrics logged in a run's folder, in order. An epoch that was repeated after a resume appears once."""
     epochs: dict[tuple[str, int], dict] = {}
-    path = folder / EPOCHS_FILE
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        try:
-            metrics = json.loads(line)
-        except ValueError:  # a line that is being written, or was cut off by a kill
-            continue
-        epochs[metrics["training"], metrics["epoch"]] = metrics
+    for metrics in read_json_lines(folder / EPOCHS_FILE):
+        training, number = metrics.get("training"), metrics.get("epoch")
+        if isinstance(training, str) and isinstance(number, int):
+            epochs[training, number] = metrics
     return list(epochs.values())

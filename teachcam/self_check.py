@@ -11,10 +11,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnxruntime
 
 from teachcam.contract import Contract
+from teachcam.errors import ModelError
+from teachcam.files import parse_json
 from teachcam.images import decode_image, encode_jpeg
 from teachcam.onnx_session import predict_probabilities
 from teachcam.preprocessing import resize
@@ -61,10 +64,17 @@ class SelfCheck:
 
     @classmethod
     def from_json(cls, text: str) -> SelfCheck:
-        """Read what `to_json` returned."""
-        fields = json.loads(text)
-        jpegs = [base64.b64decode(jpeg) for jpeg in fields["jpegs"]]
-        return cls(**{**fields, "jpegs": jpegs, "probabilities": np.array(fields["probabilities"])})
+        """Read what `to_json` returned. Raises ModelError for other text."""
+        try:
+            fields = parse_json(text)
+            jpegs = [base64.b64decode(jpeg) for jpeg in fields["jpegs"]]
+            check = cls(**{**fields, "jpegs": jpegs, "probabilities": np.array(fields["probabilities"], float)})
+            is_valid = len(check.images) == len(check.probabilities) > 0 and check.precision in TOLERANCE
+        except (ValueError, KeyError, TypeError, cv2.error):
+            is_valid = False
+        if not is_valid:
+            raise ModelError("the images that a model is checked with can't be read: export the model again")
+        return check
 
     @property
     def images(self) -> list[np.ndarray]:

@@ -10,6 +10,11 @@ Writes checkpoint.pt, metrics.json and report.html into the run's folder. runs/l
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the other imports, see run_script
+    from teachcam.commands import run_script
+
+    run_script("train")
+
 import argparse
 import shlex
 from pathlib import Path
@@ -38,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         options = vars(parser.parse_args(argv))
     except UnicodeDecodeError:
         parser.error("@FILE: that is not a text file")
+    except RecursionError:
+        parser.error("@FILE: the file names itself, or another file that names it")
     run = options.pop("resume")
     if run is not None:
         _refuse_options_with_resume(parser, options)
@@ -118,7 +125,3 @@ def _refuse_options_with_resume(parser: argparse.ArgumentParser, options: dict) 
     for action in parser._actions:
         if action.dest in options and options[action.dest] != action.default:
             parser.error(f"--resume continues the run with its own options: leave {action.option_strings[0]} out")
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -176,11 +176,12 @@ def confidence_interval(correct: np.ndarray, groups: list[str]) -> tuple[float, 
         return None
     accuracy, effective = correct.mean(), float(num_images)
     if len(names) < num_images:
-        masks = [np.array([group == name for group in groups]) for name in names]
-        squares = sum((correct[mask].sum() - mask.sum() * accuracy) ** 2 for mask in masks)
-        variance = squares / num_images**2 * len(masks) / max(1, len(masks) - 1)
+        number_of = {name: number for number, name in enumerate(names)}
+        numbers = np.array([number_of[group] for group in groups])
+        excess = np.bincount(numbers, correct) - np.bincount(numbers) * accuracy  # correct images above the average
+        variance = float(excess @ excess) / num_images**2 * len(names) / max(1, len(names) - 1)
         effective = accuracy * (1 - accuracy) / variance if variance else 0.0
-        effective = min(max(effective, len(masks)), num_images)
+        effective = min(max(effective, len(names)), num_images)
     quantile = Z_95 if len(names) == num_images else _student_quantile(max(MIN_FREEDOM, len(names) - 1))
     square = quantile**2
     center = (accuracy + square / (2 * effective)) / (1 + square / effective)

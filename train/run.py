@@ -26,6 +26,7 @@ from teachcam.runs import STATE_FOLDER
 from teachcam.train.config.run_config import RunConfig
 from teachcam.train.config.train_config import FROM_RIDGE
 from teachcam.train.data.dataset import Dataset
+from teachcam.train.data.feature_cache import FOLDER
 from teachcam.train.data.file_lists import read_lists
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.distributed import init_distributed
@@ -61,7 +62,8 @@ def train(config: RunConfig, resume: bool = False) -> Path:
         config = replace(config, out=out)
         if out.resolve() == config.data.resolve():
             raise TrainingError(f"--out {out} is the dataset folder: give another one")
-        context = Context(device, processes, state=TrainingState(out / STATE_FOLDER, processes))
+        state = TrainingState(out / STATE_FOLDER, processes)
+        context = Context(device, processes, state=state, feature_folder=out.parent / FOLDER)
         dataset, listed_test = _read_dataset(config)
         splits, test = _split(dataset.samples, config)
         test += listed_test

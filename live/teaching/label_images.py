@@ -8,13 +8,13 @@ from pathlib import Path
 from teachcam.collect.dataset import (
     append_line,
     check_label,
+    image_files,
     label_folders,
     list_samples,
     move_to_rejected,
     normalize_text,
 )
 from teachcam.errors import DatasetError
-from teachcam.images import is_image
 
 
 class LabelImages:
@@ -31,6 +31,8 @@ class LabelImages:
         """Make the folder if it is missing, and list its files."""
         self.data = data
         self.files: dict[str, list[str]] = {}
+        # Of each label. There are two if its name is there in two forms of Unicode, as after copying from macOS.
+        self._folders: dict[str, list[Path]] = {}
         self.sessions: Counter[str] = Counter()
         self.places: set[str] = set()
         try:
@@ -42,9 +44,13 @@ class LabelImages:
     def refresh(self) -> bool:
         """List the files again. Returns whether they have changed."""
         before = self.files
+        folders: dict[str, list[Path]] = {}
+        for folder in label_folders(self.data):
+            folders.setdefault(normalize_text(folder.name), []).append(folder)
+        self._folders = folders
         self.files = {
-            normalize_text(folder.name): sorted(path.name for path in folder.iterdir() if is_image(path))
-            for folder in label_folders(self.data)
+            label: sorted({path.name for folder in own for path in image_files(folder)})
+            for label, own in folders.items()
         }
         try:
             samples = list_samples(self.data)
@@ -74,15 +80,20 @@ class LabelImages:
     def rename(self, label: str, name: str) -> None:
         """Give a label another name. Raises DatasetError."""
         self.check_exists(label)
-        (self.data / label).rename(self.data / self._check_new(name))
+        target = self.data / self._check_new(name)
+        first, *others = self._folders.get(label, [self.data / label])
+        first.rename(target)
+        for path in (path for folder in others for path in image_files(folder) if not (target / path.name).exists()):
+            path.rename(target / path.name)
 
     def remove(self, label: str) -> int:
         """Move all images of a label to data/.rejected/. Returns their number. Raises DatasetError."""
         self.check_exists(label)
         for name in self.files[label]:
-            move_to_rejected(self.data, self.data / label / name)
-        if not any((self.data / label).iterdir()):
-            (self.data / label).rmdir()
+            move_to_rejected(self.data, self.path(label, name))
+        for folder in self._folders.get(label, []):
+            if not any(folder.iterdir()):
+                folder.rmdir()
         return len(self.files[label])
 
     def path(self, label: str, name: str) -> Path:
@@ -90,7 +101,8 @@ class LabelImages:
         self.check_exists(label)
         if name not in self.files[label]:
             raise DatasetError(f"{label} has no image {name}")
-        return self.data / label / name
+        paths = [folder / name for folder in self._folders.get(label, [])]
+        return next((path for path in paths if path.exists()), self.data / label / name)
 
     def move(self, label: str, name: str, to: str | None) -> None:
         """Move an image to another label, or take it out of the dataset if `to` is None. Raises DatasetError."""
@@ -101,7 +113,7 @@ class LabelImages:
         self.check_exists(to)
         if name in self.files[to]:
             raise DatasetError(f"{to} has an image {name} already")
-        path.rename(self.data / to / name)
+        path.rename(self._folders.get(to, [self.data / to])[0] / name)
         append_line(self.data, {"moved": name, "from": label, "to": to})
 
     def _check_new(self, label: str) -> str:

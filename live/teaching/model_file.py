@@ -22,7 +22,7 @@ from teachcam.live.teaching.taught_model import TaughtModel
 from teachcam.live.teaching.teacher import Teacher
 from teachcam.preprocessing import shrink
 from teachcam.processor import processor_name
-from teachcam.ridge import SQRT_EPSILON
+from teachcam.ridge_inputs import SQRT_EPSILON
 
 
 def save_model(path: Path, teacher: Teacher, config: ExportConfig | None = None) -> ValidationResult:

@@ -10,6 +10,7 @@ and its features are kept by its content (data/.teach/). So a moved image costs 
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import sys
@@ -78,9 +79,11 @@ class Teacher:
         self._is_judged = True
         self._lock = threading.Lock()
         self._changed, self._closed, self._up_to_date = threading.Event(), threading.Event(), threading.Event()
+        self._ended = threading.Event()
         self._changed.set()
         self._thread = threading.Thread(target=self._run, name="teacher", daemon=True)
         self._thread.start()
+        atexit.register(self.close)  # Python, ending, aborts if a thread is inside ONNX Runtime
 
     def refresh(self) -> None:
         """Look at the dataset again. Any thread may call it."""
@@ -114,7 +117,8 @@ class Teacher:
         """End the thread."""
         self._closed.set()
         self._changed.set()
-        self._thread.join()
+        self._ended.wait()  # Thread.join may take an interrupted thread for one that has ended (Python 3.10 and 3.11)
+        atexit.unregister(self.close)  # last: another Ctrl-C may interrupt the wait
 
     # The thread
 
@@ -140,6 +144,7 @@ class Teacher:
             logger.error("teaching has ended: %s", first_line(error))
         finally:
             self._up_to_date.set()
+            self._ended.set()
 
     def _learn_outliers(self) -> None:
         """Learn clutter images as outliers (Hendrycks 2019), so that unknown objects get low scores."""

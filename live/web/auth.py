@@ -159,8 +159,9 @@ def is_loopback(name: str) -> bool:
 
 
 def _host_name(host: str) -> str:
-    """Return the part of a Host header before the port."""
-    return host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    """Return the part of a Host header before the port, or "" if it is not a name or an address."""
+    match = re.fullmatch(r"(?:\[([^\[\]]+)\]|([^\[\]:/@]+))(?::[0-9]*)?", host)
+    return (match[1] or match[2]) if match else ""
 
 
 def _reachable_address(bound: str) -> str:

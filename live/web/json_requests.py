@@ -7,6 +7,8 @@ import json
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from teachcam.files import parse_json
+
 MAX_BODY_BYTES = 4096
 
 
@@ -20,8 +22,11 @@ async def read_json(request: Request) -> dict | Response:
             body += chunk
             if len(body) > MAX_BODY_BYTES:
                 return json_error(413, f"more than {MAX_BODY_BYTES} bytes")
-        content = json.loads(body)
-    except (ValueError, RecursionError, ClientDisconnect):
+        content = parse_json(body)
+        json.dumps(
+            content, ensure_ascii=False
+        ).encode()  # half a surrogate pair is no text, and no answer could hold it
+    except (ValueError, ClientDisconnect):
         content = None
     return content if isinstance(content, dict) else json_error(400, "send a JSON object")
 

@@ -26,6 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, AsyncIterator, Callable
 
+import h11
 import numpy as np
 import uvicorn
 from starlette.applications import Starlette
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from teachcam.live.teaching.studio import Studio
 
 MAX_CONNECTIONS = 256
-REQUEST_TIMEOUT = 10.0  # seconds that a new connection may take until its first request
+REQUEST_TIMEOUT = 10.0  # seconds that a client may take to send a request with its body
 
 
 class Web:
@@ -178,7 +179,8 @@ class Web:
 
     async def _get_page(self, request: Request) -> Response:
         if self._studio is not None:  # another program may have recorded meanwhile
-            await self._loop.run_in_executor(None, self._studio.refresh)
+            with contextlib.suppress(OSError):  # the folder is gone, or can't be read: recording says so
+                await self._loop.run_in_executor(None, self._studio.refresh)
         return self._access.move_token_to_cookie(request) or Response(self._page, media_type="text/html")
 
     async def _get_stream(self, request: Request) -> Response:
@@ -260,21 +262,48 @@ class _ImageStream(StreamingResponse):
 
 
 class _Connection(H11Protocol):
-    """A connection that is closed at once if there are too many, and after a while if it sends no request.
+    """A connection that is closed at once if there are too many, and after a while if a request is not finished.
 
     Each connection takes a file descriptor, so idle ones could use up all that the process may have.
     """
+
+    _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
         if len(self.connections) > MAX_CONNECTIONS:
             transport.abort()
         else:
-            self.loop.call_later(REQUEST_TIMEOUT, self._close_if_silent)
+            self._limit_time()
 
-    def _close_if_silent(self) -> None:
-        if self.cycle is None:
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._limit_time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._stop_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:  # the request was answered before its wrong end came
             self.transport.abort()
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # so that its answer is not sent any more
+            self.cycle.message_event.set()
+
+    def _limit_time(self) -> None:
+        """Start the timer if a request is awaited, or its rest. Further bytes do not start it again."""
+        if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
+            self._stop_timer()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(REQUEST_TIMEOUT, self.transport.abort)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 def _route_without_head(path: str, endpoint: Callable) -> Route:

@@ -81,8 +81,8 @@ def test_int8_predicts_the_same_on_other_processors(processor, target, run_copy,
     else:
         there, stderr = run_live(CORTEX_A57, model, image_folder, PYTHONPATH=f"{package_path}:{ARM64 / 'site'}")
     assert "predicts differently here" not in stderr
-    # Integer sums are equal everywhere. The layers in float differ a little, and so does OpenCV's resizing on ARM.
-    assert largest_difference(here, there) < (1e-4 if (processor, target) == ("haswell", "desktop") else 0.02)
+    # Integer sums are equal everywhere. The layers in float round differently, which moves a few int8 values by a step.
+    assert largest_difference(here, there) < (1e-4 if (processor, target) == ("haswell", "desktop") else 0.03)
 
 
 @needs_haswell

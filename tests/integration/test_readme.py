@@ -42,6 +42,8 @@ NOT_RUN = {  # a word of the command: why it is not run here
     "torchrun": "starts several processes: see test_train.py",
 }
 FOREIGN_OPTIONS = {"--help", "--no-deps", "--index-url", "--nproc-per-node"}  # argparse's, pip's and torchrun's
+FOREIGN_OPTIONS |= {"--nnodes", "--node-rank", "--master-addr", "--master-port", "--rm", "--gpus", "--model-repository"}
+FOREIGN_OPTIONS |= {"--parts", "--sizes", "--shards"}  # of benchmarks/growth
 FOREIGN_OPTIONS |= {"--tutorial", "--dry-run", "--train"}  # of benchmarks/teach.py and live/jetson/install.sh
 
 

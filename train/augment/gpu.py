@@ -6,6 +6,8 @@ Results differ by rounding, interpolation and the random values of the noise.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch.nn import functional
@@ -81,13 +83,15 @@ class GpuAugmentation:
             images = self._to_gray(images).expand(-1, 3, -1, -1)
         return images.round().clamp(0, 255).byte().permute(0, 2, 3, 1)
 
-    def _stack(self, images: list[np.ndarray]) -> torch.Tensor:
+    def _stack(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         """Return images in the contract's size, uint8 [N, H, W, 3], in color."""
         height, width = self._contract.input_size
         color_order = "RGB" if self._channel_order[0] else "BGR"
         in_color = Contract(labels=(), input_size=(height, width), color_order=color_order)
-        prepared = [preprocess(image, in_color) for image in images]
-        return torch.from_numpy(np.array(prepared, np.uint8).reshape(-1, height, width, 3)).to(self._device)
+        stacked = torch.empty((len(images), height, width, 3), dtype=torch.uint8, device=self._device)
+        for index, image in enumerate(images):  # one by one: the computer's memory may be smaller than the GPU's
+            stacked[index] = torch.from_numpy(preprocess(image, in_color))
+        return stacked
 
     def _tensor(self, values: list, *shape: int) -> torch.Tensor:
         """Return values, one entry for each image, as float32 [N, *shape] on the device."""

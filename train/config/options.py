@@ -33,9 +33,11 @@ class Option:
     above: float | None = None  # values must be larger than this
 
     def check(self, value: typing.Any) -> None:
-        """Raise TrainingError if `value` is not allowed. None, which means "not set", always is."""
+        """Raise TrainingError if `value` is not allowed. None, which means "not set", is if the default is None."""
         if value is None:
-            return
+            if self.default in (None, MISSING):
+                return
+            raise TrainingError(f"{self.flag} must be of type {self.type.__name__}, not None")
         expected: typing.Any = {int: numbers.Integral, float: numbers.Real}.get(self.type, self.type)
         for one in value if self.many else (value,):
             if not isinstance(one, expected) or (isinstance(one, bool) and self.type is not bool):

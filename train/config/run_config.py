@@ -134,6 +134,8 @@ class RunConfig:
                 value = tuple(normalize_text(one) if isinstance(one, str) else one for one in value)
             option.check(value)
             object.__setattr__(self, option.name, value)
+        if not isinstance(self.overrides, dict):
+            raise TrainingError("overrides must be a dict of settings of the strategy")
         check_backbone(self.backbone)
         self._check_combinations()
         overrides = {name: value for name, value in self.overrides.items() if value is not None}

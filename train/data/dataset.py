@@ -1,4 +1,4 @@
-"""Read a dataset's images into memory, once, with the class ids of their labels and their scenes."""
+"""Read a dataset's images once, with the class ids of their labels and their scenes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,15 +17,15 @@ from teachcam.collect.inspection import Measurements
 from teachcam.collect.scenes import find_scenes
 from teachcam.errors import TrainingError, UnreadableImage
 from teachcam.images import decode_file, read_file
-from teachcam.preprocessing import shrink
+from teachcam.train.data.images import ImageStore, StoredImages
 from teachcam.train.model.backbones import INPUT_SIZE
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Labeled images in memory."""
+    """Labeled images."""
 
-    images: list[np.ndarray]  # uint8 [H, W, 3], BGR, any size
+    images: list[np.ndarray]  # uint8 [H, W, 3], BGR, any size; those of a Dataset are StoredImages, which act like it
     class_ids: torch.Tensor  # int64 [N]
     scenes: list[str]  # the scene of each image
     backgrounds: list[str]  # images of equal names are before exactly the same background
@@ -45,12 +46,12 @@ class Examples:
 
 
 class Dataset:
-    """The images of a dataset folder in memory, each decoded once and averaged down close to the input size.
+    """The images of a dataset folder, averaged down close to the input size.
 
     Attributes:
         folder: the dataset folder.
         samples: the samples whose images could be read, with their scenes.
-        images: uint8 [H, W, 3], BGR, by path.
+        images: uint8 [H, W, 3], BGR, by path; in memory, up to a limit (images.py).
         labels: label names in the order of their class ids.
         skipped: one message for each file that could not be read.
         left_out: lines about files in the folder that are not used; set by who made the list of samples.
@@ -77,7 +78,7 @@ class Dataset:
             TrainingError: if no image can be read, or there are fewer than two labels.
         """
         self.folder = folder
-        self.images: dict[Path, np.ndarray] = {}
+        self.images = ImageStore(input_size)
         self.skipped: list[str] = []
         self.left_out: list[str] = []
         self.measurements = Measurements()
@@ -93,7 +94,7 @@ class Dataset:
                 tqdm.write(f"skipped: {error}", file=sys.stderr)
                 continue
             self.measurements.add(sample, image)
-            self.images[sample.path] = shrink(image, input_size)
+            self.images.add(sample.path, image)
             self._hashes[sample.path] = hashlib.sha256(content).hexdigest()
         if not self.images:
             raise TrainingError(f"none of the {len(samples)} images in {folder} can be read")
@@ -109,8 +110,10 @@ class Dataset:
 
     def examples(self, samples: list[Sample]) -> Examples:
         """Return the images of these samples with their class ids, scenes and backgrounds."""
-        class_ids = torch.tensor([self.labels.index(sample.label) for sample in samples], dtype=torch.int64)
-        images = [self.images[sample.path] for sample in samples]
+        class_id_of = {label: class_id for class_id, label in enumerate(self.labels)}
+        class_ids = torch.tensor([class_id_of[sample.label] for sample in samples], dtype=torch.int64)
+        paths = [sample.path for sample in samples]
+        images: Any = StoredImages(self.images, paths, [self._hashes[path] for path in paths])
         scenes = [sample.scene for sample in samples]
         return Examples(images, class_ids, scenes, [self._background_of[sample.session] for sample in samples])
 

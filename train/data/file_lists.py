@@ -11,6 +11,8 @@ from pathlib import Path
 from teachcam.collect.dataset import Sample, normalize_text, samples_of_label
 from teachcam.errors import DatasetError
 
+MAX_DIGITS = 9  # of a class id
+
 
 def read_lists(train: Path, test: Path | None, data: Path) -> tuple[list[Sample], list[Sample], tuple[str, ...]]:
     """Read the samples of a training list and a test list.
@@ -73,15 +75,22 @@ def _read_list(path: Path, data: Path) -> list[tuple[Path, int]]:
             continue
         name, class_id = (["", *line.rsplit(None, 1)])[-2:]
         name = name.strip()
-        if not class_id.isdecimal() or not name:
+        if not class_id.isdecimal() or len(class_id) > MAX_DIGITS or not name:
             raise DatasetError(f"{path}, line {number}: {line.strip()[:60]!r} is not a path and a class id")
         spellings = (name, normalize_text(name), unicodedata.normalize("NFD", name))
         candidates = [folder / spelling for folder in (data, path.parent) for spelling in spellings]
-        file = next((candidate for candidate in candidates if candidate.is_file()), None)
+        file = next(filter(_is_file, candidates), None)
         if file is None:
-            raise DatasetError(f"{path}, line {number}: no file {name} in {data} or beside the list")
+            raise DatasetError(f"{path}, line {number}: no file {name[:100]} in {data} or beside the list")
         if entries.setdefault(file.resolve(), (file, int(class_id)))[1] != int(class_id):
             raise DatasetError(f"{path}, line {number}: {name} has two class ids; keep one")
     if not entries:
         raise DatasetError(f"{path}: the list names no file")
     return list(entries.values())
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # more characters than a name may have
+        return False

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from os import cpu_count
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -30,6 +31,7 @@ class Context:
     progress: Progress = field(default_factory=Progress)
     state: TrainingState = field(default_factory=TrainingState)
     micro_batcher: MicroBatcher = field(default_factory=MicroBatcher)
+    feature_folder: Path | None = None  # where features are kept for later runs; None: nowhere
     num_images: int = 0  # passed through a network for training, so far
     train_seconds: float = 0.0  # spent on them
     data_wait_seconds: float = 0.0  # of those, spent waiting for batches

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import time
@@ -15,6 +16,8 @@ from torch import nn
 
 from teachcam.contract import Contract
 from teachcam.preprocessing import preprocess
+from teachcam.train.data.feature_cache import FeatureCache
+from teachcam.train.data.images import StoredImages
 from teachcam.train.engine.context import Context
 from teachcam.train.model.backbones import Network, half_precision
 from teachcam.train.model.inference import Normalize
@@ -22,6 +25,8 @@ from teachcam.train.model.inference import Normalize
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 32
+MIN_FOR_CACHE = 1000  # images, whose features take seconds; fewer are not worth a file
+CACHE_PART = 10_000  # images whose features are written at once: 50 MB; an interruption loses no more than these
 MIN_FOR_ONNX = 200  # images; on a CPU ONNX Runtime takes a third of PyTorch's time, and a second to start
 
 
@@ -31,6 +36,7 @@ def extract_features(
     """Return the backbone's features of images, float32 [N, D] on the context's device.
 
     Each image runs through the backbone once. With several processes, each computes a part and all get the whole.
+    Features of many images are kept on disk, see `extract_cached`.
 
     Args:
         network: its backbone is moved to the device and set to evaluation mode.
@@ -38,7 +44,39 @@ def extract_features(
         contract: of the network's input.
         context: device, processes, progress and memory of the training.
     """
-    return FrozenModel(network.backbone, contract, context, len(images)).run(images)[0]
+    model = FrozenModel(network.backbone, contract, context, len(images))
+    return extract_cached(model, images, network.feature_size, context)
+
+
+def extract_cached(
+    model: FrozenModel, images: Sequence[np.ndarray], num_features: int, context: Context
+) -> torch.Tensor:
+    """Return a model's only output for images, float32 [N, D] on the device; the cache of the runs has what is known.
+
+    The cache is used for MIN_FOR_CACHE images or more that have hashes (`StoredImages`), and by one process: several
+    would have to agree on what is known.
+
+    Args:
+        model: has one output.
+        images: uint8 [H, W, 3], BGR, any size.
+        num_features: number of features of an image.
+        context: of the training. Without `feature_folder` nothing is cached.
+    """
+    folder = context.feature_folder
+    is_cached = folder is not None and context.processes.count == 1 and len(images) >= MIN_FOR_CACHE
+    if not (is_cached and isinstance(images, StoredImages)):
+        return model.run(images)[0]
+    cache = FeatureCache(folder, model.fingerprint())
+    features, is_known = cache.read(images.hashes, num_features)
+    missing = np.flatnonzero(~is_known)
+    if len(missing) < len(images):
+        context.progress.say(f"features of {len(images) - len(missing)} images are known from an earlier run")
+    for start in range(0, len(missing), CACHE_PART):
+        part = missing[start : start + CACHE_PART].tolist()
+        computed = model.run(images, part)[0].cpu().numpy()
+        features[part] = computed
+        cache.write([images.hashes[index] for index in part], computed)
+    return torch.from_numpy(features).to(context.device)
 
 
 class FrozenModel:
@@ -62,13 +100,18 @@ class FrozenModel:
             self._run = _open_in_onnxruntime(self._model, contract.input_size) or self._run_in_torch
 
     @torch.no_grad()
-    def run(self, images: Sequence[np.ndarray]) -> list[torch.Tensor]:
-        """Return the outputs for images, uint8 [H, W, 3] BGR of any size: each [N, ...] on the device.
+    def run(self, images: Sequence[np.ndarray], indices: Sequence[int] | None = None) -> list[torch.Tensor]:
+        """Return the outputs for images: each [N, ...] on the device.
 
-        The first output is float32; others, which may be large, are float16.
+        The first output is float32; others, which may be large, are float16. Images are read batch by batch.
+
+        Args:
+            images: uint8 [H, W, 3], BGR, any size.
+            indices: of the images to run; by default all.
         """
         context, started = self._context, time.monotonic()
-        shard = context.processes.shard(range(len(images)))
+        indices = range(len(images)) if indices is None else indices
+        shard = indices[context.processes.rank :: context.processes.count]
 
         def prepare(indices: Sequence[int]) -> np.ndarray:
             return np.stack([preprocess(images[index], self._contract) for index in indices])
@@ -85,9 +128,19 @@ class FrozenModel:
             empty = torch.zeros(1, height, width, 3, dtype=torch.uint8, device=context.device)
             rows = [[output[:0] for output in self._run_in_torch(empty)]]
         outputs = [torch.cat(parts) for parts in zip(*rows, strict=True)]
-        outputs = [context.processes.gather(output, len(images)) for output in outputs]
-        context.count_images(len(images), started)
+        outputs = [context.processes.gather(output, len(indices)) for output in outputs]
+        context.count_images(len(indices), started)
         return outputs
+
+    def fingerprint(self) -> str:
+        """Return a name for the model, its weights, its preprocessing and its kind of device."""
+        contract, device = self._contract, self._context.device
+        preprocessing = (contract.input_size, contract.color_order, contract.mean, contract.std)
+        text = f"{self._model} {preprocessing} {device.type} {half_precision(device)}"
+        digest = hashlib.sha256(text.encode())
+        for name, tensor in self._model.state_dict().items():
+            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:32]
 
     def _run_in_torch(self, inputs: torch.Tensor) -> list[torch.Tensor]:
         dtype = half_precision(self._context.device)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -60,8 +62,6 @@ class ProgressBar(Progress):
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
@@ -90,19 +90,40 @@ class ProgressBar(Progress):
             for name in ("loss", "validation_loss", "validation_accuracy"):
                 if metrics[name] is not None:
                     self._tensorboard.add_scalar(f"{self._name}/{name}", metrics[name], metrics["epoch"])
-            self._tensorboard.flush()
 
     def _write(self, text: str) -> None:
         with self._log.open("a", encoding="utf-8") as file:
             file.write(text)
 
 
-def _tensorboard_writer(folder: Path):
-    """Return a TensorBoard writer, or None if TensorBoard is not installed."""
-    try:
+class _TensorBoardEvents:
+    """A file of TensorBoard events. TensorBoard's own writer has a thread, which shows a traceback on a full disk."""
+
+    def __init__(self, folder: Path):
+        """Begin the file. Raises ImportError or others if TensorBoard is not installed as it should be, and OSError."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its dependencies warn about each other
-            from torch.utils.tensorboard import SummaryWriter
+            from tensorboard.compat.proto.event_pb2 import Event
+            from tensorboard.compat.proto.summary_pb2 import Summary
+            from tensorboard.summary.writer.record_writer import RecordWriter
+        self._event, self._summary, self._record_writer = Event, Summary, RecordWriter
+        self._path = folder / f"events.out.tfevents.{time.time_ns()}.{os.getpid()}"
+        self._write(file_version="brain.Event:2")
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        """Write a value."""
+        self._write(step=step, summary=self._summary(value=[self._summary.Value(tag=name, simple_value=value)]))
+
+    def _write(self, **fields: object) -> None:
+        with self._path.open("ab") as file:
+            self._record_writer(file).write(self._event(wall_time=time.time(), **fields).SerializeToString())
+
+
+def _tensorboard_writer(folder: Path) -> _TensorBoardEvents | None:
+    """Return a writer of TensorBoard events, or None if TensorBoard is not installed."""
+    try:
+        return _TensorBoardEvents(folder)
+    except OSError:  # a full disk
+        raise
     except Exception:  # a broken installation fails in many ways
         return None
-    return SummaryWriter(str(folder))

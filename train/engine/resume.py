@@ -8,7 +8,6 @@ enough to continue with the same result. The folder is deleted when the run is c
 
 from __future__ import annotations
 
-import pickle
 import shutil
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import torch
 from teachcam.errors import TrainingError
 from teachcam.files import open_atomic
 from teachcam.train.engine.distributed import ProcessGroup
+from teachcam.train.model.checkpoint import load_tensors
 
 T = TypeVar("T")
 MAX_SAVE_FRACTION = 0.05  # of the time may go into saving: AlexNet with Adam's state is over a gigabyte
@@ -45,10 +45,10 @@ class TrainingState:
     def _read(self, name: str) -> dict | None:
         path = self._folder / f"{name}.pt"
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return load_tensors(path)
         except FileNotFoundError:
             return None
-        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError):
+        except ValueError:
             raise TrainingError(f"{path} is damaged: delete it, and the run continues from before it") from None
 
     def write(self, name: str, state: Callable[[], dict], last: bool = False) -> None:

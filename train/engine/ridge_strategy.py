@@ -20,20 +20,21 @@ from teachcam.collect.inspection import NOTHING_LABELS
 from teachcam.collect.split import Split
 from teachcam.contract import Contract
 from teachcam.errors import TrainingError
+from teachcam.processor import share_of_memory
 from teachcam.ridge import DEFAULT_STRENGTH, RidgeHead, Rows, fit_ridge
 from teachcam.train.augment.foreground import background_groups
 from teachcam.train.augment.views import AugmentedViews, OutlierViews
 from teachcam.train.config.train_config import RIDGE
 from teachcam.train.data.dataset import Dataset
 from teachcam.train.engine.context import Context
-from teachcam.train.engine.features import FrozenModel
+from teachcam.train.engine.features import FrozenModel, extract_cached
 from teachcam.train.engine.strategies import StrategyResult, make_trial
 from teachcam.train.engine.training_data import make_augmentation
 from teachcam.train.model.backbones import Network
 from teachcam.train.model.stages import Stages
 
 MAX_VIEWS = 4  # augmented copies of each image; in new rooms more gained nothing
-MAX_BYTES = 2**30  # of memory for activations; those of further views are not kept
+MEMORY_SHARE, MAX_BYTES = 0.15, 2**30  # for activations; those of further views are not kept
 PATIENCE = 3  # rounds: after so many without a lower validation loss, no more views are made
 
 
@@ -90,13 +91,14 @@ class RidgeTrainer:
         num_views = 0 if augment == "none" else MAX_VIEWS
         model = network.backbone if stages is None else _BothStages(stages)
         self._frozen = FrozenModel(model, contract, context, len(samples) * (1 + num_views))
-        self.has_outliers = False
+        self.has_outliers, self._has_stages = False, stages is not None
         nothing = np.zeros(0, int)
         no_features = np.zeros((0, network.feature_size), np.float32)
         self.rows = Rows(no_features, nothing, nothing, nothing, nothing.astype(bool))
         self.rounds = np.zeros(0, int)
         self._activations: list[torch.Tensor] = []
         self._strength = DEFAULT_STRENGTH
+        self._max_bytes = share_of_memory(MEMORY_SHARE, MAX_BYTES)
 
     @property
     def activations(self) -> torch.Tensor:
@@ -154,20 +156,22 @@ class RidgeTrainer:
         number: int,
     ) -> None:
         """Add a row for each image; those of round 0 are no views."""
-        features, *activations = self._frozen.run(images)
+        if number == 0 and not self._has_stages:
+            features, activations = extract_cached(self._frozen, images, self.network.feature_size, self._context), []
+        else:
+            features, *activations = self._frozen.run(images)
         kept = sum(one.nbytes for one in [*self._activations, *activations])
-        if number == 0 or (kept <= MAX_BYTES and len(self.activations) == len(self.rows.scenes)):
+        if number == 0 or (kept <= self._max_bytes and len(self.activations) == len(self.rows.scenes)):
             self._activations += activations
         self.rows += Rows(features.cpu().numpy(), class_ids, parts, background_parts, np.full(len(parts), number > 0))
         self.rounds = np.append(self.rounds, np.full(len(parts), number))
 
     def _parts_of_backgrounds(self, parts: np.ndarray) -> np.ndarray:
         """Return the part of each recorded background, in the augmentation's order, and -1 after the last."""
-        backgrounds = np.array(self._examples.backgrounds)
-        of_groups = [
-            set(parts[backgrounds == group].tolist())
-            for group in background_groups(self.class_ids, self._examples.backgrounds)
-        ]
+        parts_of: dict[str, set[int]] = {}
+        for background, part in zip(self._examples.backgrounds, parts.tolist(), strict=True):
+            parts_of.setdefault(background, set()).add(part)
+        of_groups = [parts_of[group] for group in background_groups(self.class_ids, self._examples.backgrounds)]
         return np.array([min(own) if len(own) == 1 else -1 for own in of_groups] + [-1])
 
     def _judge_round(self, number: int) -> dict:

@@ -15,7 +15,7 @@ from pathlib import Path
 import filelock
 
 from teachcam.errors import TrainingError
-from teachcam.files import expand, write_atomic
+from teachcam.files import expand, parse_json, write_atomic
 from teachcam.runs import CONFIG_FILE, EPOCHS_FILE, STATE_FOLDER, interrupted_runs
 from teachcam.train.config.run_config import RunConfig
 
@@ -38,7 +38,7 @@ def load_interrupted_run(run: Path | None = None) -> RunConfig:
         run = runs[-1]
     path = run / STATE_FOLDER / CONFIG_FILE
     try:
-        return replace(RunConfig.from_json(json.loads(path.read_text())["config"]), out=run)
+        return replace(RunConfig.from_json(parse_json(path.read_text())["config"]), out=run)
     except FileNotFoundError:
         reason = "the run is finished" if (run / "metrics.json").exists() else "there is no run"
         raise TrainingError(f"--resume {run}: {reason}") from None

@@ -18,6 +18,7 @@ from teachcam.collect.split import Split, leave_one_out, merge_into_folds, rando
 from teachcam.commands import as_called
 from teachcam.contract import Contract
 from teachcam.errors import TrainingError
+from teachcam.processor import share_of_memory
 from teachcam.train.config.run_config import RunConfig
 from teachcam.train.config.train_config import AUTO, FINETUNE, NUM_FOLDS, RIDGE
 from teachcam.train.data.dataset import Dataset
@@ -26,7 +27,10 @@ from teachcam.train.engine.fine_tuning import FineTuner
 from teachcam.train.engine.ridge_strategy import RidgeTrainer
 from teachcam.train.engine.strategies import StrategyResult, StrategyTrainer, make_trial
 from teachcam.train.model.backbones import Network
-from teachcam.train.model.stages import divide
+from teachcam.train.model.stages import activation_bytes, divide
+
+# For the activations of the images to fine-tune on, which `auto` keeps. As much again is needed to train on them.
+MEMORY_SHARE, MAX_ACTIVATION_BYTES = 0.3, 2**32
 
 
 def train_from_ridge(
@@ -53,12 +57,23 @@ def train_from_ridge(
     splits = random_folds(samples, config.seed) if by_frames else leave_one_out(samples)
     network.eval()
     stages = divide(network.backbone, settings.trainable_fraction, contract.input_size) if settings else None
+    if config.strategy == AUTO:
+        num_bytes = activation_bytes(stages, contract.input_size) * len(samples)
+        max_bytes = share_of_memory(MEMORY_SHARE, MAX_ACTIVATION_BYTES)
+        stages = stages if num_bytes <= max_bytes else None
     trainer = RidgeTrainer(network, contract, dataset, samples, splits, context, config.augment, config.seed, stages)
     ridge = trainer.fit()
     seconds = ridge.trials[0]["seconds"]
     splits = splits or [Split(samples, [])]
     if settings is None:
         return ridge, splits
+    if stages is None:
+        note = (
+            f"fine-tuning was not tried: the activations of {len(samples)} images take {num_bytes / 1e9:.1f} GB of "
+            f"memory, and {max_bytes / 1e9:.1f} GB may be used here; "
+            f"to do it: python train/finetune.py --strategy {FINETUNE}"
+        )
+        return replace(ridge, notes=[as_called(note)]), splits
     by_scenes = splits if by_frames else [split for split in splits if split.validation_scenes]
     folds = merge_into_folds(samples, by_scenes, config.folds or NUM_FOLDS)
     if not folds:

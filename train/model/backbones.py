@@ -15,7 +15,7 @@ from torch import nn
 
 from teachcam.contract import Contract
 from teachcam.errors import TrainingError
-from teachcam.ridge import SQRT_EPSILON
+from teachcam.ridge_inputs import SQRT_EPSILON
 from teachcam.train.model.pretrained import load_pretrained
 from teachcam.train.model.timm_backbones import (
     LITES,

@@ -48,6 +48,18 @@ def divide(backbone: nn.Module, trainable_fraction: float, size: tuple[int, int]
     return Stages(fx.GraphModule(backbone, first), fx.GraphModule(backbone, last))
 
 
+@torch.no_grad()
+def activation_bytes(stages: Stages, size: tuple[int, int]) -> int:
+    """Return how many bytes the activations between the stages take for an image, as float16.
+
+    Args:
+        stages: in evaluation mode.
+        size: height and width of the image in pixels.
+    """
+    device = next(stages.last.parameters()).device
+    return 2 * stages.first(torch.zeros(1, 3, *size, device=device)).numel()
+
+
 class _Tracer(fx.Tracer):
     """Does not look into layers that have parameters."""
 

@@ -109,15 +109,12 @@ def _alternate_labels(class_ids: np.ndarray, indices: list[int]) -> list[int]:
 
 def _accuracy_per_scene(result: TrainingResult) -> list[dict]:
     """Return the number of images and the accuracy of each validation scene, the lowest accuracy first."""
-    correct = result.predictions.correct
-    scenes = np.array([sample.scene for sample in result.validation])
+    of_scenes: dict[str, list[bool]] = {}
+    for sample, is_correct in zip(result.validation, result.predictions.correct.tolist(), strict=True):
+        of_scenes.setdefault(sample.scene, []).append(is_correct)
     rows = [
-        {
-            "scene": scene,
-            "num_images": int((scenes == scene).sum()),
-            "accuracy": float(correct[scenes == scene].mean()),
-        }
-        for scene in np.unique(scenes).tolist()
+        {"scene": scene, "num_images": len(correct), "accuracy": float(np.mean(correct))}
+        for scene, correct in sorted(of_scenes.items())
     ]
     return sorted(rows, key=lambda row: row["accuracy"])
 

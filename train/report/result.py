@@ -44,7 +44,8 @@ class TrainingResult:
 
     def class_ids(self, samples: list[Sample]) -> np.ndarray:
         """Return the true class ids of samples, int [N]."""
-        return np.array([self.dataset.labels.index(sample.label) for sample in samples], int)
+        class_id_of = {label: class_id for class_id, label in enumerate(self.dataset.labels)}
+        return np.array([class_id_of[sample.label] for sample in samples], int)
 
     def image_prediction(self, index: int) -> ImagePrediction:
         """Return the file, true label, predicted label and confidence of a validation sample."""

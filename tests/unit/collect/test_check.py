@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import cv2
@@ -10,8 +11,8 @@ import numpy as np
 import pytest
 from conftest import REAL_DATA, assert_one_line_error, call, record
 
-from teachcam.collect import check
-from teachcam.collect.dataset import Session, list_samples
+from teachcam.collect import check, inspection
+from teachcam.collect.dataset import Sample, Session, list_samples
 from teachcam.collect.inspection import inspect_samples
 from teachcam.collect.synthetic import render
 from teachcam.errors import UnreadableImage
@@ -167,3 +168,18 @@ def test_the_advice_on_real_recordings():
     assert inspection.labels["none"].sessions == 8
     with pytest.raises(UnreadableImage):
         read_image(REAL_DATA / "README.md")
+
+
+def test_the_index_for_many_images_finds_what_comparing_all_pairs_finds(monkeypatch):
+    pytest.importorskip("scipy")
+    rng = np.random.default_rng(0)
+    bases = rng.integers(0, 256, (30, 24 * 32 * 3))
+    signatures = np.clip(bases[rng.integers(0, 30, 300)] + rng.integers(-5, 6, (300, 1)), 0, 255).astype(np.uint8)
+    samples = [Sample(Path(f"{index}.jpg"), "ab"[index % 7 == 0], f"s{index}") for index in range(300)]
+    expected = inspection._find_duplicates(samples, signatures)
+    assert all(expected)
+    monkeypatch.setattr(inspection, "MIN_FOR_INDEX", 10)
+    monkeypatch.setattr(inspection, "CHUNK", 64)
+    assert inspection._find_duplicates(samples, signatures) == expected
+    monkeypatch.setitem(sys.modules, "scipy.spatial", None)  # as on a device
+    assert inspection._find_duplicates(samples, signatures) == expected

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import assert_one_line_error, call
 
+from teachcam.collect import scenes as scenes_module
 from teachcam.collect.dataset import Sample, Session, last_place, list_samples, read_places
 from teachcam.collect.inspection import inspect_samples
 from teachcam.collect.quality import SIGNATURE
@@ -142,3 +143,15 @@ def test_check_shows_joins_and_parts_scenes(tmp_path):
 def test_what_check_can_not_do_with_places_is_an_error(options, words, tmp_path):
     record_room(tmp_path / "data", 1)
     assert_one_line_error(call("collect/check.py", *options, cwd=tmp_path), words)
+
+
+def test_no_pair_of_like_backgrounds_is_passed_over():
+    rng = np.random.default_rng(0)
+    rooms = rng.integers(0, 256, (6, 1, 24 * 32 * 3)).astype(np.float32)
+    light = rng.uniform(-14, 14, (40, 1, 1))
+    sessions = rooms[rng.integers(0, 6, 40)] + light + rng.normal(0, 3, (40, 5, 24 * 32 * 3))
+    backgrounds = scenes_module._Backgrounds(list(np.clip(sessions, 0, 255).astype(np.uint8)))
+    found = [backgrounds.find_like(index) for index in range(40)]
+    backgrounds._could_agree[:] = True
+    assert any(found)
+    assert [backgrounds.find_like(index) for index in range(40)] == found

@@ -206,6 +206,16 @@ def test_as_a_command(tmp_path):
     assert (tmp_path / "data" / FOLDER).is_dir()
 
 
+def test_what_was_taught_is_the_newest_run(tmp_path):
+    options = ["--camera", "synthetic?seed=3&fps=60", "--max-frames", "2"]
+    result = call("live/teach.py", *options, "--label", "a", "b", "--examples", "5", "--delay", "0", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (model,) = tmp_path.glob("runs/2*/model.onnx")
+    result = call("live/run.py", *options, "--headless", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert str(model.relative_to(tmp_path)) in result.stderr or "runs/latest/model.onnx" in result.stderr
+
+
 def test_with_too_little_it_says_what_is_missing(tmp_path):
     result = call("live/teach.py", "--camera", "synthetic", cwd=tmp_path)
     assert_one_line_error(result, "two labels with 5 images each", "no images", "--label NAME NAME")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import logging
+import signal
 import subprocess
 import sys
 
@@ -26,8 +27,13 @@ cli.run(main)
 
 
 def exit_code(main) -> int:
-    with pytest.raises(SystemExit) as exit_:
-        cli.run(main)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with pytest.raises(SystemExit) as exit_:
+            cli.run(main)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return exit_.value.code
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from teachcam import ridge
+from teachcam import ridge, ridge_inputs
 from teachcam.ridge import RidgeSums, Rows, fit_ridge
 
 
@@ -108,7 +108,9 @@ def test_features_that_are_all_alike_are_no_error():
 
 
 @pytest.mark.parametrize("dim", [20, 200])
-def test_rows_added_and_removed_give_the_head_of_those_that_are_left(dim):
+@pytest.mark.parametrize("many_groups", [64, 0])  # all groups have products, or keep their rows while they are few
+def test_rows_added_and_removed_give_the_head_of_those_that_are_left(dim, many_groups, monkeypatch):
+    monkeypatch.setattr(ridge, "MANY_GROUPS", many_groups)
     rows = make_rows(dim=dim)
     outliers = make_rows(num_scenes=1, dim=dim, seed=1)
     nobody = np.full(len(outliers.scenes), -1)
@@ -132,8 +134,22 @@ def test_a_class_without_rows_scores_nothing():
     assert sums.fit(range(3)).logits(rows.features)[:, 0] == pytest.approx(0)
 
 
-def test_rows_of_classes_that_are_not_asked_for_do_not_matter():
-    rows, sums, fewer = make_rows(), RidgeSums(20), RidgeSums(20)
+@pytest.mark.parametrize("many_groups", [64, 0])
+def test_rows_of_classes_that_are_not_asked_for_do_not_matter(many_groups, monkeypatch):
+    monkeypatch.setattr(ridge, "MANY_GROUPS", many_groups)
+    rows, sums, fewer = make_rows(dim=400), RidgeSums(400), RidgeSums(400)
     sums.add(rows)
+    assert any(group.products is None for group in sums._groups.values()) == (many_groups == 0)
     fewer.add(rows.select(rows.class_ids != 1))
     assert sums.fit([2, 0]).weight == pytest.approx(fewer.fit(range(3)).weight[:, [2, 0]])
+
+
+def test_many_rows_are_computed_in_chunks_with_the_same_result(monkeypatch):
+    rows = make_rows()
+    whole = fit_ridge(rows, 3)
+    monkeypatch.setattr(ridge_inputs, "CHUNK", 50)
+    assert len(rows.scenes) > 2 * 50
+    chunked = fit_ridge(rows, 3)
+    assert chunked.weight == pytest.approx(whole.weight, abs=1e-9)
+    assert chunked.held_out_logits == pytest.approx(whole.held_out_logits, abs=1e-9)
+    assert chunked.strength == whole.strength

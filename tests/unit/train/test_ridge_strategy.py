@@ -105,6 +105,13 @@ def test_auto_says_what_the_budget_did_not_allow(dataset, capsys):
     assert note.endswith("to do it: python train/finetune.py --strategy finetune")
 
 
+def test_auto_does_not_keep_more_activations_than_memory_allows(dataset, monkeypatch):
+    monkeypatch.setattr("teachcam.train.engine.selection.MAX_ACTIVATION_BYTES", 1000)
+    result, splits = train_on(dataset, strategy="auto")
+    assert (result.strategy, len(splits)) == ("ridge", 5)
+    assert result.notes[0].startswith("fine-tuning was not tried: the activations of 60 images take ")
+
+
 def test_auto_fine_tunes_for_as_many_epochs_as_the_budget_allows(dataset, monkeypatch):
     fit, epochs = FineTuner.fit, []
 
@@ -204,6 +211,24 @@ def test_onnx_runtime_computes_the_same_features(dataset, monkeypatch):
     )
     assert torch.allclose(extract_features(network, images, contract, Context()), in_torch, atol=1e-4)
     assert opened[0] is not None
+
+
+def test_features_that_an_earlier_run_computed_are_not_computed_again(dataset, tmp_path, monkeypatch):
+    data = Dataset(dataset)
+    images = data.examples(data.samples).images
+    network, _ = build_network("squeezenet1_1", 3, "none")
+    contract = Contract(labels=data.labels, input_size=(64, 64))
+    expected = extract_features(network, images, contract, Context())
+    monkeypatch.setattr(features_module, "MIN_FOR_CACHE", 1)
+    monkeypatch.setattr(features_module, "CACHE_PART", 5)
+    context = Context(feature_folder=tmp_path)
+    extract_features(network, images[:8], contract, context)
+    assert context.num_images == 8
+    assert torch.allclose(extract_features(network, images, contract, context), expected, atol=1e-5)
+    assert context.num_images == len(images)
+    other, _ = build_network("squeezenet1_1", 3, "none", seed=1)
+    extract_features(other, images, contract, context)
+    assert context.num_images == 2 * len(images)
 
 
 def test_the_square_root_in_the_graph_is_that_of_the_head():

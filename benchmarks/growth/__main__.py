@@ -1,0 +1,201 @@
+"""Measure how cost grows with images, labels, sessions, cameras and clients of the page.
+
+    python benchmarks/growth                                          # all: about an hour and a quarter on two cores
+    python benchmarks/growth --parts images labels --sizes 100 1000   # a part
+    python benchmarks/growth --report                                 # only draw again what was measured
+
+Every point is a process of its own: its seconds, its CPU seconds and its largest resident memory are the system's
+figures for that process. Memory begins with this program's 92 MB, so no less is shown. Results are kept in
+build/growth/results.json; a new one replaces the one of the same point. The tables go into docs/scaling.md, and the
+plots into docs/images/.
+
+The exponent is the slope of a straight line through the points of the largest ten-fold range, both axes logarithmic.
+1 is linear growth, and less means that a fixed cost is part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from pool import FOLDER, by_images, by_labels, by_sessions
+
+from teachcam.processor import processor_name
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt  # after the choice of the backend
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS, PAGE, PLOTS = FOLDER / "results.json", ROOT / "docs/scaling.md", ROOT / "docs/images"
+RUNS = FOLDER / "runs"
+MARKS = "<!-- the tables, written by benchmarks/growth -->", "<!-- end of the tables -->"
+SIZES = {
+    "images": (100, 300, 1000, 3000, 10_000, 30_000, 100_000),
+    "labels": (2, 10, 30, 100, 300, 1000),
+    "sessions": (1, 4, 40, 100, 400, 1000),
+    "cameras": (1, 2, 4, 8),
+    "clients": (1, 10, 50, 100, 200),
+}
+NUM_IMAGES = {"labels": 10_000, "sessions": 5_000}
+DATASETS = {"labels": by_labels, "sessions": by_sessions}
+MAX_FOR_VIEWS = 3000  # images: with augmented views, training takes five times as long
+COST = ("seconds", "CPU seconds", "memory MB")
+SHORT = {"seconds": "s", "CPU seconds": "CPU s", "memory MB": "MB", "CPU seconds a second": "CPU s/s"}
+CHECK, TRAIN, POINTS = "collect/check.py", "train/finetune.py", "benchmarks/growth/points.py"
+
+
+def main() -> None:
+    """Measure, draw, and write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=SIZES, default=list(SIZES))
+    parser.add_argument("--sizes", nargs="+", type=int, help="in place of the usual ones, for every part")
+    parser.add_argument("--images", type=int, help="for labels and sessions, in place of the usual number")
+    parser.add_argument("--report", action="store_true", help="measure nothing")
+    options = parser.parse_args()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    for part in [] if options.report else options.parts:
+        num_images = options.images or NUM_IMAGES.get(part, 0)
+        if part in DATASETS:
+            run(*training(by_sessions(4, num_images)), "--augment", "none")  # computes the features
+        for size in options.sizes or SIZES[part]:
+            for task, cost in measure(part, size, num_images):
+                cost = {name: round(value, 3) for name, value in cost.items()}
+                print(f"{part} {size}: {task}: {cost}", flush=True)
+                results.setdefault(part, {}).setdefault(task, {})[str(size)] = cost
+                results["machine"] = f"{processor_name()}, {os.cpu_count()} cores"
+                RESULTS.write_text(json.dumps(results, indent=1))
+    report(results)
+
+
+def measure(part: str, size: int, num_images: int) -> Iterator[tuple[str, dict]]:
+    """Yield the costs of each task for one size. Datasets of `labels` and `sessions` have so many images."""
+    if part in ("cameras", "clients"):
+        yield part, run(POINTS, part, str(size))
+        return
+    data = by_images(size) if part == "images" else DATASETS[part](size, num_images)
+    train = training(data)
+    yield "check", run(CHECK, "--data", str(data))
+    if part == "images":
+        shutil.rmtree(RUNS, ignore_errors=True)
+        yield "read", run(POINTS, "read", str(data))
+        yield "train", run(*train, "--augment", "none")
+        yield "train again", run(*train, "--augment", "none")
+        if size <= MAX_FOR_VIEWS:
+            yield "train with views", run(*train)
+    else:  # the features are known, and what is left is what labels and sessions cost
+        yield "train again", run(*train, "--augment", "none")
+    if part == "labels":
+        yield "refit", run(POINTS, "refit", str(size))
+    shutil.rmtree(data)
+
+
+def training(data: Path) -> list[str]:
+    """Return the command that trains on a dataset."""
+    return [TRAIN, "--data", str(data), "--strategy", "ridge", "--device", "cpu", "--out", str(RUNS / data.name)]
+
+
+def run(*command: str) -> dict:
+    """Run a Python program, and return what it cost and the JSON of its last line."""
+    started = time.monotonic()
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=output, stderr=errors)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.monotonic() - started
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        errors.seek(0)
+        lines, messages = output.read().decode().splitlines(), errors.read().decode(errors="replace")
+    is_warned = command[0] == CHECK and process.returncode == 2
+    if process.returncode and not is_warned:
+        raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}\n{messages[-2000:]}")
+    cost = (seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    return {**dict(zip(COST, cost, strict=True)), **(json.loads(lines[-1]) if command[0] == POINTS else {})}
+
+
+def exponent(costs: dict[str, dict], name: str) -> float:
+    """Return the slope of a cost over the sizes of the largest ten-fold range, both logarithmic; NaN for one size."""
+    points = [(int(size), cost[name]) for size, cost in costs.items()]
+    largest = max(size for size, _ in points)
+    sizes, values = np.log([point for point in points if point[0] >= largest / 10 and point[1] > 0]).T
+    return float(np.polyfit(sizes, values, 1)[0]) if len(sizes) > 1 else float("nan")
+
+
+def report(results: dict) -> None:
+    """Write a plot and a table for each part that was measured."""
+    text = [f"Measured on {results['machine']}, each point once; see `benchmarks/growth`."]
+    for part in (part for part in SIZES if part in results):
+        tasks = {
+            task: dict(sorted(costs.items(), key=lambda entry: int(entry[0]))) for task, costs in results[part].items()
+        }
+        draw(part, tasks)
+        text += ["", f"![cost by {part}](images/growth_{part}.png)"]
+        columns = {task: columns_of(part, costs) for task, costs in tasks.items()}
+        text += [
+            "",
+            "| "
+            + " | ".join(
+                [
+                    part,
+                    *(
+                        f"{task}: {' / '.join(SHORT.get(name, name) for name in names)}"
+                        for task, names in columns.items()
+                    ),
+                ]
+            )
+            + " |",
+        ]
+        text.append("|--:" * (1 + len(tasks)) + "|")
+        for size in sorted({int(size) for costs in tasks.values() for size in costs}):
+            costs = [(tasks[task].get(str(size), {}), names) for task, names in columns.items()]
+            cells = [" / ".join(f"{readable(cost[name])}" for name in names if cost) for cost, names in costs]
+            text.append("| " + " | ".join([f"{size:,}", *cells]) + " |")
+        cells = [" / ".join(f"{exponent(tasks[task], name):.2f}" for name in names) for task, names in columns.items()]
+        text.append("| " + " | ".join(["exponent", *cells]) + " |")
+    print("\n".join(text))
+    begin, end = MARKS
+    page = PAGE.read_text()
+    page = page[: page.index(begin) + len(begin)] + "\n\n" + "\n".join(text) + "\n\n" + page[page.index(end) :]
+    PAGE.write_text(page)
+
+
+def readable(value: float) -> str:
+    """Return a number with about three digits."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def columns_of(part: str, costs: dict[str, dict]) -> list[str]:
+    """Return the names of a task's costs that say something: cameras and clients run for a fixed time."""
+    names = list(next(iter(costs.values())))
+    return names if part not in ("cameras", "clients") else [name for name in names if name not in COST[:2]]
+
+
+def draw(part: str, tasks: dict[str, dict[str, dict]]) -> None:
+    """Draw the costs over the sizes, both axes logarithmic."""
+    names = COST[::2] if part not in ("cameras", "clients") else ("CPU seconds a second", "frame age p50 ms")
+    figure, axes = plt.subplots(1, len(names), figsize=(8, 3), layout="constrained")
+    for axis, name in zip(axes, names, strict=True):
+        for task, costs in tasks.items():
+            slope = exponent(costs, name)
+            axis.loglog([int(size) for size in costs], [cost[name] for cost in costs.values()], "o-", markersize=3)
+            axis.lines[-1].set_label(f"{task} ({slope:.2f})")
+        axis.set(xlabel=part, ylabel=name)
+        axis.grid(visible=True, which="both", alpha=0.2)
+        axis.legend(title="exponent", fontsize=7, title_fontsize=7)
+    PLOTS.mkdir(exist_ok=True)
+    figure.savefig(PLOTS / f"growth_{part}.png", dpi=90)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

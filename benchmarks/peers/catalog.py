@@ -1,0 +1,141 @@
+"""The contenders: teachcam, and what people use in its place. Each runs with its documented defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+SQUEEZENET, LITE0 = "SqueezeNet 1.1", "EfficientNet-Lite0"
+OURS = "teachcam"  # the peer whose exported model the bare loops run, too
+
+# Reasons that several peers share.
+USES_ALL_CORES = (
+    "It takes each image once and uses all cores. Teaching is made to run beside a live loop: on one core, and it "
+    "waits a second for further images before it measures itself. `ridge` adds four augmented views of each image."
+)
+CHECKS_THE_FILE = "It loads the file and no more. teachcam also reads what the model states, and runs it once."
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A contender."""
+
+    name: str  # as --peers takes it
+    title: str  # as the tables show it
+    script: str  # beside this file
+    environment: str = ""  # a key of ENVIRONMENTS; empty: the project's own
+    network: str = LITE0
+    differs: str = ""  # from teachcam, in a few words
+    options: dict = field(default_factory=dict)  # for the script
+    trains: bool = True
+    # Why it is ahead of teachcam where it is: by criterion, one of the rows of report.CRITERIA.
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is teachcam."""
+        return self.script == "ours.py"
+
+
+# What is installed into build/peers/environments/NAME. Python's see the project's PyTorch, so all run the same one.
+ENVIRONMENTS = {
+    "yolo": ("ultralytics",),
+    "fastai": ("fastai",),
+    "sklearn": ("scikit-learn",),
+    "node": (
+        "@teachablemachine/image",
+        "@tensorflow/tfjs@4",
+        "@tensorflow/tfjs-backend-wasm@4",
+        "@napi-rs/canvas",
+    ),
+}
+
+PEERS = (
+    Peer(
+        OURS,
+        "teachcam",
+        "ours.py",
+        differs="scenes held out, whole image, `unknown`, calibrated; trains at most 240 s and tries more than `ridge`",
+        options={"strategy": "auto", "backbone": "efficientnet_lite0"},
+    ),
+    Peer(
+        "teachcam-ridge",
+        "teachcam `--strategy ridge`",
+        "ours.py",
+        differs="as above, with the closed-form head alone",
+        options={"strategy": "ridge", "backbone": "efficientnet_lite0"},
+    ),
+    Peer(
+        "teachcam-teach",
+        "teachcam, taught on the device",
+        "ours.py",
+        differs="as `ridge`, without augmented views and without PyTorch, on one core",
+        options={"strategy": "teach"},
+    ),
+    Peer(
+        "teachcam-squeezenet",
+        "teachcam, SqueezeNet",
+        "ours.py",
+        network=SQUEEZENET,
+        differs="as the first row, from the weights that the tutorial and YOLO start from",
+        options={"strategy": "auto", "backbone": "squeezenet1_1"},
+    ),
+    Peer(
+        "tutorial",
+        "NVIDIA's thumbs tutorial",
+        "thumbs_tutorial.py",
+        network=SQUEEZENET,
+        differs="10 epochs of SGD on all layers; its own accuracy is that on the images that it trained on",
+    ),
+    Peer(
+        "yolo",
+        "`yolo classify`",
+        "yolo_classify.py",
+        "yolo",
+        SQUEEZENET,
+        differs="100 epochs; random split of images (80/20); center crop in validation and live",
+    ),
+    Peer(
+        "fastai",
+        "fastai `fine_tune(4)`",
+        "fastai_learner.py",
+        "fastai",
+        differs="random split of images (80/20); random crop, center crop in validation and live",
+    ),
+    Peer(
+        "sklearn",
+        "scikit-learn on frozen features",
+        "frozen_features.py",
+        "sklearn",
+        differs="no augmentation; cross-validation over images",
+        reasons={"training": USES_ALL_CORES},
+    ),
+    Peer(
+        "teachable-machine",
+        "Teachable Machine's library",
+        "teachable_machine.mjs",
+        "node",
+        differs="random split of images (85/15); center crop; no augmentation; runs in Node on WebAssembly",
+        reasons={"training": USES_ALL_CORES, "start": CHECKS_THE_FILE},
+    ),
+    Peer(
+        "onnxruntime",
+        "bare ONNX Runtime",
+        "bare_loops.py",
+        differs="teachcam's own file; plain resize, no threshold, no check of the file",
+        options={"engine": "onnxruntime"},
+        trains=False,
+        reasons={
+            "latency": "It resizes with fewer taps per pixel. The network takes the same time.",
+            "start": CHECKS_THE_FILE,
+        },
+    ),
+    Peer(
+        "opencv",
+        "OpenCV's dnn",
+        "bare_loops.py",
+        differs="the same file and loop",
+        options={"engine": "opencv"},
+        trains=False,
+        reasons={"start": CHECKS_THE_FILE},
+    ),
+)

