@@ -39,7 +39,7 @@ from teachcam.train.engine.strategies import StrategyTrainer
 from teachcam.train.engine.training_data import TrainingData, make_augmentation
 from teachcam.train.model.backbones import SQRT, build_network, check_input_size, normalization
 from teachcam.train.report.result import TrainingResult
-from teachcam.train.report.summary import describe_split
+from teachcam.train.report.summary import describe_memory, describe_split
 from teachcam.train.report.write import write_results
 
 
@@ -78,7 +78,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
                 begin_run(config, identity)
             with ProgressBar(out) if processes.is_main_process else Progress() as context.progress:
                 context.micro_batcher = MicroBatcher(context.progress.say, can_split=processes.count == 1)
-                for line in (*dataset.left_out, *describe_split(splits, config)):
+                for line in (*dataset.left_out, *describe_split(splits, config), *describe_memory(config)):
                     context.progress.say(line)
                 with _explained_interruption(context, out):
                     result = _train_splits(config, dataset, splits, test, identity["images"], context)

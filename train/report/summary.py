@@ -8,10 +8,26 @@ import numpy as np
 
 from teachcam.collect.dataset import describe_guessed_sessions
 from teachcam.collect.split import Split
+from teachcam.processor import free_memory
 from teachcam.train.config.run_config import RunConfig
-from teachcam.train.config.train_config import FROM_RIDGE
+from teachcam.train.config.train_config import AUTO, FINETUNE, FROM_RIDGE, RIDGE
 from teachcam.train.metrics import Metrics, confidence_interval
 from teachcam.train.report.result import TrainingResult
+
+
+# Bytes of memory that a strategy takes once the images are read: 1,230 images, EfficientNet-Lite0, on a CPU.
+NEEDED_MEMORY = {RIDGE: 0.8e9, AUTO: 2.2e9, FINETUNE: 2.2e9}
+
+
+def describe_memory(config: RunConfig) -> Iterator[str]:
+    """Yield a line if the free memory may not be enough to train. The system then ends the program without a word."""
+    free, needed = free_memory(), NEEDED_MEMORY.get(config.strategy, 0)
+    if free is not None and free < needed:
+        less = f", or give --strategy {RIDGE}" if config.strategy != RIDGE else ""
+        yield (
+            f"warning: {free / 1e9:.1f} GB of memory are free, and this may take {needed / 1e9:.1f} GB: "
+            f"close other programs, add swap space{less}"
+        )
 
 
 def describe_split(splits: list[Split], config: RunConfig) -> Iterator[str]:

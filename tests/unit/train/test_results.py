@@ -15,8 +15,10 @@ from teachcam.errors import TrainingError
 from teachcam.images import read_image
 from teachcam.preprocessing import preprocess
 from teachcam.train import finetune
+from teachcam.train.config.run_config import RunConfig
 from teachcam.train.model.checkpoint import load_checkpoint
 from teachcam.train.model.inference import InferenceModel
+from teachcam.train.report import summary
 
 
 @pytest.mark.slow
@@ -106,3 +108,15 @@ def test_the_accuracy_on_a_split_scene_is_reported_apart(tmp_path, monkeypatch, 
     whole, split_by_time, _ = capsys.readouterr().out.splitlines()
     assert "on 4 images of 1 scene that training never saw" in whole
     assert "on 2 later images of scenes that training saw (none): optimistic" in split_by_time
+
+
+def test_too_little_memory_is_said_before_training(monkeypatch):
+    monkeypatch.setattr(summary, "free_memory", lambda: 1_500_000_000)
+    (line,) = summary.describe_memory(RunConfig(strategy="auto"))
+    assert line == (
+        "warning: 1.5 GB of memory are free, and this may take 2.2 GB: close other programs, add swap space, "
+        "or give --strategy ridge"
+    )
+    assert not list(summary.describe_memory(RunConfig(strategy="ridge")))
+    monkeypatch.setattr(summary, "free_memory", lambda: None)  # not Linux
+    assert not list(summary.describe_memory(RunConfig(strategy="auto")))
