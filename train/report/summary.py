@@ -14,7 +14,6 @@ from teachcam.train.config.train_config import AUTO, FINETUNE, FROM_RIDGE, RIDGE
 from teachcam.train.metrics import Metrics, confidence_interval
 from teachcam.train.report.result import TrainingResult
 
-
 # Bytes of memory that a strategy takes once the images are read: 1,230 images, EfficientNet-Lite0, on a CPU.
 NEEDED_MEMORY = {RIDGE: 0.8e9, AUTO: 2.2e9, FINETUNE: 2.2e9}
 
