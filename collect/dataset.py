@@ -268,7 +268,7 @@ def set_place(data: Path | str, sessions: list[str], place: str) -> None:
 def move_to_rejected(data: Path, path: Path) -> Path:
     """Move an image out of the dataset, to `data/.rejected/<label>/`, and return its new path.
 
-    An image of the same name that is there already gets another one.
+    An image of the same name that is there already is renamed.
     """
     target = data / REJECTED / path.parent.name / path.name
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -23,9 +23,8 @@ async def read_json(request: Request) -> dict | Response:
             if len(body) > MAX_BODY_BYTES:
                 return json_error(413, f"more than {MAX_BODY_BYTES} bytes")
         content = parse_json(body)
-        json.dumps(
-            content, ensure_ascii=False
-        ).encode()  # half a surrogate pair is no text, and no answer could hold it
+        # Half of a surrogate pair is no text, and no answer could hold it. Raises UnicodeEncodeError, a ValueError.
+        json.dumps(content, ensure_ascii=False).encode()
     except (ValueError, ClientDisconnect):
         content = None
     return content if isinstance(content, dict) else json_error(400, "send a JSON object")
