@@ -56,7 +56,7 @@ def test_out_of_memory_halves_the_chunks_with_the_same_result(strategy, dataset)
         if strategy == "partial":
             overrides["progressive_resize"] = (0.3,)
         results.append(train_and_refit(trainer, strategy, overrides, refit=False))
-        whole_batch = 32 if strategy == "head" else 36  # with four outliers
+        whole_batch = 8 if strategy == "head" else 36  # with four outliers
         assert memory.largest == (whole_batch if limit == 1000 else 4)
     assert lines[-1] == "out of memory with 8 images at once: continuing with 4, with the same result"
     one, other = (result.history[-1]["validation_loss"] for result in results)
