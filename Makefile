@@ -19,7 +19,7 @@ test: lint
 test-all: lint docs
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-# The beating of tests/robustness for half an hour: many more damaged files, requests, signals and full disks, at random.
+# tests/robustness for much longer: many more damaged files, requests, signals and full disks, at random.
 soak: .venv/ready
 	TEACHCAM_SOAK=1 $(BIN)/python -m pytest tests/robustness
 

@@ -34,7 +34,8 @@ from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.teaching.studio import Studio
 from teachcam.live.teaching.teacher import Teacher
 from teachcam.processor import processor_name
-from teachcam.ridge import RidgeSums, Rows
+from teachcam.ridge import Rows
+from teachcam.ridge_sums import RidgeSums
 
 NUM_LABELS, NUM_IMAGES = 10, 50  # of `speed`
 NUM_FOLDS = 3

@@ -23,7 +23,7 @@ Runner = Callable[[np.ndarray], np.ndarray]
 
 
 class Setup(NamedTuple):
-    """How a model is run on this device."""
+    """A model file, and the provider and number of threads to run it with."""
 
     path: Path  # an ONNX file
     provider: str | None = None  # tensorrt, cuda or cpu; None is the first of them that works

@@ -15,7 +15,7 @@ _lock = Lock()
 
 def clutter_images() -> list[np.ndarray]:
     """Return NUM_CLUTTER_IMAGES clutter images, the same in every run. The first call takes over a second."""
-    with _lock:  # else each of 16 threads that augment for a GPU draws all of them: 14 s
+    with _lock:  # else each of 16 threads that augment for a GPU draws all of them, one after the other
         return _draw_all()
 
 

@@ -4,11 +4,8 @@
     logits = head.logits(features)     # float64 [N, num_classes]
     head.held_out_logits               # of each image, by a head that never saw its scene
 
-    sums = RidgeSums(num_features)
-    sums.add(rows)                     # and sums.remove(rows)
-    head = sums.fit(range(num_classes))   # the same head, within milliseconds of the last change
-
 It needs numpy only, has no epochs, no learning rate and no random numbers, and takes a second.
+`ridge_sums.py` has the same head for rows that come and go.
 
 The strength of the regularization is chosen by leave-one-scene-out accuracy. Leaving a scene out needs no training: the
 head without a block of rows follows exactly from the head with them (Allen's PRESS for blocks), where I is the identity
@@ -19,7 +16,6 @@ and H the block of the matrix that turns targets into predictions:
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Sequence
@@ -32,7 +28,6 @@ from teachcam.ridge_inputs import Inputs, chunks, principal_axes, signed_sqrt
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 DEFAULT_STRENGTH = 2.0  # near the best for hands, thumbs and digits in new scenes, with two backbones
 TOLERANCE = 1.0  # of an accuracy's standard error over scenes: what differs by less is taken for equally accurate
-MANY_GROUPS = 64  # of rows
 LOGIT_SCALE = 10.0  # scores lie between 0 and 1; ten times that is the usual range of logits
 
 
@@ -135,101 +130,6 @@ def fit_ridge(
     coefficients = LOGIT_SCALE * system.solve(strength)
     weight = axes @ coefficients[1:] / inputs.scale
     return RidgeHead(weight, coefficients[0] - inputs.mean @ weight, strength, held_out)
-
-
-class RidgeSums:
-    """Sums over rows, from which a head follows, whatever the number of rows.
-
-    Rows can be added and removed at any time. The head is then that of the rows that are left, but for rounding errors.
-    It takes 8 D^2 bytes of memory for each group of rows (see `Rows.groups`): 13 MB for 1280 features. With many labels
-    that is too much: after the first MANY_GROUPS, a group with few rows keeps those in place of their products.
-    """
-
-    def __init__(self, num_features: int):
-        """Begin without rows."""
-        self._num_features = num_features
-        self._groups: dict[int, _GroupSums] = {}
-        self._of_few: np.ndarray | float = 0.0  # the sum over all groups that keep their rows, see `_GroupSums.of_few`
-
-    def add(self, rows: Rows) -> None:
-        """Add rows."""
-        self._update(rows, 1)
-
-    def remove(self, rows: Rows) -> None:
-        """Remove rows that were added."""
-        self._update(rows, -1)
-
-    def fit(self, class_ids: Sequence[int], strength: float = DEFAULT_STRENGTH, outliers: bool = False) -> RidgeHead:
-        """Return a head, without held-out logits.
-
-        Args:
-            class_ids: Of the classes that it tells apart, in the order of its outputs. Rows of others are not used. A
-                class without rows scores 0.
-            strength: Of the regularization.
-            outliers: Whether outliers are used, and the head has an output for them.
-        """
-        class_ids = [*class_ids, -1] if outliers else class_ids
-        own = {id: [self._groups.get(2 * (id + 1) + is_view) for is_view in (0, 1)] for id in class_ids}
-        groups = {id: [group for group in pair if group is not None and group.count] for id, pair in own.items()}
-        share = 1 / max(1, sum(map(len, groups.values())))  # of each group, in the sum of all weights
-        mean, covariance = np.zeros(self._num_features), np.zeros((self._num_features, self._num_features))
-        used = list(itertools.chain.from_iterable(groups.values()))
-        for group in used:
-            mean += share / group.count * group.total
-            if group.products is not None:
-                covariance += share / group.count * group.products
-        covariance += share * self._of_few
-        unused = dict.fromkeys(self._groups.values())
-        for group in used:
-            del unused[group]
-        for group in unused:
-            covariance -= share * group.of_few()
-        covariance -= np.outer(mean, mean)
-        variance = np.trace(covariance) / len(mean) or 1.0
-        covariance.flat[:: len(mean) + 1] += strength * variance
-        shares = np.array([share * len(groups[id]) for id in class_ids])
-        sums = [sum((share / group.count * group.total for group in groups[id]), 0 * mean) for id in class_ids]
-        weight = LOGIT_SCALE * np.linalg.solve(covariance, (np.array(sums) - shares[:, None] * mean).T)
-        return RidgeHead(weight, LOGIT_SCALE * shares - mean @ weight, strength, np.zeros((0, len(shares))))
-
-    def _update(self, rows: Rows, sign: int) -> None:
-        inputs, groups = signed_sqrt(rows.features), rows.groups
-        for name in np.unique(groups).tolist():
-            if name not in self._groups:
-                self._groups[name] = _GroupSums(self._num_features, len(self._groups) >= MANY_GROUPS)
-            group = self._groups[name]
-            self._of_few = self._of_few - group.of_few()
-            group.add(inputs[groups == name], sign)
-            self._of_few = self._of_few + group.of_few()
-
-
-class _GroupSums:
-    """The sums over a group of rows. With `keeps_rows`, the rows stand for their products while they are few."""
-
-    def __init__(self, num_features: int, keeps_rows: bool):
-        self.count = 0
-        self.total = np.zeros(num_features)
-        self.products = None if keeps_rows else np.zeros((num_features, num_features))
-        self.rows = np.zeros((0, num_features))
-
-    def of_few(self) -> np.ndarray | float:
-        """Return the mean product of the rows that are kept, float64 [D, D], or 0 if there are none."""
-        return self.rows.T @ self.rows / self.count if len(self.rows) else 0.0
-
-    def add(self, inputs: np.ndarray, sign: int) -> None:
-        self.count += sign * len(inputs)
-        self.total += sign * inputs.sum(0)
-        if self.products is None:
-            if sign > 0:
-                self.rows = np.concatenate([self.rows, inputs])
-            else:
-                for row in inputs:
-                    self.rows = np.delete(self.rows, np.flatnonzero((self.rows == row).all(1))[:1], axis=0)
-            if len(self.rows) > len(self.total) // 4:
-                self.products = self.rows.T @ self.rows
-                self.rows = self.rows[:0]
-        else:
-            self.products += sign * inputs.T @ inputs
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from teachcam.live.classifier import Classifier
 from teachcam.live.loop import loop
 from teachcam.live.sinks.base import FrameResult
 from teachcam.live.web.server import Web
-from teachcam.ridge import RidgeSums, Rows
+from teachcam.ridge import Rows
+from teachcam.ridge_sums import RidgeSums
 from teachcam.train.data.dataset import Dataset
 from teachcam.train.model.backbones import INPUT_SIZE, build_network
 from teachcam.train.model.inference import InferenceModel

@@ -39,7 +39,8 @@ from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.teaching.feature_cache import FeatureCache, ImageFeatures
 from teachcam.live.teaching.progress import MIN_EXAMPLES, Progress
 from teachcam.live.teaching.taught_model import TaughtModel
-from teachcam.ridge import DEFAULT_STRENGTH, RidgeSums, Rows, fit_ridge
+from teachcam.ridge import DEFAULT_STRENGTH, Rows, fit_ridge
+from teachcam.ridge_sums import RidgeSums
 
 FOLDER = ".teach"  # in the dataset
 BATCH = 16  # images between two heads

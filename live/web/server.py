@@ -26,7 +26,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, AsyncIterator, Callable
 
-import h11
 import numpy as np
 import uvicorn
 from starlette.applications import Starlette
@@ -34,7 +33,6 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from teachcam.cli import first_line
 from teachcam.collect.camera import Camera
@@ -43,6 +41,7 @@ from teachcam.errors import UserError
 from teachcam.live.sinks.base import FrameResult, lower_thread_priority
 from teachcam.live.web.auth import AccessControl, AccessMiddleware, listen, security_headers
 from teachcam.live.web.broadcast import Broadcast
+from teachcam.live.web.connection import Connection
 from teachcam.live.web.json_requests import json_error, read_json
 from teachcam.live.web.metrics import CONTENT_TYPE, Metrics
 
@@ -50,9 +49,6 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from teachcam.live.teaching.studio import Studio
-
-MAX_CONNECTIONS = 256
-REQUEST_TIMEOUT = 10.0  # seconds that a client may take to send a request with its body
 
 
 class Web:
@@ -97,7 +93,7 @@ class Web:
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._build_app(), headers=list(security_headers(self._page.decode()).items()),
-                interface="asgi3", loop="asyncio", http=_Connection, ws="none", lifespan="off",
+                interface="asgi3", loop="asyncio", http=Connection, ws="none", lifespan="off",
                 log_config=None, log_level="error", access_log=False, server_header=False, proxy_headers=False,
             )
         )  # fmt: skip
@@ -259,51 +255,6 @@ class _ImageStream(StreamingResponse):
         async for jpeg in self._broadcast.images():
             # At a heartbeat the same image comes again, because browsers show an image when the next one begins.
             yield b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n--frame\r\n" % (len(jpeg), jpeg)
-
-
-class _Connection(H11Protocol):
-    """A connection that is closed at once if there are too many, and after a while if a request is not finished.
-
-    Each connection takes a file descriptor, so idle ones could use up all that the process may have.
-    """
-
-    _timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        super().connection_made(transport)
-        if len(self.connections) > MAX_CONNECTIONS:
-            transport.abort()
-        else:
-            self._limit_time()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._limit_time()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._stop_timer()
-
-    def send_400_response(self, msg: str) -> None:
-        try:
-            super().send_400_response(msg)
-        except h11.LocalProtocolError:  # the request was answered before its wrong end came
-            self.transport.abort()
-        if self.cycle is not None:
-            self.cycle.disconnected = True  # so that its answer is not sent any more
-            self.cycle.message_event.set()
-
-    def _limit_time(self) -> None:
-        """Start the timer if a request is awaited, or its rest. Further bytes do not start it again."""
-        if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
-            self._stop_timer()
-        elif self._timer is None:
-            self._timer = self.loop.call_later(REQUEST_TIMEOUT, self.transport.abort)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
 
 def _route_without_head(path: str, endpoint: Callable) -> Route:

@@ -25,7 +25,8 @@ from teachcam.errors import UserError
 from teachcam.live.feedback import CorrectionWriter
 from teachcam.live.prediction import Prediction
 from teachcam.live.sinks.base import FrameResult
-from teachcam.live.web import broadcast, server
+from teachcam.live.web import broadcast
+from teachcam.live.web import connection as connection_module
 from teachcam.live.web.auth import parse_address
 from teachcam.live.web.server import Web
 
@@ -248,8 +249,8 @@ def test_a_thread_of_the_page_that_dies_is_an_error(served, monkeypatch, thread)
 
 
 def test_connections_without_a_request_are_closed(served, monkeypatch):
-    monkeypatch.setattr(server, "REQUEST_TIMEOUT", 1.0)
-    monkeypatch.setattr(server, "MAX_CONNECTIONS", 20)
+    monkeypatch.setattr(connection_module, "REQUEST_TIMEOUT", 1.0)
+    monkeypatch.setattr(connection_module, "MAX_CONNECTIONS", 20)
     silent = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(30)]
     connections = served.web._server.server_state.connections
     wait_until(lambda: len(connections) == 20)

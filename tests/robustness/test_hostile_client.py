@@ -24,7 +24,7 @@ from teachcam.live.loop import loop
 from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.teaching.studio import Studio
 from teachcam.live.teaching.teacher import Teacher
-from teachcam.live.web import server
+from teachcam.live.web import connection
 from teachcam.live.web.server import Web
 
 SECRET = b"kr1ptonite"
@@ -246,7 +246,7 @@ UNFINISHED = {
 @pytest.mark.parametrize("what", UNFINISHED)
 def test_what_is_never_finished_is_closed(served, count, monkeypatch, what):
     """Each connection takes one of a limited number. None may be kept by sending next to nothing, byte by byte."""
-    monkeypatch.setattr(server, "REQUEST_TIMEOUT", 1.0)
+    monkeypatch.setattr(connection, "REQUEST_TIMEOUT", 1.0)
     connections = served.web._server.server_state.connections
     wait_until(lambda: not connections)
     clients = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(30)]

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from teachcam import ridge, ridge_inputs
-from teachcam.ridge import RidgeSums, Rows, fit_ridge
+from teachcam import ridge, ridge_inputs, ridge_sums
+from teachcam.ridge import Rows, fit_ridge
+from teachcam.ridge_sums import RidgeSums
 
 
 def make_rows(num_scenes: int = 6, per_scene: int = 12, views: int = 2, dim: int = 20, seed: int = 0) -> Rows:
@@ -110,7 +111,7 @@ def test_features_that_are_all_alike_are_no_error():
 @pytest.mark.parametrize("dim", [20, 200])
 @pytest.mark.parametrize("many_groups", [64, 0])  # all groups have products, or keep their rows while they are few
 def test_rows_added_and_removed_give_the_head_of_those_that_are_left(dim, many_groups, monkeypatch):
-    monkeypatch.setattr(ridge, "MANY_GROUPS", many_groups)
+    monkeypatch.setattr(ridge_sums, "MANY_GROUPS", many_groups)
     rows = make_rows(dim=dim)
     outliers = make_rows(num_scenes=1, dim=dim, seed=1)
     nobody = np.full(len(outliers.scenes), -1)
@@ -136,7 +137,7 @@ def test_a_class_without_rows_scores_nothing():
 
 @pytest.mark.parametrize("many_groups", [64, 0])
 def test_rows_of_classes_that_are_not_asked_for_do_not_matter(many_groups, monkeypatch):
-    monkeypatch.setattr(ridge, "MANY_GROUPS", many_groups)
+    monkeypatch.setattr(ridge_sums, "MANY_GROUPS", many_groups)
     rows, sums, fewer = make_rows(dim=400), RidgeSums(400), RidgeSums(400)
     sums.add(rows)
     assert any(group.products is None for group in sums._groups.values()) == (many_groups == 0)
