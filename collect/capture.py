@@ -96,8 +96,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--place",
         metavar="NAME",
-        help="where the camera is, as kitchen, or who is before it: accuracy is measured in other places (default: the "
-        "place of the last hour, or you are asked)",
+        help="where the camera is, such as kitchen, or who is in front of it: accuracy is measured in other places "
+        "(default: the place of the last hour, or you are asked)",
     )
     parser.add_argument("--note", default="", help="a note for these sessions")
     parser.add_argument(
@@ -126,7 +126,12 @@ def choose_place(data: Path, place: str | None) -> str:
         return place
     if not (sys.stdin and sys.stdin.isatty()):
         return ""
-    print("Where is the camera? A name for this place, as kitchen (Enter: none): ", end="", file=sys.stderr, flush=True)
+    print(
+        "Where is the camera? Name this place, for example kitchen (Enter: no name): ",
+        end="",
+        file=sys.stderr,
+        flush=True,
+    )
     return check_place(sys.stdin.readline())
 
 

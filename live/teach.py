@@ -92,7 +92,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     add("--label", nargs="+", default=[], metavar="NAME", help="labels to record, one after the other")
     add("--data", type=expand, default=Path("data"), metavar="DIR", help="the dataset (default: data)")
     add(
-        "--place", metavar="NAME", help="where the camera is, as kitchen (default: that of the last hour, or asked for)"
+        "--place",
+        metavar="NAME",
+        help="where the camera is, such as kitchen (default: that of the last hour, or asked)",
     )
     add(
         "--examples",

@@ -81,7 +81,8 @@ def _command(name: str):
         package = (error.name or "").split(".")[0]
         extra = "train" if name in TRAINING else "device"
         raise UserError(
-            f"teachcam {name} needs the package {package}, which is not installed: pip install 'teachcam[{extra}]'"
+            f"teachcam {name} needs the package {package}, which is not installed: in the project's folder, "
+            f"run pip install '.[{extra}]'"
         ) from None
 
 

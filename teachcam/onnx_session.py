@@ -68,7 +68,7 @@ def open_session(
             ort_session = _open(path, name, threads, exact_int8=True)
         if ort_session is not None:
             return ort_session, name
-    raise ModelError(f"the provider {names[0]} does not work on this machine: choose another, or none")
+    raise ModelError(f"the provider {names[0]} does not work on this machine: choose another, or leave --provider out")
 
 
 def open_exact_int8(path: Path | str) -> onnxruntime.InferenceSession:

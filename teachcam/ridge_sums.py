@@ -1,4 +1,4 @@
-"""The ridge head of rows that come and go: it follows from sums over them, within milliseconds of the last change.
+"""A ridge head for rows that change: it is computed from sums over them, so a change needs no pass over all rows.
 
 sums = RidgeSums(num_features)
 sums.add(rows)                        # and sums.remove(rows)

@@ -5,7 +5,8 @@
     python benchmarks/growth --report                                 # only draw again what was measured
 
 Every point is a process of its own: its seconds, its CPU seconds and its largest resident memory are the system's
-figures for that process. Memory begins with this program's 92 MB, so no less is shown. Results are kept in
+figures for that process. A process starts with the peak memory of
+the program that started it, here 92 MB, so less can't be seen. Results are kept in
 build/growth/results.json; a new one replaces the one of the same point. The tables go into docs/scaling.md, and the
 plots into docs/images/.
 

@@ -1,6 +1,7 @@
 """Two bare loops on the file that teachcam exported: ONNX Runtime with its defaults, and OpenCV's dnn.
 
-Its option `engine` is `onnxruntime` or `opencv`. Neither calibrates, smooths or knows `unknown`: they are the floor.
+Its option `engine` is `onnxruntime` or `opencv`. Neither smooths or answers `unknown`, so they show about the
+least time that a loop needs.
 """
 
 from __future__ import annotations

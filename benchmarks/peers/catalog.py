@@ -1,4 +1,4 @@
-"""The contenders: teachcam, and what people use in its place. Each runs with its documented defaults."""
+"""The programs that are compared, the peers: teachcam, and what people use in its place."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ OURS = "teachcam"  # the peer whose exported model the bare loops run, too
 
 # Reasons that several peers share.
 USES_ALL_CORES = (
-    "It takes each image once and uses all cores. Teaching is made to run beside a live loop: on one core, and it "
-    "waits a second for further images before it measures itself. `ridge` adds four augmented views of each image."
+    "The peer computes the features of each image once, on all cores. Teaching runs on one core, because a live loop "
+    "runs beside it, and it waits a second for further images before it measures its accuracy. `ridge` also computes "
+    "up to four augmented views of each image."
 )
-CHECKS_THE_FILE = "It loads the file and no more. teachcam also reads what the model states, and runs it once."
+CHECKS_THE_FILE = "The peer only loads the file. teachcam also reads the model's metadata, and runs the model once."
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ PEERS = (
         OURS,
         "teachcam",
         "ours.py",
-        differs="scenes held out, whole image, `unknown`, calibrated; trains at most 240 s and tries more than `ridge`",
+        differs="validation in other scenes, whole image, `unknown`, calibrated; tries more than `ridge`, up to 240 s",
         options={"strategy": "auto", "backbone": "efficientnet_lite0"},
     ),
     Peer(
@@ -125,7 +126,7 @@ PEERS = (
         options={"engine": "onnxruntime"},
         trains=False,
         reasons={
-            "latency": "It resizes with fewer taps per pixel. The network takes the same time.",
+            "latency": "The peer's resizing reads fewer pixels. The file is the same.",
             "start": CHECKS_THE_FILE,
         },
     ),

@@ -1,4 +1,4 @@
-"""The frame around the script of a peer: it reads the job, does it, and writes what was measured.
+"""Shared by the peers' scripts: read the job, do it, and write what was measured.
 
     python SCRIPT JOB.json
 

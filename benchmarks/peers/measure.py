@@ -67,13 +67,14 @@ def run_job(peer: Peer, build: Path, limit: float, **job: object) -> dict:
 
 
 def _environment(build: Path) -> dict[str, str]:
-    """Return the environment of a peer: all cores once, and no network for what would ask it for weights."""
+    """Return a peer's environment variables: a thread for each core, no GPU, and no download of weights."""
     cores = str(os.cpu_count())
     return {
         **os.environ,
         "OMP_NUM_THREADS": cores,
         "MKL_NUM_THREADS": cores,
         "OPENBLAS_NUM_THREADS": cores,
+        "CUDA_VISIBLE_DEVICES": "",
         "TORCH_HOME": str(build / "weights"),
         "HF_HUB_OFFLINE": "1",
         "MPLBACKEND": "Agg",

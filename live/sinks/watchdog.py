@@ -43,7 +43,7 @@ class Watchdog:
             return True
         except OSError as error:
             if not self._warned:
-                logger.warning(f"systemd does not hear that this program works: {error.strerror}")
+                logger.warning(f"can't tell systemd that this program runs: {error.strerror}")
             self._warned = True
         self._next_time = now + INTERVAL
         return True

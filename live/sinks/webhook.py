@@ -100,7 +100,9 @@ class Webhook(ThreadedSink):
 
     def _fail(self, reason: str) -> None:
         if not self._failing:
-            logger.warning(f"warning: {self._name()}: {reason}; the answers go on, the next label change is posted")
+            logger.warning(
+                f"warning: {self._name()}: {reason}; the live loop goes on, and the next label change is posted"
+            )
         self._failing, self._live = True, True  # from now on no file waits for the receiver
 
     def close(self, stall_timeout: float = TIMEOUT + 1) -> None:

@@ -120,7 +120,7 @@ def why_no_training() -> str:
     missing = [name for name in ("torch", "torchvision", "timm") if importlib.util.find_spec(name) is None]
     if missing:
         return (
-            f"training needs {', '.join(missing)}: pip install 'teachcam[train]', or copy the folder data to another "
-            "machine, and train there"
+            f"training needs {', '.join(missing)}: in the project's folder, run pip install '.[train]', or copy the "
+            "folder data to another machine, and train there"
         )
     return ""

@@ -116,7 +116,7 @@ class Studio:
         """Record in another place from now on. Raises DatasetError."""
         place = check_place(place)
         if not place:
-            raise DatasetError("a place needs a name, as kitchen")
+            raise DatasetError("a place needs a name, such as kitchen")
         with self._lock:
             self._recorder.set_place(place)
             self.place = place
@@ -206,7 +206,7 @@ class Studio:
     def exported_path(self, name: str) -> Path:
         """Return the path of a file that `export` has written. Raises UserError if there is none of that name."""
         if name not in self._exported:
-            raise UserError(f"there is no file {name[:100]}: take it along once more")
+            raise UserError(f"there is no file {name[:100]}: take it along again on the page")
         return self._exported[name]
 
     # The page

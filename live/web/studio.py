@@ -31,7 +31,7 @@ from teachcam.preprocessing import shrink
 
 THUMBNAIL_SIZE = (120, 160)  # pixels: the image stays at least that large
 KIT_PROGRAM = '''\
-"""Print what the camera shows. It needs: pip install 'teachcam[device]'"""
+"""Print what the camera shows. It needs, in the project's folder: pip install '.[device]'"""
 
 from teachcam import Camera, Classifier
 

@@ -472,7 +472,7 @@ def test_a_receiver_that_does_not_work_holds_nothing_up(broken, receiver, capfd)
         assert "were not posted" in said
     else:
         assert closing < 5
-        assert said.count("; the answers go on") == 1, said
+        assert said.count("; the live loop goes on") == 1, said
 
 
 def test_addresses_to_post_to():

@@ -266,7 +266,7 @@ def test_a_socket_that_is_not_there_yet_is_warned_of_once_and_tried_again(tmp_pa
     assert sink(None)
     assert sink(None)
     assert [record.getMessage() for record in caplog.records] == [
-        "systemd does not hear that this program works: No such file or directory"
+        "can't tell systemd that this program runs: No such file or directory"
     ]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))

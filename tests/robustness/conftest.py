@@ -1,4 +1,4 @@
-"""How long the beating takes, and the figures that it prints: inputs tried, faults injected, tests failed.
+"""Set how long the robustness tests run, and print their figures: inputs tried, faults injected, tests failed.
 
 The short form is part of `make test-all`. `make soak` sets TEACHCAM_SOAK=1, for many more inputs, at random.
 """

@@ -188,7 +188,7 @@ for line in sys.stdin:
 
 
 def test_a_damaged_model_is_refused_and_crashes_nothing(trained, tmp_path, count, rounds):
-    """In another process, because ONNX Runtime is no Python and may crash."""
+    """In another process, because ONNX Runtime is native code and may crash."""
     rng, content = random.Random(1), (trained / "model.onnx").read_bytes()
     metadata = content.rfind(b"teachcam.contract") - 200
     path = tmp_path / "model.onnx"

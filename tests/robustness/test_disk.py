@@ -19,7 +19,7 @@ from teachcam.images import read_image
 
 pytestmark = pytest.mark.slow
 CAMERA = "synthetic?seed=1&fps=60&size=320x240"
-# As the user without the right to pass over the permissions of files, which root has.
+# Without root's right to ignore the permissions of files, as an ordinary user would run it.
 NO_OVERRIDE = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--"] if os.geteuid() == 0 else []
 
 

@@ -1,4 +1,4 @@
-"""Clients of the page that mean no good: they get an error or nothing, and delay, read and fill up nothing."""
+"""Hostile clients of the page: they get an error or no reply, delay nothing, read no secret and use up nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams and video files that say anything: their images, or an end; no hang, no crash, no memory."""
+"""Streams and video files with any content: they give images or end, without a hang, a crash or growing memory."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class TrainingState:
         except FileNotFoundError:
             return None
         except ValueError:
-            raise TrainingError(f"{path} is damaged: delete it, and the run continues from before it") from None
+            raise TrainingError(f"{path} is damaged: delete it, and the run continues from an earlier point") from None
 
     def write(self, name: str, state: Callable[[], dict], last: bool = False) -> None:
         """Save a state under a name, unless too much time went into saving.

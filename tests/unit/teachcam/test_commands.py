@@ -36,7 +36,9 @@ def test_an_unknown_command_is_a_one_line_error(tmp_path):
 def test_a_missing_package_is_named_with_the_extra_that_has_it(tmp_path):
     result = run("train", cwd=tmp_path, setup="sys.modules['torch'] = None")
     assert result.returncode == 2
-    assert result.stderr.strip().endswith("the package torch, which is not installed: pip install 'teachcam[train]'")
+    assert result.stderr.strip().endswith(
+        "the package torch, which is not installed: in the project's folder, run pip install '.[train]'"
+    )
 
 
 def test_errors_name_commands_as_they_were_called(tmp_path):
