@@ -16,6 +16,7 @@ from teachcam.errors import UserError
 SYNTHETIC = "synthetic"  # in place of a folder: hands that the synthetic camera draws
 NUM_FOLDS = 3
 NUM_ROOMS, IMAGES_PER_ROOM = 24, 5  # of each label; as in `make demo`
+FIRST_ROOM = 201  # no setting of teachcam was chosen on these
 NUM_QUICK_ROOMS, QUICK_IMAGES_PER_ROOM = 6, 3
 EVERY = 6  # of the 30 images per second of a drawn session, one in so many is kept
 CLIP_IMAGES = 120
@@ -70,15 +71,15 @@ def make_folds(samples: list[Sample], folder: Path, wanted: list[int]) -> list[F
 def _draw_rooms(build: Path, quick: bool) -> Path:
     """Draw every label in every room, once."""
     num_rooms, num_images = (NUM_QUICK_ROOMS, QUICK_IMAGES_PER_ROOM) if quick else (NUM_ROOMS, IMAGES_PER_ROOM)
-    folder = build / f"rooms_{num_rooms}x{num_images}"
+    folder = build / f"rooms_{FIRST_ROOM}_{num_rooms}x{num_images}"
     if not folder.is_dir():
         unfinished = folder.with_suffix(".part")
         shutil.rmtree(unfinished, ignore_errors=True)
         for label in LABELS:
             (unfinished / label).mkdir(parents=True)
-            for room in range(1, num_rooms + 1):
+            for room in range(FIRST_ROOM, FIRST_ROOM + num_rooms):
                 for number, image in enumerate(render(label, room, EVERY * num_images)[::EVERY]):
-                    _write(unfinished / label / f"room{room:02}_{number:04}.jpg", image)
+                    _write(unfinished / label / f"room{room}_{number:04}.jpg", image)
         unfinished.rename(folder)
     return folder
 

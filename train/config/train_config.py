@@ -109,7 +109,7 @@ STRATEGIES = {
     "gradual": TrainConfig(epochs=8, lr=3e-3, backbone_lr=3e-4, trainable_fraction=1.0, head_first=True, gradual=True),
     "scratch": TrainConfig(epochs=30, lr=1e-3, backbone_lr=1e-3, trainable_fraction=1.0, scratch=True),
     # begins with the head of `ridge`, and ends with the mean of the weights before and after
-    FINETUNE: TrainConfig(epochs=4, lr=3e-4, backbone_lr=3e-4, trainable_fraction=0.55),
+    FINETUNE: TrainConfig(epochs=12, lr=1e-3, backbone_lr=1e-3, trainable_fraction=0.55),
 }
 UNUSED_BY_FINETUNE = ("patience", "progressive_resize")
 RIDGE = "ridge"  # a closed-form head: it has no epochs, no learning rate, and none of the settings above

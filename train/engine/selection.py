@@ -95,7 +95,9 @@ def train_from_ridge(
             notes = [as_called(note)]
             if not epochs:
                 return replace(ridge, notes=notes), splits
-            tuner = FineTuner(trainer, folds, replace(settings, epochs=epochs), context)
+            share = epochs / settings.num_epochs  # the full learning rate would do harm in a few epochs
+            rates = {"lr": share * settings.lr, "backbone_lr": share * settings.backbone_lr}
+            tuner = FineTuner(trainer, folds, replace(settings, epochs=epochs, **rates), context)
     tuned, ridge_accuracy = tuner.fit()
     trials = ridge.trials + tuned.trials
     accuracy = tuned.trials[0]["validation_accuracy"]
