@@ -96,8 +96,9 @@ def train_from_ridge(
             if not epochs:
                 return replace(ridge, notes=notes), splits
             share = epochs / settings.num_epochs  # the full learning rate would do harm in a few epochs
-            rates = {"lr": share * settings.lr, "backbone_lr": share * settings.backbone_lr}
-            tuner = FineTuner(trainer, folds, replace(settings, epochs=epochs, **rates), context)
+            lr, backbone_lr = share * settings.lr, share * settings.backbone_lr
+            shorter = replace(settings, epochs=epochs, lr=lr, backbone_lr=backbone_lr)
+            tuner = FineTuner(trainer, folds, shorter, context)
     tuned, ridge_accuracy = tuner.fit()
     trials = ridge.trials + tuned.trials
     accuracy = tuned.trials[0]["validation_accuracy"]
