@@ -166,7 +166,9 @@ def test_a_full_disk_is_said_and_what_was_recorded_stays(opened, monkeypatch):
 def test_where_training_is_not_possible_it_says_why(opened, monkeypatch):
     assert why_no_training() == ""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert why_no_training().startswith("training needs torch, torchvision, timm: pip install")
+    assert why_no_training().startswith(
+        "training needs torch, torchvision, timm: in the project's folder, run pip install "
+    )
     monkeypatch.setattr(sys, "version_info", (3, 8, 10))
     assert why_no_training().startswith("training needs Python 3.10")
     opened.studio.better._impossible = why_no_training()
