@@ -1,14 +1,13 @@
 """Measure how cost grows with images, labels, sessions, cameras and clients of the page.
 
-    python benchmarks/growth                                          # all: about an hour and a quarter on two cores
+    python benchmarks/growth                                          # all: more than an hour on two cores
     python benchmarks/growth --parts images labels --sizes 100 1000   # a part
     python benchmarks/growth --report                                 # only draw again what was measured
 
 Every point is a process of its own: its seconds, its CPU seconds and its largest resident memory are the system's
-figures for that process. A process starts with the peak memory of
-the program that started it, here 92 MB, so less can't be seen. Results are kept in
-build/growth/results.json; a new one replaces the one of the same point. The tables go into docs/scaling.md, and the
-plots into docs/images/.
+figures for that process. A process starts with the peak memory of the program that started it, here 92 MB, so less
+can't be seen. Results are kept in build/growth/results.json; a new one replaces the one of the same point. The tables
+go into docs/scaling.md, and the plots into docs/images/.
 
 The exponent is the slope of a straight line through the points of the largest ten-fold range, both axes logarithmic.
 1 is linear growth, and less means that a fixed cost is part of it.
@@ -35,6 +34,7 @@ from teachcam.processor import processor_name
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt  # after the choice of the backend
+from matplotlib.ticker import LogLocator
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS, PAGE, PLOTS = FOLDER / "results.json", ROOT / "docs/scaling.md", ROOT / "docs/images"
@@ -190,6 +190,11 @@ def draw(part: str, tasks: dict[str, dict[str, dict]]) -> None:
             slope = exponent(costs, name)
             axis.loglog([int(size) for size in costs], [cost[name] for cost in costs.values()], "o-", markersize=3)
             axis.lines[-1].set_label(f"{task} ({slope:.2f})")
+        sizes = sorted({int(size) for costs in tasks.values() for size in costs})
+        axis.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=7)
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.minorticks_off()
         axis.set(xlabel=part, ylabel=name)
         axis.grid(visible=True, which="both", alpha=0.2)
         axis.legend(title="exponent", fontsize=7, title_fontsize=7)

@@ -16,7 +16,7 @@ NOTE = "<!-- Written by `make bench`: do not edit. -->"
 MARKERS = "<!-- The script of `make bench` writes from here -->", "<!-- to here -->"
 OURS_COLOR, PEER_COLOR = "#1f77b4", "#8c8c8c"
 SAME = 0.01  # accuracies and claims that differ by less count as the same
-# What teachcam is compared in: the key, its words, and whether less is better.
+# What teachcam is compared in: the key, and its words.
 CRITERIA = {
     "accuracy": "accuracy in the test rooms",
     "claim": "error of the accuracy that it reports",

@@ -43,6 +43,11 @@ def run(command: list[object], cwd: Path) -> subprocess.CompletedProcess:
     """Run a command, those that import torch in this process."""
     if str(command[0]).startswith(("train", "export", "collect/check")):
         return call_here(*command, cwd=cwd)
+    return run_alone(*command, cwd=cwd)
+
+
+def run_alone(*command: object, cwd: Path) -> subprocess.CompletedProcess:
+    """Run a command in a process of its own, without root's right."""
     script, *arguments = map(str, command)
     return subprocess.run(
         [*NO_OVERRIDE, sys.executable, str(ROOT / script), *arguments],
@@ -124,17 +129,6 @@ def locked(tmp_path):
         path.chmod(0o755)
 
 
-def run_locked(*command: object, cwd: Path) -> subprocess.CompletedProcess:
-    script, *arguments = map(str, command)
-    return subprocess.run(
-        [*NO_OVERRIDE, sys.executable, str(ROOT / script), *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-
-
 def test_what_may_not_be_read_or_written_is_one_line(dataset, trained, tmp_path, locked, count):
     if NO_OVERRIDE and shutil.which("setpriv") is None:
         pytest.skip("root passes over all permissions, and setpriv is not here to take that right away")
@@ -142,7 +136,7 @@ def test_what_may_not_be_read_or_written_is_one_line(dataset, trained, tmp_path,
     image = next((data / "palm").iterdir())
     locked(image)
     count("faults")
-    found = run_locked("collect/check.py", cwd=tmp_path)
+    found = run_alone("collect/check.py", cwd=tmp_path)
     assert "Traceback" not in found.stderr
     assert "1 unreadable file" in found.stdout
     image.chmod(0o644)
@@ -160,7 +154,7 @@ def test_what_may_not_be_read_or_written_is_one_line(dataset, trained, tmp_path,
         count("faults")
         before = path.stat().st_mode
         locked(path, mode)
-        result = run_locked(*command, cwd=tmp_path)
+        result = run_alone(*command, cwd=tmp_path)
         path.chmod(before)
         assert_one_line_error(result, *words)
         assert_whole(tmp_path)

@@ -95,9 +95,9 @@ def train_from_ridge(
             notes = [as_called(note)]
             if not epochs:
                 return replace(ridge, notes=notes), splits
-            share = epochs / settings.num_epochs  # the full learning rate would do harm in a few epochs
-            lr, backbone_lr = share * settings.lr, share * settings.backbone_lr
-            shorter = replace(settings, epochs=epochs, lr=lr, backbone_lr=backbone_lr)
+            share = epochs / settings.num_epochs  # in a few epochs, the full learning rates do harm
+            lower = {"lr": share * settings.lr, "backbone_lr": share * settings.backbone_lr}
+            shorter = config.training({**lower, **config.overrides, "epochs": epochs})
             tuner = FineTuner(trainer, folds, shorter, context)
     tuned, ridge_accuracy = tuner.fit()
     trials = ridge.trials + tuned.trials

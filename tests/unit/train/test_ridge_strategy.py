@@ -112,18 +112,22 @@ def test_auto_does_not_keep_more_activations_than_memory_allows(dataset, monkeyp
     assert result.notes[0].startswith("fine-tuning was not tried: the activations of 60 images take ")
 
 
-def test_auto_fine_tunes_for_as_many_epochs_as_the_budget_allows(dataset, monkeypatch):
-    fit, epochs = FineTuner.fit, []
+@pytest.mark.parametrize(("overrides", "lr"), [({}, 1e-3 / 12), ({"lr": 5e-4}, 5e-4)])
+def test_auto_fine_tunes_for_as_many_epochs_as_the_budget_allows(dataset, monkeypatch, overrides, lr):
+    """At learning rates that are lower in proportion, unless the user gave one."""
+    fit, epochs, rates = FineTuner.fit, [], []
 
     def fit_and_note(self):
         result = fit(self)
         epochs.append(len(result[0].history))
+        rates.append((self._config.lr, self._config.backbone_lr))
         return result
 
     monkeypatch.setattr(FineTuner, "fit", fit_and_note)
     monkeypatch.setattr(FineTuner, "expected_seconds", lambda self: 1e6)
-    result, _ = train_on(dataset, strategy="auto", budget=1e5)
+    result, _ = train_on(dataset, strategy="auto", budget=1e5, overrides=overrides)
     assert epochs == [1]
+    assert rates == [pytest.approx((lr, 1e-3 / 12))]
     words = {"finetune": "fine-tuned for 1 of 12 epochs: it takes about ", "ridge": "fine-tuning was tried and dropped"}
     assert result.notes[0].startswith(words[result.strategy])
 
