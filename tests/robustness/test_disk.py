@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import ROOT, assert_one_line_error, call_here
 
 from teachcam.collect import dataset as dataset_module
 from teachcam.collect.dataset import list_samples
 from teachcam.errors import DatasetError
 from teachcam.images import read_image
+from teachcam.train.model.checkpoint import save_tensors
 
 pytestmark = pytest.mark.slow
 CAMERA = "synthetic?seed=1&fps=60&size=320x240"
@@ -80,6 +83,17 @@ def disk(tmp_path):
 
     yield mount
     subprocess.run(["umount", "-l", str(mounted)], capture_output=True)
+
+
+def test_tensors_that_do_not_fit_are_an_error_of_the_disk(tmp_path):
+    limit, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # bytes; torch ends its archive after a failed write
+    try:
+        with pytest.raises(OSError, match="too large"):
+            save_tensors(tmp_path / "tensors.pt", {"weights": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["capture", "check", "train", "export", "live", "teach"])

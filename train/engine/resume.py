@@ -14,12 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-import torch
-
 from teachcam.errors import TrainingError
-from teachcam.files import open_atomic
 from teachcam.train.engine.distributed import ProcessGroup
-from teachcam.train.model.checkpoint import load_tensors
+from teachcam.train.model.checkpoint import load_tensors, save_tensors
 
 T = TypeVar("T")
 MAX_SAVE_FRACTION = 0.05  # of the time may go into saving: AlexNet with Adam's state is over a gigabyte
@@ -64,8 +61,7 @@ class TrainingState:
             return
         started = time.monotonic()
         self._folder.mkdir(parents=True, exist_ok=True)
-        with open_atomic(self._folder / f"{name}.pt") as file:
-            torch.save(state(), file)
+        save_tensors(self._folder / f"{name}.pt", state())
         self._saved_at = time.monotonic()
         self._save_seconds = self._saved_at - started
 

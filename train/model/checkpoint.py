@@ -41,8 +41,18 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "validation_files": checkpoint.validation_files,
         "training_files": checkpoint.training_files,
     }
+    save_tensors(path, content)
+
+
+def save_tensors(path: Path, content: dict) -> None:
+    """Write tensors and plain values for `load_tensors`. Raises OSError; then the file is as it was before."""
     with open_atomic(path) as file:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # after a failed write, torch fails to end its archive, too
+                raise error.__context__ from None
+            raise
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
