@@ -69,7 +69,6 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        _on_interruption(signal.SIG_DFL)  # another Ctrl-C, while the program ends, shows no traceback
         code = INTERRUPTED
     except BrokenPipeError:
         _discard_stdout()
@@ -86,6 +85,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         if not _was_interrupted(error):
             raise
         code = INTERRUPTED
+    _on_interruption(signal.SIG_DFL)  # Ctrl-C while the interpreter ends shows no traceback
     sys.exit(code)
 
 

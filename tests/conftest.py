@@ -61,7 +61,8 @@ def call(*command: object, cwd: Path, **options) -> subprocess.CompletedProcess:
 def call_here(script: str, *arguments: object, cwd: Path) -> subprocess.CompletedProcess:
     """Do what `call` does in this process, which has torch already: its import is most of a command's time."""
     main = importlib.import_module("teachcam." + script[:-3].replace("/", ".")).main
-    stdout, stderr, before, handler = io.StringIO(), io.StringIO(), Path.cwd(), signal.getsignal(signal.SIGTERM)
+    stdout, stderr, before = io.StringIO(), io.StringIO(), Path.cwd()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     os.chdir(cwd)
     try:
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
@@ -70,7 +71,8 @@ def call_here(script: str, *arguments: object, cwd: Path) -> subprocess.Complete
         return subprocess.CompletedProcess(script, end.code, stdout.getvalue(), stderr.getvalue())
     finally:
         os.chdir(before)
-        signal.signal(signal.SIGTERM, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def assert_one_line_error(result: subprocess.CompletedProcess, *words: str) -> None:

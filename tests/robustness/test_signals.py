@@ -136,7 +136,9 @@ def test_a_signal_at_any_moment(dataset, trained, tmp_path, count, rounds, name)
         said = (folder / "messages").read_text()
         about = f"{sent} after {moment:.2f} s: exit code {process.returncode}, {said}"
         killed = process.returncode == -signal.SIGKILL
-        assert killed or process.returncode in {0, 130, *(-one for one in sent[1:])}, about
+        # While the interpreter ends, a signal has its default effect: the second one, or the first after the work.
+        has_finished = name == "export" and (folder / "model.onnx").exists()
+        assert killed or process.returncode in {0, 130, *(-one for one in sent[not has_finished :])}, about
         assert "Traceback" not in said, about
         assert "Exception" not in said, about
         wait_until(lambda found=children: not psutil.wait_procs(found, timeout=0)[1], 10)
