@@ -6,8 +6,8 @@
 
 Every point is a process of its own: its seconds, its CPU seconds and its largest resident memory are the system's
 figures for that process. A process starts with the peak memory of the program that started it, here 92 MB, so less
-can't be seen. Results are kept in build/growth/results.json; a new one replaces the one of the same point. The tables
-go into docs/scaling.md, and the plots into docs/images/.
+can't be seen. Results are kept in benchmarks/growth/results.json; a new one replaces the one of the same point. The
+tables go into docs/scaling.md, and the plots into docs/images/.
 
 The exponent is the slope of a straight line through the points of the largest ten-fold range, both axes logarithmic.
 1 is linear growth, and less means that a fixed cost is part of it.
@@ -37,7 +37,8 @@ from matplotlib import pyplot as plt  # after the choice of the backend
 from matplotlib.ticker import LogLocator
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS, PAGE, PLOTS = FOLDER / "results.json", ROOT / "docs/scaling.md", ROOT / "docs/images"
+RESULTS, PAGE = ROOT / "benchmarks/growth/results.json", ROOT / "docs/scaling.md"
+PLOTS = ROOT / "docs/images"
 RUNS = FOLDER / "runs"
 MARKS = "<!-- the tables, written by benchmarks/growth -->", "<!-- end of the tables -->"
 SIZES = {
@@ -65,7 +66,11 @@ def main() -> None:
     options = parser.parse_args()
     FOLDER.mkdir(parents=True, exist_ok=True)
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    num_cores = len(os.sched_getaffinity(0))  # fewer than the machine has, with `taskset`
+    machine = f"{processor_name()}, cores: {num_cores}"
     for part in [] if options.report else options.parts:
+        if results.get(part, {}).get("machine") != machine:  # figures of two machines do not make a curve
+            results[part] = {"machine": machine, "tasks": {}}
         num_images = options.images or NUM_IMAGES.get(part, 0)
         if part in DATASETS:
             run(*training(by_sessions(4, num_images)), "--augment", "none")  # computes the features
@@ -73,8 +78,7 @@ def main() -> None:
             for task, cost in measure(part, size, num_images):
                 cost = {name: round(value, 3) for name, value in cost.items()}
                 print(f"{part} {size}: {task}: {cost}", flush=True)
-                results.setdefault(part, {}).setdefault(task, {})[str(size)] = cost
-                results["machine"] = f"{processor_name()}, {os.cpu_count()} cores"
+                results[part]["tasks"].setdefault(task, {})[str(size)] = cost
                 RESULTS.write_text(json.dumps(results, indent=1))
     report(results)
 
@@ -134,12 +138,12 @@ def exponent(costs: dict[str, dict], name: str) -> float:
 
 def report(results: dict) -> None:
     """Write a plot and a table for each part that was measured."""
-    text = [f"Measured on {results['machine']}, each point once; see `benchmarks/growth`."]
+    text = ["Each point was measured once."]
     for part in (part for part in SIZES if part in results):
-        tasks = {
-            task: dict(sorted(costs.items(), key=lambda entry: int(entry[0]))) for task, costs in results[part].items()
-        }
+        measured = results[part]["tasks"]
+        tasks = {task: dict(sorted(costs.items(), key=lambda cost: int(cost[0]))) for task, costs in measured.items()}
         draw(part, tasks)
+        text += ["", f"**By {part}** ({results[part]['machine']})"]
         text += ["", f"![cost by {part}](images/growth_{part}.png)"]
         columns = {task: columns_of(part, costs) for task, costs in tasks.items()}
         text += [

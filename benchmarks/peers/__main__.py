@@ -13,8 +13,9 @@ The parts (all by default):
     way     the rest of a user's way with teachcam: recording, teaching, the live loop; by the other benchmarks
     report  benchmarks/RESULTS.md and the plots; from the results so far
 
-Results are kept in build/peers/results.json, so a part that is run again replaces its own rows alone. A peer that fails
-is a row that says why. With --quick, everything is small and goes to build/peers/quick: it shows only that all works.
+Results are kept in benchmarks/peers/results.json, so a part that is run again replaces its own rows alone. On another
+machine they begin anew. A peer that fails is a row that says why. With --quick, everything is small and goes to
+build/peers/quick: it shows only that all works.
 """
 
 from __future__ import annotations
@@ -95,10 +96,8 @@ class Bench:
         self._shared = ROOT / "build/peers"  # environments and weights
         self._build = self._shared / "quick" if options.quick else self._shared
         self._build.mkdir(parents=True, exist_ok=True)
-        self._file = self._build / "results.json"
-        self._results = {"trainings": [], "loops": [], "way": {}}
-        if self._file.is_file():
-            self._results = json.loads(self._file.read_text())
+        self._file = (self._build if options.quick else Path(__file__).parent) / "results.json"
+        self._results = json.loads(self._file.read_text()) if self._file.is_file() else {}
         self.failed = False
 
     def train(self) -> None:
@@ -160,15 +159,16 @@ class Bench:
             if name in failed:
                 row["failed"] = failed[name]
             else:
-                row["rounds"] = [_summarize(answer) for answer in answers]
+                row |= _summarize([value for answer in answers for value in answer["latencies"]])
+                row["rounds"] = [_summarize(answer["latencies"]) for answer in answers]
                 row["first_label"] = [answer["first_label"] for answer in answers]
-                row["latencies"] = [value for answer in answers for value in answer["latencies"]]
                 row["memory_mb"] = answers[-1]["memory_mb"]
             print(f"loop, {name}: {report.describe_loop(row)}", flush=True)
             self._keep("loops", {"peer": name}, row)
 
     def way(self) -> None:
         """Run the benchmarks of what else a user does with teachcam, and keep what they print."""
+        self._prepare()
         clip, _ = write_clip(self._build)
         model = self._model_of(BY_NAME[OURS]) / "model.onnx"
         seconds = "5" if self._options.quick else "60"
@@ -195,21 +195,21 @@ class Bench:
 
     def report(self) -> None:
         """Write the page, the documentation's tables, and the plots."""
+        if not self._results:
+            raise UserError("nothing was measured yet: run the part `train` first")
         page, docs = ROOT / "benchmarks/RESULTS.md", ROOT / "docs/benchmarks.md"
         if self._options.quick:
             page, docs = self._build / "RESULTS.md", Path(shutil.copy(docs, self._build))
         report.write(self._results, page, docs)
 
     def _prepare(self) -> None:
-        """Write the weights, and what the results were measured with."""
+        """Write the weights, and what the results are measured with. Forget those of another machine."""
         write_weights(self._shared / "weights")
-        self._results["machine"] = {
+        machine = {"processor": processor_name(), "cores": os.cpu_count()}
+        if self._results.get("machine") != machine:
+            self._results = {"machine": machine, "trainings": [], "loops": [], "way": {}}
+        self._results["software"] = {
             "date": time.strftime("%Y-%m-%d"),
-            "processor": processor_name(),
-            "cores": os.cpu_count(),
-            "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
-            if hasattr(os, "sysconf")
-            else None,
             "system": f"{platform.system()} {platform.release()}",
             "versions": {
                 "Python": platform.python_version(),
@@ -257,9 +257,9 @@ def _without_folders(text: str) -> str:
     return text.replace(str(ROOT) + os.sep, "")
 
 
-def _summarize(answer: dict) -> dict[str, float]:
-    p50, p99 = np.quantile(answer["latencies"], (0.5, 0.99))
-    return {"p50": float(p50), "p99": float(p99)}
+def _summarize(latencies: list[float]) -> dict[str, float]:
+    p50, p99 = np.quantile(latencies, (0.5, 0.99))
+    return {"num_images": len(latencies), "p50": float(p50), "p99": float(p99)}
 
 
 if __name__ == "__main__":

@@ -37,15 +37,15 @@ def describe_loop(row: dict) -> str:
     """Return a loop's row in one line, for the terminal."""
     if "failed" in row:
         return f"failed: {row['failed']}"
-    p50, p99 = (1000 * np.quantile(row["latencies"], share) for share in (0.5, 0.99))
-    return f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, first label after {np.median(row['first_label']):.2f} s"
+    first = np.median(row["first_label"])
+    return f"p50 {1000 * row['p50']:.1f} ms, p99 {1000 * row['p99']:.1f} ms, first label after {first:.2f} s"
 
 
 def write(results: dict, page: Path, docs: Path) -> None:
     """Write the page, the tables in the documentation, and the plots.
 
     Args:
-        results: As build/peers/results.json holds them.
+        results: As benchmarks/peers/results.json holds them.
         page: The file to write.
         docs: A page of the documentation that has the two MARKERS. The plots go to images/ beside it.
     """
@@ -86,13 +86,13 @@ def _tables(results: dict, images: Path) -> list[str]:
 
 
 def _introduction(results: dict) -> list[str]:
-    machine = results.get("machine", {})
-    installed = [f"{name} {number}" for name, number in machine.get("versions", {}).items()]
+    machine, software = results["machine"], results["software"]
+    installed = [f"{name} {number}" for name, number in software["versions"].items()]
     rows = results["trainings"] + results["loops"]
     installed += sorted({row["version"] for row in rows if row.get("version")})
     return [
-        f"`make bench`, {machine.get('date')}: {machine.get('processor')}, {machine.get('cores')} cores, "
-        f"{machine.get('memory_gb')} GB, {machine.get('system')}. No GPU is used. Versions: {', '.join(installed)}.",
+        f"`make bench`, {software['date']}: {machine['processor']}, {machine['cores']} cores, {software['system']}. "
+        f"No GPU is used. Versions: {', '.join(installed)}.",
         "",
         "Every program (*peer*) ran with its documented settings, on the same images and the same test rooms. A run "
         "that failed has a row of its own. A figure is the mean of all folds and seeds, with the lowest and the "
@@ -147,7 +147,7 @@ def _training_table(rows: list[dict]) -> list[str]:
 
 def _loop_table(rows: list[dict]) -> list[str]:
     counts = {len(row["first_label"]) for row in rows if "failed" not in row}
-    images = {len(row["latencies"]) for row in rows if "failed" not in row}
+    images = {row["num_images"] for row in rows if "failed" not in row}
     lines = [
         f"Each ran in {max(counts, default=0)} processes, which took turns, {max(images, default=0)} images in all. "
         "The time is from a 480x640 image in memory to its label. For Ultralytics it is the time that Ultralytics "
@@ -162,10 +162,9 @@ def _loop_table(rows: list[dict]) -> list[str]:
             lines.append(f"| {peer.title} | {peer.network} | failed: {row['failed']} | | | |")
             continue
         times = []
-        for name, share in (("p50", 0.5), ("p99", 0.99)):
+        for name in ("p50", "p99"):
             of_rounds = [1000 * one[name] for one in row["rounds"]]
-            whole = 1000 * np.quantile(row["latencies"], share)
-            times.append(f"{whole:.1f} [{min(of_rounds):.1f} to {max(of_rounds):.1f}]")
+            times.append(f"{1000 * row[name]:.1f} [{min(of_rounds):.1f} to {max(of_rounds):.1f}]")
         start = row["first_label"]
         start_text = f"{np.median(start):.2f} [{min(start):.2f} to {max(start):.2f}]"
         title = f"**{peer.title}**" if peer.is_ours else peer.title
@@ -222,7 +221,7 @@ def _compare_training(peer: Peer, runs: list[dict]) -> list[tuple[str, str, str]
         text = f"{CRITERIA['training']}: {min(reached):.0f} against {theirs['seconds']:.0f}"
         verdicts.append(("training", text, "ahead" if min(reached) < theirs["seconds"] else "behind"))
     else:
-        verdicts.append(("accuracy", f"{CRITERIA['training']}: it was not reached", "behind"))
+        verdicts.append(("not reached", f"{CRITERIA['training']}: not reached", "behind"))
     return verdicts
 
 
@@ -232,7 +231,7 @@ def _compare_loops(peer: Peer, loops: dict[str, dict]) -> list[tuple[str, str, s
         return []
     theirs, ours = loops[peer.name], own[0]
     verdicts = []
-    for key, name, factor, unit in (("latency", "latencies", 1000, "ms"), ("start", "first_label", 1, "s")):
+    for key, name, factor, unit in (("latency", "p50", 1000, "ms"), ("start", "first_label", 1, "s")):
         mine, other = (factor * float(np.median(row[name])) for row in (ours, theirs))
         text = f"{CRITERIA[key]}: {mine:.2f} {unit} against {other:.2f} {unit}"
         verdicts.append((key, text, "ahead" if mine < other else "behind"))
@@ -278,7 +277,7 @@ def _plot_loops(rows: list[dict], file: Path) -> None:
     peers = [(peer, row) for peer, (row,) in reversed(_by_peer(rows)) if "failed" not in row]
     colors = [OURS_COLOR if peer.is_ours else PEER_COLOR for peer, _ in peers]
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 0.4 * len(peers) + 1.1), dpi=90, sharey=True)
-    latencies = [1000 * np.median(row["latencies"]) for _, row in peers]
+    latencies = [1000 * row["p50"] for _, row in peers]
     starts = [np.median(row["first_label"]) for _, row in peers]
     for axes, values, form in ((left, latencies, "%.1f"), (right, starts, "%.2f")):
         bars = axes.barh(range(len(peers)), values, color=colors)
