@@ -19,6 +19,7 @@ SAME = 0.01  # accuracies and claims that differ by less count as the same
 # What teachcam is compared in: the key, and its words.
 CRITERIA = {
     "accuracy": "accuracy in the test rooms",
+    "network": "accuracy with the same network",
     "claim": "error of the accuracy that it reports",
     "training": "seconds to train to the peer's accuracy",
     "latency": "time from an image to its label",
@@ -103,12 +104,10 @@ def _introduction(results: dict) -> list[str]:
 
 
 def _training_table(rows: list[dict]) -> list[str]:
-    first = rows[0]
-    sizes = f"{min(row['num_test'] for row in rows)} to {max(row['num_test'] for row in rows)}"
+    train, test = (sorted({row[name] for row in rows}) for name in ("num_train", "num_test"))
     lines = [
-        f"{first['num_labels']} labels. A training has {min(row['num_train'] for row in rows)} to "
-        f"{max(row['num_train'] for row in rows)} images, its test {sizes}. Folds: "
-        f"{len({row['fold'] for row in rows})}, seeds: {len({row['seed'] for row in rows})}.",
+        f"Labels: {rows[0]['num_labels']}. Images: {_range(train)} to train on, {_range(test)} in the test rooms. "
+        f"Folds: {len({row['fold'] for row in rows})}. Seeds: {len({row['seed'] for row in rows})}.",
         "",
         "*n* is the number of trainings. *Says* is the accuracy that the program reports after training, and *off* the "
         "mean difference between that and its accuracy in the test rooms. *ECE* is the expected calibration error. "
@@ -176,7 +175,8 @@ def _comparison(results: dict) -> list[str]:
     """Say for each peer and criterion whether teachcam is ahead, and why not where it is not."""
     lines = [
         f"Accuracies and claims that differ by less than {SAME:g} are called the same. Accuracy and "
-        "its error are those of teachcam's first row, in the trainings that both finished. *Seconds to train to "
+        "its error are those of teachcam's first row, in the trainings that both finished; with the same network, of "
+        "the row that has the peer's. *Seconds to train to "
         "the peer's accuracy* are those of teachcam's fastest row that is at least as accurate as the peer. Loops are "
         "compared on the same network.",
     ]
@@ -211,11 +211,15 @@ def _compare_training(peer: Peer, runs: list[dict]) -> list[tuple[str, str, str]
     if peer.name not in means or not own:
         return []
     theirs, ours = means[peer.name], own[0]
+    compared = [("accuracy", ours, "accuracy", 1), ("claim", ours, "off", -1)]
+    same = [means[one.name] for one in PEERS if one.is_ours and one.network == peer.network and one.name in means]
+    if same and same[0] is not ours:
+        compared.insert(1, ("network", same[0], "accuracy", 1))
     verdicts = []
-    for key, name, sign in (("accuracy", "accuracy", 1), ("claim", "off", -1)):
-        gain = sign * (ours[name] - theirs[name])
+    for key, one, name, sign in compared:
+        gain = sign * (one[name] - theirs[name])
         ahead = "the same" if abs(gain) < SAME else "ahead" if gain > 0 else "behind"
-        verdicts.append((key, f"{CRITERIA[key]}: {ours[name]:.3f} against {theirs[name]:.3f}", ahead))
+        verdicts.append((key, f"{CRITERIA[key]}: {one[name]:.3f} against {theirs[name]:.3f}", ahead))
     reached = [row["seconds"] for row in own if row["accuracy"] >= theirs["accuracy"]]
     if reached:
         text = f"{CRITERIA['training']}: {min(reached):.0f} against {theirs['seconds']:.0f}"
@@ -242,6 +246,11 @@ def _by_peer(rows: list[dict]) -> list[tuple[Peer, list[dict]]]:
     """Return the rows of each peer that has any, in the catalog's order."""
     pairs = [(peer, [row for row in rows if row["peer"] == peer.name]) for peer in PEERS]
     return [(peer, own) for peer, own in pairs if own]
+
+
+def _range(values: list[int]) -> str:
+    """Return the lowest and the highest of sorted numbers as text."""
+    return f"{values[0]}" if values[0] == values[-1] else f"{values[0]} to {values[-1]}"
 
 
 def _mean(values: list[float | None]) -> str:
