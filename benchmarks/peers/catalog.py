@@ -87,8 +87,7 @@ PEERS = (
         network=SQUEEZENET,
         differs="10 epochs of SGD on all layers; its own accuracy is that on the images that it trained on",
         reasons={
-            "network": "The peer trains all layers. On webcam images that was 0.79 right, and teachcam's `partial` "
-            "0.86 (docs/benchmarks.md).",
+            "network": "The peer trains all layers.",
             "training": "The peer trains one network, and can't tell its accuracy in new rooms. teachcam trains three, "
             "each without a third of the rooms, and judges each by those.",
         },
@@ -103,8 +102,7 @@ PEERS = (
         reasons={
             "accuracy": "The peer trains all layers for 100 epochs with strong augmentation, ten times as long. "
             "Whether teachcam would reach it with more `--epochs` and `--budget` was not measured.",
-            "network": "As above. On webcam images the peer was 0.74 right in the one fold that was run "
-            "(docs/benchmarks.md).",
+            "network": "As above.",
         },
     ),
     Peer(
@@ -119,7 +117,7 @@ PEERS = (
         "scikit-learn on frozen features",
         "frozen_features.py",
         "sklearn",
-        differs="no augmentation; cross-validation over images",
+        differs="no augmentation; cross-validation over images in the order of their names, so nearly by room",
         reasons={"training": USES_ALL_CORES},
     ),
     Peer(
@@ -129,8 +127,8 @@ PEERS = (
         "node",
         differs="random split of images (85/15); center crop; no augmentation; runs in Node on WebAssembly",
         reasons={
-            "training": "The peer trains two layers on frozen features. teachcam's rows that do the like are as quick, "
-            "but less accurate on these images, so a row that fine-tunes is compared.",
+            "training": "The peer trains two layers on frozen features. teachcam's rows that do the like are less "
+            "accurate on these images, so a row that fine-tunes is compared.",
             "start": CHECKS_THE_FILE,
         },
     ),

