@@ -133,7 +133,7 @@ def exponent(costs: dict[str, dict], name: str) -> float:
     points = [(int(size), cost[name]) for size, cost in costs.items()]
     largest = max(size for size, _ in points)
     sizes, values = np.log([point for point in points if point[0] >= largest / 10 and point[1] > 0]).T
-    return float(np.polyfit(sizes, values, 1)[0]) if len(sizes) > 1 else float("nan")
+    return round(float(np.polyfit(sizes, values, 1)[0]), 2) + 0 if len(sizes) > 1 else float("nan")  # + 0: no "-0.00"
 
 
 def report(results: dict) -> None:

@@ -195,7 +195,7 @@ class Bench:
 
     def report(self) -> None:
         """Write the page, the documentation's tables, and the plots."""
-        if not self._results:
+        if not self._results.get("trainings"):
             raise UserError("nothing was measured yet: run the part `train` first")
         page, docs = ROOT / "benchmarks/RESULTS.md", ROOT / "docs/benchmarks.md"
         if self._options.quick:
@@ -209,7 +209,6 @@ class Bench:
         if self._results.get("machine") != machine:
             self._results = {"machine": machine, "trainings": [], "loops": [], "way": {}}
         self._results["software"] = {
-            "date": time.strftime("%Y-%m-%d"),
             "system": f"{platform.system()} {platform.release()}",
             "versions": {
                 "Python": platform.python_version(),
@@ -224,7 +223,7 @@ class Bench:
     def _keep(self, kind: str, key: dict, row: dict) -> None:
         """Add a row, in place of the one with the same key, and write the file."""
         rows = [row for row in self._results[kind] if any(row[name] != value for name, value in key.items())]
-        self._results[kind] = [*rows, row]
+        self._results[kind] = [*rows, {**row, "date": time.strftime("%Y-%m-%d")}]
         self._write()
 
     def _write(self) -> None:

@@ -7,12 +7,7 @@ from dataclasses import dataclass, field
 SQUEEZENET, LITE0 = "SqueezeNet 1.1", "EfficientNet-Lite0"
 OURS = "teachcam"  # the peer whose exported model the bare loops run, too
 
-# Reasons that several peers share.
-USES_ALL_CORES = (
-    "The peer computes the features of each image once, on all cores. Teaching runs on one core, because a live loop "
-    "runs beside it, and it waits a second for further images before it measures its accuracy. `ridge` also computes "
-    "up to four augmented views of each image."
-)
+# A reason that several peers share.
 CHECKS_THE_FILE = "The peer only loads the file. teachcam also reads the model's metadata, and runs the model once."
 
 
@@ -55,7 +50,8 @@ PEERS = (
         OURS,
         "teachcam",
         "ours.py",
-        differs="validation in other scenes, whole image, `unknown`, calibrated; tries more than `ridge`, up to 240 s",
+        differs="validation in other scenes, whole image, calibrated; knows which images are of one room, and pastes "
+        "hands into other rooms; tries more than `ridge`, up to 240 s",
         options={"strategy": "auto", "backbone": "efficientnet_lite0"},
     ),
     Peer(
@@ -85,9 +81,10 @@ PEERS = (
         "NVIDIA's thumbs tutorial",
         "thumbs_tutorial.py",
         network=SQUEEZENET,
-        differs="10 epochs of SGD on all layers; its own accuracy is that on the images that it trained on",
+        differs="10 epochs of SGD on all layers, batches of 16 (copies of its notebook have Adam, batches of 8, "
+        "ResNet18 and more color jitter); its own accuracy is that on the images that it trained on",
         reasons={
-            "network": "The peer trains all layers.",
+            "backbone": "The peer trains all layers.",
             "training": "The peer trains one network, and can't tell its accuracy in new rooms. teachcam trains three, "
             "each without a third of the rooms, and judges each by those.",
         },
@@ -98,11 +95,12 @@ PEERS = (
         "yolo_classify.py",
         "yolo",
         SQUEEZENET,
-        differs="100 epochs; random split of images (80/20); center crop in validation and live",
+        differs="100 epochs; random split of images (80/20); center crop in validation and live; a larger head; its "
+        "images are not normalized, as these weights expect; uses one thread less than there are cores",
         reasons={
             "accuracy": "The peer trains all layers for 100 epochs with strong augmentation, ten times as long. "
             "Whether teachcam would reach it with more `--epochs` and `--budget` was not measured.",
-            "network": "As above.",
+            "backbone": "As above.",
         },
     ),
     Peer(
@@ -118,14 +116,19 @@ PEERS = (
         "frozen_features.py",
         "sklearn",
         differs="no augmentation; cross-validation over images in the order of their names, so nearly by room",
-        reasons={"training": USES_ALL_CORES},
+        reasons={
+            "training": "The peer computes the features of each image once, on all cores. Teaching runs on one core, "
+            "because a live loop runs beside it, and it waits a second for further images before it measures its "
+            "accuracy. `ridge` also computes up to four augmented views of each image.",
+        },
     ),
     Peer(
         "teachable-machine",
         "Teachable Machine's library",
         "teachable_machine.mjs",
         "node",
-        differs="random split of images (85/15); center crop; no augmentation; runs in Node on WebAssembly",
+        differs="random split of images (85/15); center crop; no augmentation; runs in Node on WebAssembly, on one "
+        "thread, with a larger network than its own MobileNet",
         reasons={
             "training": "The peer trains two layers on frozen features. teachcam's rows that do the like are less "
             "accurate on these images, so a row that fine-tunes is compared.",

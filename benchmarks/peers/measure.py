@@ -67,7 +67,7 @@ def run_job(peer: Peer, build: Path, limit: float, **job: object) -> dict:
 
 
 def _environment(build: Path) -> dict[str, str]:
-    """Return a peer's environment variables: a thread for each core, no GPU, and no download of weights."""
+    """Return a peer's environment variables: as many threads as cores, no GPU, and no download of weights."""
     cores = str(os.cpu_count())
     return {
         **os.environ,
