@@ -5,14 +5,16 @@ ort_session, provider = open_session(Path("model.onnx"))
 
 from __future__ import annotations
 
+import builtins
 import contextlib
-import io
 import os
-import sys
+import threading
 from pathlib import Path
+from typing import Any, Iterator
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi import onnxruntime_inference_collection
 
 from teachcam.cli import first_line
 from teachcam.contract import Contract
@@ -170,8 +172,8 @@ def _open(path: Path, name: str, threads: int | None, exact_int8: bool = False) 
     if name == "tensorrt":  # building an engine takes minutes, so it is cached beside the model
         settings = {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(path.parent / "engines")}
     try:
-        # Older versions of ONNX Runtime do not know enable_fallback, and print to stdout when they fall back.
-        with contextlib.redirect_stdout(sys.stderr if name == "cpu" else io.StringIO()):
+        # Older versions of ONNX Runtime do not know enable_fallback, and print that they fall back.
+        with _without_prints():
             if name != "cpu" and hasattr(onnxruntime, "preload_dlls"):
                 onnxruntime.preload_dlls()  # CUDA and cuDNN that pip installed; it prints which it did not find
             ort_session = onnxruntime.InferenceSession(
@@ -193,6 +195,29 @@ def _open(path: Path, name: str, threads: int | None, exact_int8: bool = False) 
             f"{path} is not a complete ONNX model, or can't be run: export it again ({first_line(error)})"
         ) from None
     return ort_session
+
+
+@contextlib.contextmanager
+def _without_prints() -> Iterator[None]:
+    """Discard what ONNX Runtime prints in this thread, since stdout is for results.
+
+    `redirect_stdout` would take the prints of all threads, for example of a live loop while a newer model is loaded.
+    """
+    _thread.is_quiet = True
+    try:
+        yield
+    finally:
+        _thread.is_quiet = False
+
+
+def _print(*values: Any, **options: Any) -> None:
+    if not getattr(_thread, "is_quiet", False):
+        builtins.print(*values, **options)
+
+
+_thread = threading.local()
+for _module in (onnxruntime, onnxruntime_inference_collection):
+    vars(_module)["print"] = _print
 
 
 def _run_once(ort_session: onnxruntime.InferenceSession) -> None:

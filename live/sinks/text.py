@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 from teachcam.live.sinks.base import MAX_QUEUED_LINES, FrameResult, ThreadedSink
 
@@ -16,7 +15,6 @@ class JsonLines(ThreadedSink):
     """
 
     def __init__(self, live: bool):
-        self._stdout = sys.stdout  # kept now: while a model is loaded, sys.stdout is replaced for all threads
         super().__init__(live, MAX_QUEUED_LINES)
 
     def _name(self) -> str:
@@ -26,7 +24,7 @@ class JsonLines(ThreadedSink):
         return json.dumps(result.to_dict())
 
     def _write(self, entry: str) -> None:
-        print(entry, file=self._stdout, flush=True)
+        print(entry, flush=True)
 
 
 class LabelChanges(JsonLines):

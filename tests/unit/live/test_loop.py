@@ -114,7 +114,6 @@ def test_a_reader_that_never_reads_does_not_stop_a_live_loop(kind, camera, model
     with os.fdopen(writer, "w") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
         sink, results = kind(live=True), ResultList()
-        monkeypatch.undo()
         sink._queue.maxsize = 20
         os.set_blocking(writer, True)
         stdout.write("x" * 65536)  # the pipe is full, so the next write blocks forever
@@ -205,7 +204,7 @@ def test_a_newer_checkpoint_is_exported_and_loaded(camera, run_copy, monkeypatch
 
 
 def test_json_goes_to_stdout_while_a_model_is_loaded(run_copy, tmp_path):
-    """Loading redirects what ONNX Runtime prints away from stdout. The JSON lines must still go to stdout."""
+    """What ONNX Runtime prints at loading is kept from stdout. The JSON lines must still go there."""
     model = run_copy / "model.onnx"
     command = [sys.executable, str(ROOT / "live/run.py"), "--model", str(model), "--camera", "synthetic", "--watch"]
     stdout, stderr = tmp_path / "stdout", tmp_path / "stderr"

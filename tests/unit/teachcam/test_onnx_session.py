@@ -1,9 +1,11 @@
-"""The threads of an ONNX Runtime session."""
+"""The threads of an ONNX Runtime session, and what ONNX Runtime prints while it opens a file."""
 
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
+import onnxruntime
 import pytest
 
 from teachcam import onnx_session
@@ -40,3 +42,12 @@ def test_hardware_threads_are_read_from_linux_lists(monkeypatch):
     for text, cpus in (("0,4\n", {0, 4}), ("2-3\n", {2, 3}), ("0-1,8-9\n", {0, 1, 8, 9}), ("", {7})):
         monkeypatch.setattr(onnx_session.Path, "read_text", lambda _, text=text: text)
         assert onnx_session._hardware_threads(7) == cpus
+
+
+def test_only_what_onnx_runtime_prints_while_a_thread_opens_a_file_is_discarded(capsys):
+    with onnx_session._without_prints(), ThreadPoolExecutor(1) as other_thread:
+        onnxruntime.capi.onnxruntime_inference_collection.print("EP Error")
+        other_thread.submit(onnxruntime.print, "another thread").result()
+        print("the loop")
+    onnxruntime.print("afterwards")
+    assert capsys.readouterr().out == "another thread\nthe loop\nafterwards\n"
