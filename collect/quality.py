@@ -11,8 +11,8 @@ from teachcam.preprocessing import resize
 # would not do, because scenes and cameras differ too much.
 BLUR_RATIO = 0.4
 SHARPNESS_DECAY = 0.99  # per image: the sharpest one is forgotten within some seconds
-# Gray levels. An image is too dark if nine tenths of it are below DARK, and too bright if nine tenths are above BRIGHT.
-DARK, BRIGHT = 70, 200
+# An image is too dark if this share of it has gray levels below DARK, and too bright if it has levels above BRIGHT.
+MOST, DARK, BRIGHT = 0.9, 70, 200
 SIGNATURE = (24, 32)  # height and width of the small copies of images that are compared
 
 
@@ -32,8 +32,9 @@ def sharpness(small_gray: np.ndarray) -> float:
 
 def exposure_fault(small_gray: np.ndarray) -> str:
     """Return "too dark" or "too bright" for what `to_small_gray` returns, or "" if it is neither."""
-    ninth_tenth, first_tenth = np.percentile(small_gray, (90, 10))
-    return "too dark" if ninth_tenth < DARK else "too bright" if first_tenth > BRIGHT else ""
+    if np.count_nonzero(small_gray < DARK) >= MOST * small_gray.size:
+        return "too dark"
+    return "too bright" if np.count_nonzero(small_gray > BRIGHT) >= MOST * small_gray.size else ""
 
 
 def signature(image: np.ndarray) -> np.ndarray:
