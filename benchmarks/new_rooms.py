@@ -3,9 +3,8 @@
     python benchmarks/new_rooms.py DATA [STRATEGY ...] [--seeds 0 1 2] [--without LABEL]
 
 DATA is a dataset in which every session is a room. Sessions are sorted by name, and fold k tests those whose index
-modulo 3 is k. STRATEGY is a strategy of train/finetune.py or `tutorial`, the recipe of NVIDIA's thumbs tutorial: all
-layers, SGD 0.001, momentum 0.9, batch 16, 10 epochs, mild color jitter, float32, trained on all rooms of the fold. All
-start from the same ImageNet weights.
+modulo 3 is k. STRATEGY is a strategy of train/finetune.py or `tutorial`, the recipe of NVIDIA's thumbs tutorial, see
+`train_as_the_tutorial`, on all rooms of the fold. All start from the same ImageNet weights.
 
 The columns: `ECE` is the expected calibration error in the test rooms, `validation` the accuracy that the training
 itself measured on scenes that it had not seen, and `interval holds` whether the confidence interval of that holds the
@@ -40,7 +39,7 @@ from teachcam.train.engine.selection import train_and_refit, train_from_ridge
 from teachcam.train.engine.strategies import StrategyTrainer
 from teachcam.train.engine.training_data import TrainingData
 from teachcam.train.metrics import confidence_interval
-from teachcam.train.model.backbones import DEFAULT_BACKBONE, Network, build_network, default_input_size, normalization
+from teachcam.train.model.backbones import DEFAULT_BACKBONE, build_network, default_input_size, normalization
 from teachcam.train.model.inference import InferenceModel, predict
 
 NUM_FOLDS = 3
@@ -125,7 +124,9 @@ def measure(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if strategy == "tutorial":
         torch.manual_seed(seed)
-        train_as_the_tutorial(network, dataset.examples(train), contract, device)
+        examples = dataset.examples(train)
+        images = np.stack([preprocess(image, contract) for image in examples.images])
+        train_as_the_tutorial(network, images, examples.class_ids, device)
     elif strategy in FROM_RIDGE:
         config = RunConfig(strategy=strategy, seed=seed, budget=budget)
         outcome, splits = train_from_ridge(network, contract, dataset, train, config, Context(device))
@@ -159,19 +160,32 @@ def measure(
     return columns
 
 
-def train_as_the_tutorial(network: Network, examples: Examples, contract: Contract, device: torch.device) -> None:
-    """Train a network with the thumbs tutorial's recipe."""
-    jitter = v2.Compose(
-        [v2.ColorJitter(0.1, 0.1, 0.1, 0.1), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+def train_as_the_tutorial(
+    network: torch.nn.Module, images: np.ndarray, class_ids: torch.Tensor, device: torch.device, num_epochs: int = 10
+) -> None:
+    """Train a network by the recipe of NVIDIA's thumbs tutorial: all layers, batches of 8, and changes of color.
+
+    Its notebook has Adam, and SGD as a comment. This is SGD, since SqueezeNet was less accurate with Adam: 0.88 in
+    place of 0.97 in the first fold of the drawn rooms.
+
+    Args:
+        network: Is changed.
+        images: uint8 [N, H, W, 3], RGB, already of the network's size.
+        class_ids: int64 [N].
+        device: Where to train.
+        num_epochs: The notebook leaves the number to the user.
+    """
+    transform = v2.Compose(
+        [v2.ColorJitter(0.2, 0.2, 0.2, 0.2), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
     )
-    images = torch.from_numpy(np.stack([preprocess(image, contract) for image in examples.images])).permute(0, 3, 1, 2)
+    inputs = torch.from_numpy(images).permute(0, 3, 1, 2)
     optimizer = torch.optim.SGD(network.to(device).parameters(), lr=0.001, momentum=0.9)
     network.train()
-    for _ in range(10):
-        for batch in torch.randperm(len(images)).split(16):
+    for _ in range(num_epochs):
+        for batch in torch.randperm(len(inputs)).split(8):
             loss = torch.nn.functional.cross_entropy(
-                network(torch.stack([jitter(images[index]) for index in batch]).to(device)),
-                examples.class_ids[batch].to(device),
+                network(torch.stack([transform(inputs[index]) for index in batch]).to(device)),
+                class_ids[batch].to(device),
             )
             optimizer.zero_grad()
             loss.backward()

@@ -203,6 +203,7 @@ def _accuracy_of_the_tutorial(data: Path, images: list[np.ndarray], labels: list
     import torch
 
     from teachcam.contract import Contract
+    from teachcam.preprocessing import preprocess
     from teachcam.train.data.dataset import Dataset
     from teachcam.train.model.backbones import build_network
     from teachcam.train.model.inference import InferenceModel, predict
@@ -211,7 +212,9 @@ def _accuracy_of_the_tutorial(data: Path, images: list[np.ndarray], labels: list
     contract = Contract(dataset.labels, (224, 224))
     torch.manual_seed(0)
     network, _ = build_network("squeezenet1_1", len(dataset.labels), "imagenet")
-    new_rooms.train_as_the_tutorial(network, dataset.examples(dataset.samples), contract, torch.device("cpu"))
+    examples = dataset.examples(dataset.samples)
+    inputs = np.stack([preprocess(image, contract) for image in examples.images])
+    new_rooms.train_as_the_tutorial(network, inputs, examples.class_ids, torch.device("cpu"))
     probabilities = predict(InferenceModel(network, contract), images, contract)
     answers = [dataset.labels[index] for index in probabilities.argmax(1)]
     return float(np.mean([answer == label for answer, label in zip(answers, labels, strict=True)]))

@@ -25,6 +25,8 @@ class Peer:
     trains: bool = True
     # Why it is ahead of teachcam where it is: by criterion, one of the rows of report.CRITERIA.
     reasons: dict[str, str] = field(default_factory=dict)
+    # Why teachcam's being ahead says nothing: by criterion, too.
+    handicaps: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_ours(self) -> bool:
@@ -81,8 +83,9 @@ PEERS = (
         "NVIDIA's thumbs tutorial",
         "thumbs_tutorial.py",
         network=SQUEEZENET,
-        differs="10 epochs of SGD on all layers, batches of 16 (copies of its notebook have Adam, batches of 8, "
-        "ResNet18 and more color jitter); its own accuracy is that on the images that it trained on",
+        differs="10 epochs of SGD on all layers, which its notebook has as a comment: with its Adam, SqueezeNet was "
+        "less accurate; images as RGB, which its notebook reads as BGR; images stay in memory; its own accuracy is "
+        "that on the images that it trained on",
         reasons={
             "backbone": "The peer trains all layers.",
             "training": "The peer trains one network, and can't tell its accuracy in new rooms. teachcam trains three, "
@@ -130,10 +133,12 @@ PEERS = (
         differs="random split of images (85/15); center crop; no augmentation; runs in Node on WebAssembly, on one "
         "thread, with a larger network than its own MobileNet",
         reasons={
-            "training": "The peer trains two layers on frozen features. teachcam's rows that do the like are less "
-            "accurate on these images, so a row that fine-tunes is compared.",
+            "training": "The peer trains two layers on frozen features. teachcam also fine-tunes.",
             "start": CHECKS_THE_FILE,
         },
+        handicaps=dict.fromkeys(
+            ("training", "latency", "start"), "A browser runs the peer on the GPU; here it has one thread of the CPU."
+        ),
     ),
     Peer(
         "onnxruntime",

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from importlib.metadata import version
 from pathlib import Path
 
 from catalog import ENVIRONMENTS, Peer
@@ -41,7 +42,11 @@ def interpreter_of(peer: Peer, build: Path) -> tuple[list[str], Path | None]:
 
 
 def version_of(peer: Peer, build: Path) -> str:
-    """Return the version of a peer's main package, or an empty text."""
+    """Return the version of a peer's main package, or an empty text. For teachcam: with the commit, if known."""
+    if peer.is_ours:
+        command = ["git", "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(command, cwd=FOLDER, text=True, capture_output=True).stdout.strip()
+        return f"teachcam {version('teachcam')}" + (f" ({commit})" if commit else "")
     if not peer.environment:
         return ""
     folder = build / "environments" / peer.environment

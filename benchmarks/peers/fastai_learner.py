@@ -34,7 +34,6 @@ def train(task: job.Job) -> dict:
         item_tfms=RandomResizedCrop(224, min_scale=0.5),
         batch_tfms=aug_transforms(),
         device="cpu",
-        num_workers=0,  # worker processes gain nothing where PyTorch uses all cores
     )
     weights = {"file": str(Path(task.weights) / "efficientnet_lite0.pth")}
     learner = vision_learner(loaders, "tf_efficientnet_lite0", metrics=accuracy, pretrained_cfg_overlay=weights)

@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from catalog import PEERS, Peer
+from comparison import compare, error_of, mean_of, seconds_of
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -15,23 +16,13 @@ from matplotlib import pyplot as plt
 NOTE = "<!-- Written by `make bench`: do not edit. -->"
 MARKERS = "<!-- The script of `make bench` writes from here -->", "<!-- to here -->"
 OURS_COLOR, PEER_COLOR = "#1f77b4", "#8c8c8c"
-SAME = 0.01  # accuracies and claims that differ by less count as the same
-# What teachcam is compared in: the key, and its words.
-CRITERIA = {
-    "accuracy": "accuracy in the test rooms",
-    "backbone": "accuracy with the same backbone",
-    "claim": "error of the accuracy that it reports",
-    "training": "seconds to train to the peer's accuracy",
-    "latency": "time from an image to its label",
-    "start": "time from the start to the first label",
-}
 
 
 def describe(row: dict) -> str:
     """Return a training's row in one line, for the terminal."""
     if "failed" in row:
         return f"failed: {row['failed']}"
-    return f"accuracy {row['accuracy']:.3f}, says {row['claim']:.3f}, {_seconds(row):.0f} s"
+    return f"accuracy {row['accuracy']:.3f}, says {row['claim']:.3f}, {seconds_of(row):.0f} s"
 
 
 def describe_loop(row: dict) -> str:
@@ -56,7 +47,7 @@ def write(results: dict, page: Path, docs: Path) -> None:
     tables = _tables(results, images)
     text = [NOTE, "", "# teachcam against others", "", *_introduction(results), *tables]
     text = [line.replace("(images/", f"({relative}/") for line in text]
-    text += ["", "## Line by line", "", *_comparison(results)]
+    text += ["", "## Line by line", "", *compare(results)]
     text += ["", "## What each does differently", ""]
     text += [f"- {peer.title}{f' ({peer.network})' if peer.trains else ''}: {peer.differs}." for peer in PEERS]
     if results["way"]:
@@ -127,10 +118,9 @@ def _training_table(rows: list[dict]) -> list[str]:
                 lines.append(f"| {peer.title} | {peer.network} | | failed: {row['failed']} |" + " |" * 7)
         if not done:
             continue
-        off = np.mean([abs(row["claim"] - row["accuracy"]) for row in done])
         columns = [_spread([row[name] for row in done], 3) for name in ("accuracy", "claim")]
-        columns += [f"{off:.3f}", f"{np.mean([row['ece'] for row in done]):.3f}"]
-        columns += [_spread([_seconds(row) for row in done], 0)]
+        columns += [f"{mean_of(done, error_of):.3f}", f"{np.mean([row['ece'] for row in done]):.3f}"]
+        columns += [_spread([seconds_of(row) for row in done], 0)]
         columns += [_mean([row[name] for row in done]) for name in ("cpu_seconds", "memory_mb")]
         columns += [f"{np.mean([row['model_mb'] for row in done]):.1f}"]
         title = f"**{peer.title}**" if peer.is_ours else peer.title
@@ -173,87 +163,10 @@ def _loop_table(rows: list[dict]) -> list[str]:
     return lines
 
 
-def _comparison(results: dict) -> list[str]:
-    """Say for each peer and criterion whether teachcam is ahead, and why not where it is not."""
-    lines = [
-        f"Accuracies and claims that differ by less than {SAME:g} are called the same. Accuracy and "
-        "its error are those of teachcam's first row, in the trainings that both finished; with the same backbone, of "
-        "the row that has the peer's. *Seconds to train to "
-        "the peer's accuracy* are those of teachcam's fastest row that is at least as accurate as the peer. Loops are "
-        "compared with the same backbone.",
-    ]
-    datasets = dict.fromkeys(row["data"] for row in results["trainings"])
-    for peer in PEERS:
-        if peer.is_ours:
-            continue
-        verdicts = []
-        for data in datasets:
-            runs = [row for row in results["trainings"] if row["data"] == data and "failed" not in row]
-            verdicts += [(key, f"{data}, {text}", ahead) for key, text, ahead in _compare_training(peer, runs)]
-        loops = {row["peer"]: row for row in results["loops"] if "failed" not in row}
-        verdicts += _compare_loops(peer, loops)
-        if verdicts:
-            lines += ["", f"**{peer.title}**", ""]
-        for key, text, ahead in verdicts:
-            reason = peer.reasons.get(key, "") if ahead == "behind" else ""
-            lines.append(f"- {text}: {ahead}." + (f" {reason}" if reason else ""))
-    return lines
-
-
-def _compare_training(peer: Peer, runs: list[dict]) -> list[tuple[str, str, str]]:
-    """Compare a peer with teachcam in the trainings, by fold and seed, that both have done."""
-    done = {(row["fold"], row["seed"]) for row in runs if row["peer"] == peer.name}
-    means = {}
-    for one in PEERS:
-        rows = [row for row in runs if row["peer"] == one.name and (row["fold"], row["seed"]) in done]
-        if rows and len(rows) == len(done):
-            means[one.name] = {"accuracy": np.mean([row["accuracy"] for row in rows])}
-            means[one.name]["seconds"] = np.mean([_seconds(row) for row in rows])
-            means[one.name]["off"] = np.mean([abs(row["claim"] - row["accuracy"]) for row in rows])
-    own = [means[one.name] for one in PEERS if one.is_ours and one.name in means]
-    if peer.name not in means or not own:
-        return []
-    theirs, ours = means[peer.name], own[0]
-    compared = [("accuracy", ours, "accuracy", 1), ("claim", ours, "off", -1)]
-    same = [means[one.name] for one in PEERS if one.is_ours and one.network == peer.network and one.name in means]
-    if same and same[0] is not ours:
-        compared.insert(1, ("backbone", same[0], "accuracy", 1))
-    verdicts = []
-    for key, one, name, sign in compared:
-        gain = sign * (one[name] - theirs[name])
-        ahead = "the same" if abs(gain) < SAME else "ahead" if gain > 0 else "behind"
-        verdicts.append((key, f"{CRITERIA[key]}: {one[name]:.3f} against {theirs[name]:.3f}", ahead))
-    reached = [row["seconds"] for row in own if row["accuracy"] >= theirs["accuracy"]]
-    if reached:
-        text = f"{CRITERIA['training']}: {min(reached):.0f} against {theirs['seconds']:.0f}"
-        verdicts.append(("training", text, "ahead" if min(reached) < theirs["seconds"] else "behind"))
-    else:
-        verdicts.append(("not reached", f"{CRITERIA['training']}: not reached", "behind"))
-    return verdicts
-
-
-def _compare_loops(peer: Peer, loops: dict[str, dict]) -> list[tuple[str, str, str]]:
-    own = [loops[one.name] for one in PEERS if one.is_ours and one.network == peer.network and one.name in loops]
-    if peer.name not in loops or not own:
-        return []
-    theirs, ours = loops[peer.name], own[0]
-    verdicts = []
-    for key, name, factor, unit in (("latency", "p50", 1000, "ms"), ("start", "first_label", 1, "s")):
-        mine, other = (factor * float(np.median(row[name])) for row in (ours, theirs))
-        text = f"{CRITERIA[key]}: {mine:.2f} {unit} against {other:.2f} {unit}"
-        verdicts.append((key, text, "ahead" if mine < other else "behind"))
-    return verdicts
-
-
 def _by_peer(rows: list[dict]) -> list[tuple[Peer, list[dict]]]:
     """Return the rows of each peer that has any, in the catalog's order."""
     pairs = [(peer, [row for row in rows if row["peer"] == peer.name]) for peer in PEERS]
     return [(peer, own) for peer, own in pairs if own]
-
-
-def _seconds(row: dict) -> float:
-    """Return the seconds of a training until there is the file that the loop runs: teachcam's export counts, too."""
-    return row["seconds"] + row.get("export_seconds", 0.0)
 
 
 def _range(values: list) -> str:

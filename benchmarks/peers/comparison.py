@@ -1,0 +1,119 @@
+"""Compare teachcam with each peer, line by line, in what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from catalog import PEERS, Peer
+
+SAME = 0.01  # accuracies, and their errors, that differ by less count as the same
+# What teachcam is compared in: the key, and its words.
+CRITERIA = {
+    "accuracy": "accuracy in the test rooms",
+    "backbone": "accuracy with the same backbone",
+    "claim": "error of the accuracy that it reports",
+    "training": "seconds to train to the accuracy of the peer",
+    "latency": "time from an image to its label",
+    "start": "time from the start to the first label",
+}
+
+
+def compare(results: dict) -> list[str]:
+    """Say for each peer and criterion whether teachcam is ahead, and why not where it is not."""
+    lines = [
+        "Accuracy, its error and the seconds to train are those of teachcam's first row, which is its default, in the "
+        "trainings that both finished; with the same backbone, of the row that has the peer's. Loops are compared with "
+        f"the same backbone. Accuracies and errors are called the same if they differ by less than {SAME:g} on "
+        "average, or if one training favors teachcam and another the peer. *The accuracy of the peer* is reached if it "
+        f"is missed by less than {SAME:g}.",
+    ]
+    datasets = dict.fromkeys(row["data"] for row in results["trainings"])
+    for peer in PEERS:
+        if peer.is_ours:
+            continue
+        verdicts = []
+        for data in datasets:
+            runs = [row for row in results["trainings"] if row["data"] == data and "failed" not in row]
+            verdicts += [(key, f"{data}, {text}", ahead) for key, text, ahead in _compare_training(peer, runs)]
+        loops = {row["peer"]: row for row in results["loops"] if "failed" not in row}
+        verdicts += _compare_loops(peer, loops)
+        if verdicts:
+            lines += ["", f"**{peer.title}**", ""]
+        for key, text, ahead in verdicts:
+            reason = peer.reasons.get(key, "") if ahead == "behind" else ""
+            if ahead == "ahead" and key in peer.handicaps:
+                ahead, reason = "not comparable", peer.handicaps[key]
+            lines.append(f"- {text}: {ahead}." + (f" {reason}" if reason else ""))
+    return lines
+
+
+def _compare_training(peer: Peer, runs: list[dict]) -> list[tuple[str, str, str]]:
+    """Compare a peer with teachcam in the trainings, by fold and seed, that both have done."""
+    by_training = {(row["peer"], row["fold"], row["seed"]): row for row in runs}
+    done = [key[1:] for key in by_training if key[0] == peer.name]
+    own = [
+        (one, [by_training[(one.name, *training)] for training in done])
+        for one in PEERS
+        if one.is_ours and all((one.name, *training) in by_training for training in done)
+    ]
+    if not done or not own:
+        return []
+    theirs, (_, ours) = [by_training[(peer.name, *training)] for training in done], own[0]
+    verdicts = [_compare_accuracy("accuracy", ours, theirs)]
+    same_backbone = [rows for one, rows in own if one.network == peer.network]
+    if same_backbone and same_backbone[0] is not ours:
+        verdicts.append(_compare_accuracy("backbone", same_backbone[0], theirs))
+    verdicts.append(_compare_accuracy("claim", ours, theirs))
+    goal = mean_of(theirs, accuracy_of) - SAME
+    if mean_of(ours, accuracy_of) < goal:
+        return [*verdicts, ("not reached", f"{CRITERIA['training']}: not reached", "behind")]
+    mine, other = (mean_of(rows, seconds_of) for rows in (ours, theirs))
+    text = f"{CRITERIA['training']}: {mine:.0f} against {other:.0f}"
+    reached = [(mean_of(rows, seconds_of), one.title) for one, rows in own if mean_of(rows, accuracy_of) >= goal]
+    fastest, title = min(reached)
+    if fastest < mine:
+        text += f" ({fastest:.0f} with {title})"
+    return [*verdicts, ("training", text, "ahead" if mine < other else "behind")]
+
+
+def _compare_accuracy(key: str, ours: list[dict], theirs: list[dict]) -> tuple[str, str, str]:
+    """Compare accuracies, or for the criterion "claim" their errors, in the same trainings."""
+    measure, sign = (error_of, -1) if key == "claim" else (accuracy_of, 1)
+    gains = [sign * (measure(mine) - measure(other)) for mine, other in zip(ours, theirs, strict=True)]
+    is_mixed = min(gains) < 0 < max(gains)
+    ahead = "the same" if is_mixed or abs(np.mean(gains)) < SAME else "ahead" if np.mean(gains) > 0 else "behind"
+    return key, f"{CRITERIA[key]}: {mean_of(ours, measure):.3f} against {mean_of(theirs, measure):.3f}", ahead
+
+
+def _compare_loops(peer: Peer, loops: dict[str, dict]) -> list[tuple[str, str, str]]:
+    own = [loops[one.name] for one in PEERS if one.is_ours and one.network == peer.network and one.name in loops]
+    if peer.name not in loops or not own:
+        return []
+    theirs, ours = loops[peer.name], own[0]
+    verdicts = []
+    for key, name, factor, unit in (("latency", "p50", 1000, "ms"), ("start", "first_label", 1, "s")):
+        mine, other = (factor * float(np.median(row[name])) for row in (ours, theirs))
+        text = f"{CRITERIA[key]}: {mine:.2f} {unit} against {other:.2f} {unit}"
+        verdicts.append((key, text, "ahead" if mine < other else "behind"))
+    return verdicts
+
+
+def seconds_of(row: dict) -> float:
+    """Return the seconds of a training until there is the file that the loop runs: teachcam's export counts, too."""
+    return row["seconds"] + row.get("export_seconds", 0.0)
+
+
+def accuracy_of(row: dict) -> float:
+    """Return a training's accuracy in the test rooms."""
+    return row["accuracy"]
+
+
+def error_of(row: dict) -> float:
+    """Return how far the accuracy that a program reports is from that in the test rooms."""
+    return abs(row["claim"] - row["accuracy"])
+
+
+def mean_of(rows: list[dict], measure: Callable[[dict], float]) -> float:
+    """Return the mean of what a function above returns for each row."""
+    return float(np.mean([measure(row) for row in rows]))
