@@ -188,7 +188,7 @@ def columns_of(part: str, costs: dict[str, dict]) -> list[str]:
 def draw(part: str, tasks: dict[str, dict[str, dict]]) -> None:
     """Draw the costs over the sizes, both axes logarithmic."""
     names = COST[::2] if part not in ("cameras", "clients") else ("CPU seconds a second", "frame age p50 ms")
-    figure, axes = plt.subplots(1, len(names), figsize=(8, 3), layout="constrained")
+    figure, axes = plt.subplots(1, len(names), figsize=(8, 3.6), layout="constrained")
     for axis, name in zip(axes, names, strict=True):
         for task, costs in tasks.items():
             slope = exponent(costs, name)
@@ -196,12 +196,14 @@ def draw(part: str, tasks: dict[str, dict[str, dict]]) -> None:
             axis.lines[-1].set_label(f"{task} ({slope:.2f})")
         sizes = sorted({int(size) for costs in tasks.values() for size in costs})
         axis.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=7)
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        low, high = axis.get_ylim()
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 30 * low else (1, 1.5, 2, 3, 5, 7)))
         axis.yaxis.set_major_formatter("{x:g}")
         axis.minorticks_off()
         axis.set(xlabel=part, ylabel=name)
         axis.grid(visible=True, which="both", alpha=0.2)
-        axis.legend(title="exponent", fontsize=7, title_fontsize=7)
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "ncols": 2}
+        axis.legend(title="exponent", fontsize=7, title_fontsize=7, **below)
     PLOTS.mkdir(exist_ok=True)
     figure.savefig(PLOTS / f"growth_{part}.png", dpi=90)
     plt.close(figure)
