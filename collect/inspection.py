@@ -204,7 +204,7 @@ def _find_candidates(signatures: np.ndarray) -> Iterator[np.ndarray]:
     tree = _make_tree(coarser) if num_images >= MIN_FOR_INDEX else None
     for start in range(0, num_images, CHUNK):
         part = slice(start, start + CHUNK)
-        if tree is not None:  # a third is rounded, so the limit has a margin
+        if tree is not None:  # the mean of three colors is rounded: a margin
             alike = tree.query_ball_point(coarser[part], SAME_IMAGE + 0.01, p=np.inf, return_sorted=True)
         for index, image in enumerate(coarse[part], start):
             if tree is None:

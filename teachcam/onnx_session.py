@@ -203,19 +203,20 @@ def _without_prints() -> Iterator[None]:
 
     `redirect_stdout` would take the prints of all threads, for example of a live loop while a newer model is loaded.
     """
-    _thread.is_quiet = True
+    _local.is_quiet = True
     try:
         yield
     finally:
-        _thread.is_quiet = False
+        _local.is_quiet = False
 
 
 def _print(*values: Any, **options: Any) -> None:
-    if not getattr(_thread, "is_quiet", False):
+    """Print, unless this thread opens a file. ONNX Runtime's modules call it in place of Python's own."""
+    if not getattr(_local, "is_quiet", False):
         builtins.print(*values, **options)
 
 
-_thread = threading.local()
+_local = threading.local()
 for _module in (onnxruntime, onnxruntime_inference_collection):
     vars(_module)["print"] = _print
 

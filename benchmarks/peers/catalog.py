@@ -30,7 +30,7 @@ class Peer:
     differs: str = ""  # from teachcam, in a few words
     options: dict = field(default_factory=dict)  # for the script
     trains: bool = True
-    # Why it is ahead of teachcam where it is: by criterion, one of the rows of report.CRITERIA.
+    # Why it is ahead of teachcam where it is: by criterion, a key of comparison.CRITERIA.
     reasons: dict[str, str] = field(default_factory=dict)
     # Why teachcam's being ahead says nothing: by criterion, too.
     handicaps: dict[str, str] = field(default_factory=dict)

@@ -26,7 +26,8 @@ def compare(results: dict) -> list[str]:
         "trainings that both finished; with the same backbone, of the row that has the peer's. Loops are compared with "
         f"the same backbone. Accuracies and errors are called the same if they differ by less than {SAME:g} on "
         "average, or if one training favors teachcam and another the peer. *The accuracy of the peer* is reached if it "
-        f"is missed by less than {SAME:g}.",
+        f"is missed by less than {SAME:g}. A sentence after *behind* names a difference that may be the "
+        "cause; whether it is was not measured.",
     ]
     datasets = dict.fromkeys(row["data"] for row in results["trainings"])
     for peer in PEERS:

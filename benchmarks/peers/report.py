@@ -108,9 +108,8 @@ def _training_table(rows: list[dict]) -> list[str]:
         "*n* is the number of trainings. A row with fewer lacks some folds; the comparison line by line in "
         "`benchmarks/RESULTS.md` leaves those out. *Says* is the accuracy that the program reports after training, and "
         "*off* the mean difference between that and its accuracy in the test rooms. *ECE* is the expected calibration "
-        "error. "
-        "Seconds are from the start of the process to the file that the loop runs. CPU seconds and memory are those of "
-        "the process until then, without teachcam's export.",
+        "error. Seconds are from the start of the process to the file that the loop runs. CPU seconds and memory are "
+        "those of the process until then, without teachcam's export.",
         "",
         "| | backbone | n | accuracy | says | off | ECE | seconds | CPU s | memory MB | model MB |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
@@ -129,14 +128,16 @@ def _training_table(rows: list[dict]) -> list[str]:
         columns += [f"{np.mean([row['model_mb'] for row in done]):.1f}"]
         title = f"**{peer.title}**" if peer.is_ours else peer.title
         lines.append(f"| {title} | {peer.network} | {len(done)} | {' | '.join(columns)} |")
-    own = [row for row in rows if row.get("claim_interval")]
-    if own:
-        held = sum(row["claim_interval"][0] <= row["accuracy"] <= row["claim_interval"][1] for row in own)
+    held = [
+        f"{sum(low <= accuracy <= high for accuracy, (low, high) in stated)} of {len(stated)} ({peer.title})"
+        for peer, runs in _by_peer(rows)
+        if (stated := [(row["accuracy"], row["claim_interval"]) for row in runs if row.get("claim_interval")])
+    ]
+    if held:
         lines += [
             "",
-            f"The interval that teachcam states for its accuracy held the truth in {held} of {len(own)} trainings, "
-            f"with {len({row['fold'] for row in own})} sets of test rooms. It is an interval for the mean of many "
-            "rooms. A set has few, whose own mean differs from that.",
+            "teachcam states a 95 % interval for its accuracy in the mean of many rooms; a fold tests few. It held the "
+            f"accuracy in the test rooms in {', '.join(held)} trainings.",
         ]
     return lines
 
