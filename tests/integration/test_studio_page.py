@@ -95,6 +95,27 @@ def hold_each(page, labels: list[str]) -> None:
         see(page, "#done", "recorded")
 
 
+def test_what_is_typed_while_a_label_is_added_stays(chromium, serve):
+    page, requests = chromium.new_page(), []
+    open_page(page, serve(seed=1).url)
+    page.route("**/studio/add", lambda route: requests.append(route))
+    page.keyboard.press("n")
+    page.keyboard.type("one")
+    page.keyboard.press("Enter")
+    wait_until(lambda: page.evaluate("1") and requests)
+    page.keyboard.type("two")
+    requests.pop().continue_()
+    page.wait_for_selector('.card[data-label="one"]')
+    see(page, "#done", "added one")
+    assert page.input_value("#new-label") == "two"
+    page.keyboard.press("Enter")
+    wait_until(lambda: page.evaluate("1") and requests)
+    requests.pop().abort()
+    see(page, "#done", "no connection")
+    assert page.input_value("#new-label") == "two"
+    page.close()
+
+
 def test_from_an_empty_folder_to_right_answers_in_a_new_room(chromium, serve, tmp_path):
     """By clicking and keys only; then the model that is taken along does the same."""
     faults, labels = [], sorted(("none", *LABELS))
