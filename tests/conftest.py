@@ -16,6 +16,9 @@ from pathlib import Path
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a test; more threads than cores took half as long again
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from teachcam import cli
 from teachcam.collect.dataset import Session
 from teachcam.collect.synthetic import render

@@ -211,17 +211,15 @@ def test_the_token_moves_from_the_address_into_a_cookie(guarded):
 
 def test_many_clients_take_turns_and_the_servers_threads_have_low_priority(served, monkeypatch):
     monkeypatch.setattr(broadcast, "HEARTBEAT", 60)
-    waiting, order = [served.ask("GET", "/events") for _ in range(2 * broadcast.CLIENTS_PER_UPDATE)], []
-    for reply in waiting:
-        events(reply, 1)  # the state as it is
-    for number in range(2):
-        wait_until(lambda: len(served.web._broadcast._turns) == len(waiting))
+    waiting, turns, at_once = [], served.web._broadcast._turns, broadcast.CLIENTS_PER_UPDATE
+    for number in range(1, 1 + 2 * at_once):
+        waiting.append(served.ask("GET", "/events"))
+        events(waiting[-1], 1)  # the state as it is
+        wait_until(lambda number=number: len(turns) == number)
+    for number, own in enumerate((waiting[:at_once], waiting[at_once:])):
         served.web(result(number))
-        wait_until(lambda: len(served.web._broadcast._turns) == len(waiting))
-        time.sleep(1 / broadcast.MAX_RATE)
-    for reply in waiting:
-        order += [event["frame"] for event in events(reply, 1)]
-    assert order == [0] * broadcast.CLIENTS_PER_UPDATE + [1] * broadcast.CLIENTS_PER_UPDATE
+        assert [event["frame"] for reply in own for event in events(reply, 1)] == [number] * at_once
+        wait_until(lambda: len(turns) == len(waiting))
     if sys.platform == "linux":
         for thread in (served.web._thread, served.web._broadcast._thread):
             assert os.getpriority(os.PRIO_PROCESS, thread.native_id) == 19

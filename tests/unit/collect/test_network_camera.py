@@ -157,7 +157,7 @@ def test_the_address_of_a_picture_is_fetched_again_and_again(serve, kind):
         assert camera.fps == 5
         frames = [camera.read_frame() for _ in range(4)]
     assert {frame.image.shape for frame in frames} == {(48, 64, 3)}
-    assert frames[-1].time - frames[0].time == pytest.approx(0.6, abs=0.25)
+    assert frames[-1].time - frames[0].time > 0.3  # three times 0.2, less the delay of the first
     assert isinstance(open_network_camera(f"http://{server.address}/", 20), SnapshotCamera)
 
 
