@@ -19,6 +19,7 @@ from teachcam.preprocessing import preprocess
 from teachcam.train.data.feature_cache import FeatureCache
 from teachcam.train.data.images import StoredImages
 from teachcam.train.engine.context import Context
+from teachcam.train.engine.loader import fill_batch
 from teachcam.train.model.backbones import Network, half_precision
 from teachcam.train.model.inference import Normalize
 
@@ -121,14 +122,14 @@ class FrozenModel:
         batches = [shard[start : start + size] for start in range(0, len(shard), size)]
         rows: list[list[torch.Tensor]] = []
         for prepared in context.prefetch(batches, prepare):
-            inputs = torch.from_numpy(prepared).to(context.device)
+            inputs = torch.from_numpy(fill_batch(prepared, size, context.device)).to(context.device)
             rows += context.micro_batcher.map_chunks(self._run, inputs)
-            context.progress.advance(len(inputs))
+            context.progress.advance(len(prepared))
         if not rows:  # more processes than images, or no images: run one for the shapes
             height, width = self._contract.input_size
             empty = torch.zeros(1, height, width, 3, dtype=torch.uint8, device=context.device)
             rows = [[output[:0] for output in self._run_in_torch(empty)]]
-        outputs = [torch.cat(parts) for parts in zip(*rows, strict=True)]
+        outputs = [torch.cat(parts)[: len(shard)] for parts in zip(*rows, strict=True)]
         outputs = [context.processes.gather(output, len(indices)) for output in outputs]
         context.count_images(len(indices), started)
         return outputs

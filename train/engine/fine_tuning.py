@@ -28,7 +28,7 @@ from teachcam.errors import TrainingError
 from teachcam.ridge import Rows
 from teachcam.train.config.train_config import FINETUNE, TrainConfig
 from teachcam.train.engine.context import Context
-from teachcam.train.engine.loader import derive_seed
+from teachcam.train.engine.loader import derive_seed, fill_batch
 from teachcam.train.engine.optimizer import make_optimizer, take_step
 from teachcam.train.engine.ridge_strategy import RidgeTrainer, set_head
 from teachcam.train.engine.strategies import StrategyResult, make_trial
@@ -182,7 +182,7 @@ class _Training:
         has_outliers: bool,
     ):
         self.model = model.to(device).to(memory_format=torch.channels_last).eval()  # batch norm keeps its statistics
-        self.average = AveragedModel(self.model, avg_fn=update_average)  # type: ignore[arg-type]  # steps is a tensor
+        self.average = AveragedModel(self.model, multi_avg_fn=update_average)
         self._activations, self._config, self._device = activations, config, device
         self._targets = torch.from_numpy(rows.targets(1 + rows.class_ids.max(), has_outliers)).float()
         self._weights = torch.from_numpy(rows.weights).float()
@@ -194,30 +194,31 @@ class _Training:
 
     def run_epoch(self, rows: np.ndarray) -> float:
         """Train on these rows once, in random order. Returns the mean loss."""
-        total, weights = 0.0, self._weights[rows] / self._weights[rows].mean()
+        total, weights = torch.zeros((), device=self._device), self._weights[rows] / self._weights[rows].mean()
         for batch in (part.numpy() for part in torch.randperm(len(rows)).split(self._config.batch_size)):
-            logits = self._run(self.model, rows[batch], self._config.dropout)
+            logits = self._run(self.model, rows[batch], self._config.batch_size, self._config.dropout)
             loss = functional.cross_entropy(logits, self._targets[rows[batch]].to(self._device), reduction="none")
             loss = (loss * weights[batch].to(self._device)).mean()
             self._optimizer.zero_grad()
             self._scaler.scale(loss).backward()
             take_step(self.model, self._optimizer, self._schedule, self._scaler)
             self.average.update_parameters(self.model)
-            total += loss.item() * len(batch)
-        return total / len(rows)
+            total += loss.detach() * len(batch)
+        return total.item() / len(rows)
 
     @torch.no_grad()
     def logits(self, model: nn.Module, rows: np.ndarray) -> torch.Tensor:
         """Return the logits of rows, float32 [N, num_outputs] on the CPU."""
         parts = [rows[start : start + EVALUATION_BATCH] for start in range(0, len(rows), EVALUATION_BATCH)]
-        return torch.cat([self._run(model, part, 0.0).float().cpu() for part in parts])
+        return torch.cat([self._run(model, part, EVALUATION_BATCH).float().cpu() for part in parts])
 
-    def _run(self, model: nn.Module, rows: np.ndarray, dropout: float) -> torch.Tensor:
-        activations = self._activations[rows].to(self._device).float()
+    def _run(self, model: nn.Module, rows: np.ndarray, batch_size: int, dropout: float = 0.0) -> torch.Tensor:
+        """Return the logits of at most `batch_size` rows."""
+        activations = self._activations[fill_batch(rows, batch_size, self._device)].to(self._device).float()
         if activations.dim() == 4:
             activations = activations.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
-            return model(activations, dropout)
+            return model(activations, dropout)[: len(rows)]
 
 
 class _LastStages(nn.Module):

@@ -18,6 +18,19 @@ from teachcam.train.engine.loss import batch_targets, class_weights
 IMAGES_PER_OUTLIER = 8
 
 
+def fill_batch(rows: np.ndarray, size: int, device: torch.device) -> np.ndarray:
+    """Return a batch with its rows repeated up to `size` if the device is a GPU, and else the batch as it is.
+
+    cuDNN plans every layer anew for each number of rows that it has not seen.
+
+    Args:
+        rows: [N, ...], at most `size` of them.
+        size: how many rows a full batch has.
+        device: that the batch will run on.
+    """
+    return np.resize(rows, (size, *rows.shape[1:])) if device.type == "cuda" else rows
+
+
 @dataclass(frozen=True)
 class Batch:
     """One process's part of a batch."""

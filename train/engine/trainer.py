@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from teachcam.contract import Contract
 from teachcam.preprocessing import preprocess
@@ -76,7 +76,7 @@ class Trainer:
         trainable = [parameter for parameter in self.network.backbone.parameters() if parameter.requires_grad]
         groups = [(trainable, config.backbone_lr), (self.network.head.parameters(), config.lr)]
         self.optimizer, self.schedule = make_optimizer(groups, config, len(self.train))
-        self.average = AveragedModel(self.network, avg_fn=update_average)  # type: ignore[arg-type]  # steps is a tensor
+        self.average = AveragedModel(self.network, multi_avg_fn=update_average)
         self.scaler = torch.amp.GradScaler(device.type, enabled=half_precision(device) == torch.float16)
         loss_function = balanced_cross_entropy(self.train.class_ids.to(device), len(self.contract.labels))
         validation_ids = self.validation.class_ids.to(device)
@@ -218,9 +218,10 @@ class TrainingModel(nn.Module):
         return self.network.head(functional.dropout(features, self._dropout, self.training))
 
 
-def update_average(average: torch.Tensor, weights: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+def update_average(averages: list[torch.Tensor], weights: list[torch.Tensor], steps: torch.Tensor) -> None:
     """Average exponentially, over fewer steps at first, so that a short training moves away from its start."""
-    return average.lerp(weights, (9 / (10 + steps)).clamp(min=1 - AVERAGE_DECAY).to(average.dtype))
+    decay = min(1 - 9 / (10 + int(steps)), AVERAGE_DECAY)
+    get_ema_multi_avg_fn(decay)(averages, weights, steps)
 
 
 def _batch_norm_to_eval(backbone: nn.Module) -> None:

@@ -23,9 +23,11 @@ from teachcam.ridge import signed_sqrt
 from teachcam.train.config.run_config import RunConfig
 from teachcam.train.data.dataset import Dataset
 from teachcam.train.engine import features as features_module
+from teachcam.train.engine import fine_tuning
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.features import extract_features
 from teachcam.train.engine.fine_tuning import FineTuner
+from teachcam.train.engine.loader import fill_batch
 from teachcam.train.engine.resume import TrainingState
 from teachcam.train.engine.selection import train_from_ridge
 from teachcam.train.engine.strategies import StrategyResult
@@ -146,6 +148,23 @@ def test_fine_tuning_changes_the_last_stages_only_and_leaves_the_head_of_ridge_a
     assert all(parameter.requires_grad for parameter in result.network.parameters())
     epochs = [metrics["epoch"] for metrics in result.history]
     assert epochs == [1]
+
+
+def test_batches_that_are_filled_up_for_a_gpu_give_the_same_result(dataset, monkeypatch):
+    options = {"strategy": "finetune", "overrides": {"epochs": 1, "dropout": 0.0}}
+    expected, _ = train_on(dataset, **options)
+    filled = []
+
+    def fill(rows: np.ndarray, size: int, device: torch.device) -> np.ndarray:
+        filled.append(len(fill_batch(rows, size, torch.device("cuda"))) - len(rows))
+        return fill_batch(rows, size, torch.device("cuda"))
+
+    for module in (features_module, fine_tuning):
+        monkeypatch.setattr(module, "fill_batch", fill)
+    result, _ = train_on(dataset, **options)
+    assert 0 in filled
+    assert any(filled)
+    np.testing.assert_allclose(result.logits, expected.logits, atol=1e-3)
 
 
 def test_an_interrupted_fine_tuning_goes_on_after_the_folds_that_are_done(dataset, tmp_path, monkeypatch):
