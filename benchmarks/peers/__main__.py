@@ -1,6 +1,7 @@
 """Measure teachcam beside what people use in its place, on the same images, and write benchmarks/RESULTS.md.
 
-    python benchmarks/peers [--data synthetic DIR ...] [--peers NAME ...] [--folds 0 1 2] [--seeds 0] [--quick]
+    python benchmarks/peers [--data synthetic DIR ...] [--peers NAME ...] [--folds 0 1 2] [--seeds 0]
+                            [--device cuda] [--quick]
 
 In a dataset every session is a room. Rooms are sorted by name, and fold k tests those whose index modulo 3 is k. Each
 peer trains on the other rooms with its documented defaults, in an environment of its own below build/peers, where they
@@ -16,6 +17,9 @@ The parts (all by default):
 Results are kept in benchmarks/peers/results.json, so a part that is run again replaces its own rows alone. On another
 machine they begin anew. A peer that fails is a row that says why. With --quick, everything is small and goes to
 build/peers/quick: it shows only that all works.
+
+With --device cuda, the peers that can train on a GPU do. Their results are kept in results_cuda.json, and may come from
+another machine. The parts `loop` and `way` are left out.
 """
 
 from __future__ import annotations
@@ -34,9 +38,11 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnxruntime
 import report
+import torch
 from catalog import OURS, PEERS, Peer
 from environments import PeerFailed, version_of
 from measure import run_job
@@ -47,9 +53,11 @@ from teachcam.calibration import expected_calibration_error
 from teachcam.errors import UserError
 from teachcam.files import write_atomic
 from teachcam.processor import processor_name
+from teachcam.train.metrics import confidence_interval
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PARTS = ("train", "loop", "way", "report")
+RESULTS = {"cpu": "results.json", "cuda": "results_cuda.json"}  # by device, in this folder
 LABELS_FILE = "bench_labels.json"  # in the folder of a model
 BY_NAME = {peer.name: peer for peer in PEERS}
 NUM_IMAGES, NUM_WARM_UP = 100, 10  # of each process of a loop; the latter do not count
@@ -65,10 +73,13 @@ def main() -> int:
     parser.add_argument("--folds", type=int, nargs="+", choices=range(NUM_FOLDS), default=list(range(NUM_FOLDS)))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rounds", type=int, default=7, help="processes of each loop (default: %(default)s)")
+    parser.add_argument("--device", choices=RESULTS, default="cpu", help="what to train on (default: %(default)s)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--limit", type=float, default=7200.0, help="seconds for one training (default: %(default)g)")
     parser.add_argument("--quick", action="store_true", help="show only that everything works")
     options = parser.parse_args()
+    if options.device == "cuda":
+        options.parts = [part for part in options.parts if part in ("train", "report")]
     if options.quick:
         options.folds, options.seeds, options.rounds = options.folds[:1], options.seeds[:1], 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a peer that runs is ended, too
@@ -93,10 +104,13 @@ class Bench:
     def __init__(self, options: argparse.Namespace):
         self._options = options
         self._peers = [peer for peer in PEERS if peer.name in options.peers]
+        if options.device == "cuda":
+            self._peers = [peer for peer in self._peers if peer.trains_on_gpu]
         self._shared = ROOT / "build/peers"  # environments and weights
         self._build = self._shared / "quick" if options.quick else self._shared
         self._build.mkdir(parents=True, exist_ok=True)
-        self._file = (self._build if options.quick else Path(__file__).parent) / "results.json"
+        self._folder = self._build if options.quick else Path(__file__).parent  # of the results
+        self._file = self._folder / RESULTS[options.device]
         self._results = json.loads(self._file.read_text()) if self._file.is_file() else {}
         self.failed = False
 
@@ -120,8 +134,8 @@ class Bench:
         shutil.rmtree(model, ignore_errors=True)
         model.mkdir(parents=True)
         (model / LABELS_FILE).write_text(json.dumps(fold.labels))
-        job = {"mode": "train", "seed": seed, "quick": self._options.quick, "model": str(model)}
-        job |= {"train": str(fold.train), "labels": fold.labels}
+        job = {"mode": "train", "device": self._options.device, "seed": seed, "quick": self._options.quick}
+        job |= {"model": str(model), "train": str(fold.train), "labels": fold.labels}
         job["test"] = [str(sample.path.resolve()) for sample in fold.test]
         try:
             answer = run_job(peer, self._shared, self._options.limit, **job)
@@ -200,19 +214,25 @@ class Bench:
         page, docs = ROOT / "benchmarks/RESULTS.md", ROOT / "docs/benchmarks.md"
         if self._options.quick:
             page, docs = self._build / "RESULTS.md", Path(shutil.copy(docs, self._build))
-        report.write(self._results, page, docs)
+        files = [self._folder / name for name in RESULTS.values()]
+        report.write([json.loads(file.read_text()) for file in files if file.is_file()], page, docs)
 
     def _prepare(self) -> None:
         """Write the weights, and what the results are measured with. Forget those of another machine."""
         write_weights(self._shared / "weights")
         machine = {"processor": processor_name(), "cores": os.cpu_count()}
+        if self._options.device == "cuda":
+            if not torch.cuda.is_available():
+                raise UserError("--device cuda: PyTorch finds no GPU here")
+            machine["gpu"] = torch.cuda.get_device_name()
         if self._results.get("machine") != machine:
             self._results = {"machine": machine, "trainings": [], "loops": [], "way": {}}
         self._results["software"] = {
             "system": f"{platform.system()} {platform.release()}",
             "versions": {
                 "Python": platform.python_version(),
-                **{name: version(name) for name in ("torch", "torchvision", "numpy", "opencv-python")},
+                **{name: version(name) for name in ("torch", "torchvision", "numpy")},
+                "opencv": cv2.__version__,
                 "onnxruntime": onnxruntime.__version__,
             },
         }
@@ -231,12 +251,16 @@ class Bench:
 
 
 def _score(probabilities: list[list[float]], fold: Fold) -> dict[str, float]:
-    """Return the accuracy and the calibration error in the rooms held out."""
+    """Return the accuracy in the rooms held out, its 95 % interval, and the calibration error."""
     table = np.array(probabilities)
     if table.shape != (len(fold.test), len(fold.labels)) or not np.isfinite(table).all():
         raise PeerFailed(f"it gave probabilities of the shape {table.shape}")
     correct = np.array([fold.labels[index] for index in table.argmax(1)]) == [sample.label for sample in fold.test]
-    return {"accuracy": float(correct.mean()), "ece": float(expected_calibration_error(table.max(1), correct))}
+    return {
+        "accuracy": float(correct.mean()),
+        "accuracy_interval": confidence_interval(correct, [sample.session for sample in fold.test]),
+        "ece": float(expected_calibration_error(table.max(1), correct)),
+    }
 
 
 def _output_of(command: list[str], limit: float) -> str:

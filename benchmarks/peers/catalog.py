@@ -30,6 +30,7 @@ class Peer:
     differs: str = ""  # from teachcam, in a few words
     options: dict = field(default_factory=dict)  # for the script
     trains: bool = True
+    trains_on_gpu: bool = True  # if there is one
     # Why it is ahead of teachcam where it is: by criterion, a key of comparison.CRITERIA.
     reasons: dict[str, str] = field(default_factory=dict)
     # Why teachcam's being ahead says nothing: by criterion, too.
@@ -76,6 +77,7 @@ PEERS = (
         "ours.py",
         differs="as `ridge`, without augmented views and without PyTorch, on one core",
         options={"strategy": "teach"},
+        trains_on_gpu=False,
     ),
     Peer(
         "teachcam-squeezenet",
@@ -126,6 +128,7 @@ PEERS = (
         "frozen_features.py",
         "sklearn",
         differs="no augmentation; cross-validation over images in the order of their names, so nearly by room",
+        trains_on_gpu=False,
         reasons={
             "training": "The peer computes the features of each image once, on all cores. Teaching runs on one core, "
             "because a live loop runs beside it, and it waits a second for further images before it measures its "
@@ -139,6 +142,7 @@ PEERS = (
         "node",
         differs="random split of images (85/15); center crop; no augmentation; runs in Node on WebAssembly, on one "
         "thread, with a larger network than its own MobileNet",
+        trains_on_gpu=False,
         reasons={
             "training": "The peer trains two layers on frozen features. teachcam also fine-tunes.",
             "start": CHECKS_THE_FILE,

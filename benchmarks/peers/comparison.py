@@ -115,6 +115,24 @@ def error_of(row: dict) -> float:
     return abs(row["claim"] - row["accuracy"])
 
 
+def is_in_interval(row: dict) -> bool:
+    """Return whether the interval that a program states holds its accuracy in the test rooms."""
+    low, high = row["claim_interval"]
+    return low <= row["accuracy"] <= high
+
+
+def agrees(row: dict) -> bool:
+    """Return whether what a program states may be its accuracy in the test rooms, and chance the difference.
+
+    It may if the 95 % interval of the difference holds 0, which is Newcombe's (1998) of two intervals.
+    """
+    (claim_low, claim_high), (test_low, test_high) = row["claim_interval"], row["accuracy_interval"]
+    claim, accuracy = row["claim"], row["accuracy"]
+    if claim > accuracy:
+        return claim - accuracy <= np.hypot(claim - claim_low, test_high - accuracy)
+    return accuracy - claim <= np.hypot(claim_high - claim, accuracy - test_low)
+
+
 def mean_of(rows: list[dict], measure: Callable[[dict], float]) -> float:
     """Return the mean of what a function above returns for each row."""
     return float(np.mean([measure(row) for row in rows]))

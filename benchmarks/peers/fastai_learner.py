@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import job
+import torch
 from fastai.vision.all import (
     ImageDataLoaders,
     PILImage,
@@ -33,7 +34,7 @@ def train(task: job.Job) -> dict:
         seed=task.seed,
         item_tfms=RandomResizedCrop(224, min_scale=0.5),
         batch_tfms=aug_transforms(),
-        device="cpu",
+        device=torch.device(task.device),
     )
     weights = {"file": str(Path(task.weights) / "efficientnet_lite0.pth")}
     learner = vision_learner(loaders, "tf_efficientnet_lite0", metrics=accuracy, pretrained_cfg_overlay=weights)

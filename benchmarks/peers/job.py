@@ -35,6 +35,7 @@ class Job:
     labels: list[str]  # in the order of the probabilities
     options: dict  # of the peer
     weights: str  # the folder with ImageNet weights
+    device: str = "cpu"  # or cuda: what to train on
     seed: int = 0
     quick: bool = False  # train for the shortest time that shows that it works
     train: str = ""  # the folder of training images, LABEL/SESSION_NUMBER.jpg

@@ -14,14 +14,15 @@ from catalog import Peer
 from environments import FOLDER, PeerFailed, interpreter_of
 
 
-def run_job(peer: Peer, build: Path, limit: float, **job: object) -> dict:
+def run_job(peer: Peer, build: Path, limit: float, device: str = "cpu", **job: object) -> dict:
     """Run a job, whose fields job.Job explains, and return its results. `first_label` is added for a loop, in seconds.
 
     Args:
         peer: Whose script runs.
         build: Where environments and weights are.
         limit: Seconds after which the job is ended.
-        job: The job's fields, without `started`, `results`, `options` and `weights`.
+        device: cpu or cuda.
+        job: The job's other fields, without `started`, `results`, `options` and `weights`.
 
     Raises:
         PeerFailed: It can't be installed, it fails, or it takes too long.
@@ -29,7 +30,7 @@ def run_job(peer: Peer, build: Path, limit: float, **job: object) -> dict:
     command, folder = interpreter_of(peer, build)
     weights, file, results = build / "weights", build / "job.json", build / "job_results.json"
     results.unlink(missing_ok=True)
-    fields = {**job, "options": peer.options, "weights": str(weights), "results": str(results)}
+    fields = {**job, "device": device, "options": peer.options, "weights": str(weights), "results": str(results)}
     output = build / "output.txt"
     with output.open("w") as errors:
         started = time.time()
@@ -37,7 +38,7 @@ def run_job(peer: Peer, build: Path, limit: float, **job: object) -> dict:
         process = subprocess.Popen(
             [*command, str(FOLDER / peer.script), str(file)],
             cwd=folder or build,
-            env=_environment(build),
+            env=_environment(build, device),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -66,21 +67,21 @@ def run_job(peer: Peer, build: Path, limit: float, **job: object) -> dict:
     return answer if first_label is None else {**answer, "first_label": first_label}
 
 
-def _environment(build: Path) -> dict[str, str]:
-    """Return a peer's environment variables: as many threads as cores, no GPU, and no download of weights."""
+def _environment(build: Path, device: str) -> dict[str, str]:
+    """Return a peer's environment variables: as many threads as cores, no GPU for cpu, and no download of weights."""
     cores = str(os.cpu_count())
     return {
         **os.environ,
         "OMP_NUM_THREADS": cores,
         "MKL_NUM_THREADS": cores,
         "OPENBLAS_NUM_THREADS": cores,
-        "CUDA_VISIBLE_DEVICES": "",
         "TORCH_HOME": str(build / "weights"),
         "HF_HUB_OFFLINE": "1",
         "MPLBACKEND": "Agg",
         "YOLO_CONFIG_DIR": str(build / "ultralytics"),
         "YOLO_OFFLINE": "true",
         "YOLO_AUTOINSTALL": "false",
+        **({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}),
     }
 
 

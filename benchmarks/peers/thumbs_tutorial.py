@@ -34,9 +34,9 @@ def train(task: job.Job) -> dict:
     class_ids = torch.tensor([task.labels.index(file.parent.name) for file in files])
     images = np.stack([_resize(cv2.imread(str(file))) for file in files])
     network = _build_network(len(task.labels), "DEFAULT")
-    train_as_the_tutorial(network, images, class_ids, torch.device("cpu"), num_epochs=1 if task.quick else 10)
+    train_as_the_tutorial(network, images, class_ids, torch.device(task.device), num_epochs=1 if task.quick else 10)
     file = Path(task.model) / "model.pth"
-    torch.save(network.state_dict(), file)
+    torch.save(network.cpu().state_dict(), file)
     columns = job.training_cost(task)
     classify = _classifier(network)
     answers = torch.stack([classify(cv2.imread(str(file))) for file in files]).argmax(1)

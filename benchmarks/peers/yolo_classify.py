@@ -38,7 +38,7 @@ def train(task: job.Job) -> dict:
         imgsz=224,
         epochs=2 if task.quick else 100,  # 100 is the default
         seed=task.seed,
-        device="cpu",
+        device=task.device,
         plots=False,  # they download a font
         project=str(folder),
         name="run",
