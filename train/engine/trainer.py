@@ -28,6 +28,7 @@ from teachcam.train.engine.optimizer import make_optimizer, take_step
 from teachcam.train.model.backbones import Network, freeze_first_layers, half_precision, scaled_size
 from teachcam.train.model.inference import Normalize
 
+Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]  # as AveragedModel has them
 AVERAGE_DECAY = 0.98  # of the averaged weights: at each step they keep this share, so they span about 50 steps
 
 
@@ -218,7 +219,7 @@ class TrainingModel(nn.Module):
         return self.network.head(functional.dropout(features, self._dropout, self.training))
 
 
-def update_average(averages: list[torch.Tensor], weights: list[torch.Tensor], steps: torch.Tensor) -> None:
+def update_average(averages: Tensors, weights: Tensors, steps: torch.Tensor | int) -> None:
     """Average exponentially, over fewer steps at first, so that a short training moves away from its start."""
     decay = min(1 - 9 / (10 + int(steps)), AVERAGE_DECAY)
     get_ema_multi_avg_fn(decay)(averages, weights, steps)
