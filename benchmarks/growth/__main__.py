@@ -50,7 +50,7 @@ SIZES = {
 }
 NUM_IMAGES = {"labels": 10_000, "sessions": 5_000}
 DATASETS = {"labels": by_labels, "sessions": by_sessions}
-MAX_FOR_VIEWS = 3000  # images: with augmented views, training takes five times as long
+MAX_FOR_VIEWS = 3000  # images: with augmented views, training takes three to five times as long
 COST = ("seconds", "CPU seconds", "memory MB")
 SHORT = {"seconds": "s", "CPU seconds": "CPU s", "memory MB": "MB", "CPU seconds a second": "CPU s/s"}
 CHECK, TRAIN, POINTS = "collect/check.py", "train/finetune.py", "benchmarks/growth/points.py"

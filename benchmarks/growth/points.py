@@ -1,4 +1,7 @@
-"""One measurement each, in a process of its own: `python benchmarks/growth/points.py NAME NUMBER` prints JSON."""
+"""One measurement each, in a process of its own: `python benchmarks/growth/points.py NAME NUMBER` prints JSON.
+
+Only what needs PyTorch imports it: its memory would hide that of the rest.
+"""
 
 from __future__ import annotations
 
@@ -17,19 +20,12 @@ import psutil
 
 from teachcam.collect.camera import Camera
 from teachcam.collect.synthetic import render
-from teachcam.contract import Contract
-from teachcam.export.graph import write_onnx
-from teachcam.export.metadata import write_metadata
-from teachcam.export.targets import TARGETS
 from teachcam.live.classifier import Classifier
 from teachcam.live.loop import loop
 from teachcam.live.sinks.base import FrameResult
 from teachcam.live.web.server import Web
 from teachcam.ridge import Rows
 from teachcam.ridge_sums import RidgeSums
-from teachcam.train.data.dataset import Dataset
-from teachcam.train.model.backbones import INPUT_SIZE, build_network
-from teachcam.train.model.inference import InferenceModel
 
 FPS, WARM_UP, SECONDS = 10, 3.0, 15.0  # of each camera; before the measurement; of it
 IMAGES_PER_LABEL, NUM_FEATURES = 20, 1280
@@ -56,6 +52,8 @@ print(min(images.values()) / float(sys.argv[4]), sum(images.values()) / float(sy
 
 def read(folder: str) -> dict:
     """Read a dataset as training does."""
+    from teachcam.train.data.dataset import Dataset
+
     Dataset(Path(folder))
     return {}
 
@@ -115,19 +113,33 @@ class Ages:
         """Release nothing."""
 
 
-def _make_classifier(folder: Path) -> Classifier:
-    """Return the default network with a random head."""
+def write_model(file: str) -> dict:
+    """Write the default network with a random head."""
+    from teachcam.contract import Contract
+    from teachcam.export.graph import write_onnx
+    from teachcam.export.metadata import write_metadata
+    from teachcam.export.targets import TARGETS
+    from teachcam.train.model.backbones import INPUT_SIZE, build_network
+    from teachcam.train.model.inference import InferenceModel
+
     network, _ = build_network("efficientnet_lite0", 4)
     contract = Contract(labels=tuple("abcd"), input_size=INPUT_SIZE)
-    write_onnx(folder / "model.onnx", InferenceModel(network, contract), INPUT_SIZE, TARGETS["desktop"])
-    write_metadata(folder / "model.onnx", contract, {})
-    return Classifier(folder / "model.onnx", "cpu")
+    write_onnx(Path(file), InferenceModel(network, contract), INPUT_SIZE, TARGETS["desktop"])
+    write_metadata(Path(file), contract, {})
+    return {}
+
+
+def _make_classifier(folder: str) -> Classifier:
+    """Return a classifier of `write_model`'s network."""
+    file = Path(folder) / "model.onnx"
+    subprocess.run([sys.executable, __file__, "write_model", str(file)], check=True, stdout=subprocess.DEVNULL)
+    return Classifier(file, "cpu")
 
 
 def cameras(count: str) -> dict:
     """Classify the frames of several cameras in one process, each in a thread with its own loop."""
     with tempfile.TemporaryDirectory() as folder:
-        classifier = _make_classifier(Path(folder))
+        classifier = _make_classifier(folder)
         opened = [Camera("0", opener=lambda *_: Source()) for _ in range(int(count))]
         sinks = [Ages() for _ in opened]
         threads = [
@@ -138,6 +150,7 @@ def cameras(count: str) -> dict:
             thread.start()
         time.sleep(WARM_UP)
         used, started = time.process_time(), time.monotonic()
+        num_threads = len(psutil.Process().threads())
         for thread in threads:
             thread.join()
         used, seconds = time.process_time() - used, time.monotonic() - started
@@ -149,14 +162,14 @@ def cameras(count: str) -> dict:
         "frame age p50 ms": float(np.percentile(ages, 50)),
         "frame age p99 ms": float(np.percentile(ages, 99)),
         "CPU seconds a second": used / seconds,
-        "threads": len(psutil.Process().threads()),
+        "threads": num_threads,
     }
 
 
 def clients(count: str) -> dict:
     """Show the live page's images to several clients, which run in another process at low priority."""
     with tempfile.TemporaryDirectory() as folder, Camera("0", opener=lambda *_: Source()) as camera:
-        classifier = _make_classifier(Path(folder))
+        classifier = _make_classifier(folder)
         web, sink = Web("127.0.0.1", 0, list("abcd"), camera), Ages()
         port = web.url.split(":")[2].strip("/")
         command = [sys.executable, "-c", CLIENTS, port, count, str(WARM_UP), str(SECONDS - 1)]
@@ -176,4 +189,5 @@ def clients(count: str) -> dict:
 
 if __name__ == "__main__":
     socket.setdefaulttimeout(60)
-    print(json.dumps({"read": read, "refit": refit, "cameras": cameras, "clients": clients}[sys.argv[1]](sys.argv[2])))
+    points = {point.__name__: point for point in (read, refit, cameras, clients, write_model)}
+    print(json.dumps(points[sys.argv[1]](sys.argv[2])))

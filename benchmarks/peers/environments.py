@@ -44,7 +44,7 @@ def interpreter_of(peer: Peer, build: Path) -> tuple[list[str], Path | None]:
 def version_of(peer: Peer, build: Path) -> str:
     """Return the version of a peer's main package, or an empty text. For teachcam: with the commit, if known."""
     if peer.is_ours:
-        commit = _output_of("git", "describe", "--always", "--dirty", "--exclude", "*", folder=FOLDER)
+        commit = _output_of("git", "rev-parse", "--short", "HEAD", folder=FOLDER)
         return f"teachcam {version('teachcam')}" + (f" ({commit})" if commit else "")
     if not peer.environment:
         return ""
