@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -53,16 +54,16 @@ def compare(results: dict) -> list[str]:
 
 
 def _compare_training(peer: Peer, runs: list[dict]) -> list[tuple[str, str, str]]:
-    """Compare a peer with teachcam in the trainings, by fold and seed, that both have done."""
+    """Compare a peer with teachcam's default in the trainings, by fold and seed, that both have done."""
     by_training = {(row["peer"], row["fold"], row["seed"]): row for row in runs}
-    done = [key[1:] for key in by_training if key[0] == peer.name]
+    done = [key[1:] for key in by_training if key[0] == peer.name and (OURS, *key[1:]) in by_training]
+    if not done:
+        return []
     own = [
         (one, [by_training[(one.name, *training)] for training in done])
         for one in PEERS
         if one.is_ours and all((one.name, *training) in by_training for training in done)
     ]
-    if not done or not own or own[0][0].name != OURS:
-        return []
     theirs, (_, ours) = [by_training[(peer.name, *training)] for training in done], own[0]
     verdicts = [_compare_accuracy("accuracy", ours, theirs)]
     same_backbone = [rows for one, rows in own if one.network == peer.network]
@@ -144,8 +145,8 @@ def agrees(row: dict) -> bool:
     (claim_low, claim_high), (test_low, test_high) = row["claim_interval"], row["accuracy_interval"]
     claim, accuracy = row["claim"], row["accuracy"]
     if claim > accuracy:
-        return claim - accuracy <= np.hypot(claim - claim_low, test_high - accuracy)
-    return accuracy - claim <= np.hypot(claim_high - claim, accuracy - test_low)
+        return claim - accuracy <= math.hypot(claim - claim_low, test_high - accuracy)
+    return accuracy - claim <= math.hypot(claim_high - claim, accuracy - test_low)
 
 
 def mean_of(rows: list[dict], measure: Callable[[dict], float]) -> float:
