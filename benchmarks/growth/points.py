@@ -136,6 +136,11 @@ def _make_classifier(folder: str) -> Classifier:
     return Classifier(file, "cpu")
 
 
+def _peak_memory_mb() -> float:
+    """Return the largest resident memory of this process alone, in MB of 2**20 bytes."""
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+
+
 def cameras(count: str) -> dict:
     """Classify the frames of several cameras in one process, each in a thread with its own loop."""
     with tempfile.TemporaryDirectory() as folder:
@@ -162,6 +167,7 @@ def cameras(count: str) -> dict:
         "frame age p50 ms": float(np.percentile(ages, 50)),
         "frame age p99 ms": float(np.percentile(ages, 99)),
         "CPU seconds a second": used / seconds,
+        "memory MB": _peak_memory_mb(),
         "threads": num_threads,
     }
 
@@ -184,6 +190,7 @@ def clients(count: str) -> dict:
         "frame age p50 ms": float(np.percentile(sink.ages, 50)),
         "frame age p99 ms": float(np.percentile(sink.ages, 99)),
         "CPU seconds a second": used / seconds,
+        "memory MB": _peak_memory_mb(),
     }
 
 
