@@ -22,7 +22,7 @@ CRITERIA = {
 
 
 def compare(results: dict) -> list[str]:
-    """Say for each peer and criterion whether teachcam is ahead, and why not where it is not."""
+    """Say for each peer and criterion whether teachcam is ahead, and why not where it is not. Empty without any."""
     lines = [
         "Accuracy, its error and the seconds to train are those of teachcam's default, in the trainings that both "
         "finished; with the same backbone, of the row that has the peer's. Loops are compared with the same backbone. "
@@ -50,7 +50,7 @@ def compare(results: dict) -> list[str]:
             if ahead == "ahead" and key in peer.handicaps:
                 ahead, reason = "not comparable", peer.handicaps[key]
             lines.append(f"- {text}: {ahead}." + (f" {reason}" if reason else ""))
-    return lines
+    return lines if len(lines) > 1 else []
 
 
 def _compare_training(peer: Peer, runs: list[dict]) -> list[tuple[str, str, str]]:

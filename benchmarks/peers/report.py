@@ -56,7 +56,8 @@ def write(measured: list[dict], page: Path, docs: Path) -> None:
     for results in measured:
         tables = [*_machine(results), *_tables(results, images)]
         text += tables
-        text += ["", f"### Line by line{_where(results)}", "", *compare(results)]
+        if lines := compare(results):
+            text += ["", f"### Line by line{_where(results)}", "", *lines]
         inserted = [*inserted, *tables]
     text = [line.replace("(images/", f"({relative}/") for line in text]
     text += ["", "## What each does differently", ""]
@@ -238,11 +239,12 @@ def _plot_accuracy(rows: list[dict], data: str, file: Path) -> None:
         axes.plot(accuracies, [height] * len(runs), ".", color=color)
         says = np.mean([row["claim"] for row in runs])
         axes.plot(says, height, "o", markerfacecolor="none", color="black")
-    most = max((len(runs) for _, runs in peers), default=0)
-    names = [
-        peer.title.replace("`", "") + (f" ({len(runs)} of {most} trainings)" if len(runs) < most else "")
-        for peer, runs in reversed(peers)
-    ]
+    all_folds = sorted({row["fold"] for row in rows})
+    names = []
+    for peer, runs in reversed(peers):
+        folds = sorted({row["fold"] for row in runs})
+        only = "" if folds == all_folds else f" (fold {', '.join(map(str, folds))} only)"
+        names.append(peer.title.replace("`", "") + only)
     axes.set_yticks(range(len(peers)), names)
     axes.set_xlim(0, 1.02)
     axes.set_xlabel(f"accuracy in rooms that it was not trained on ({data})\ncircle: the accuracy that it reports")
