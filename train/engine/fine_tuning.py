@@ -195,8 +195,9 @@ class _Training:
     def run_epoch(self, rows: np.ndarray) -> float:
         """Train on these rows once, in random order. Returns the mean loss."""
         total, weights = torch.zeros((), device=self._device), self._weights[rows] / self._weights[rows].mean()
-        for batch in (part.numpy() for part in torch.randperm(len(rows)).split(self._config.batch_size)):
-            logits = self._run(self.model, rows[batch], self._config.batch_size, self._config.dropout)
+        batch_size = min(self._config.batch_size, len(rows))
+        for batch in (part.numpy() for part in torch.randperm(len(rows)).split(batch_size)):
+            logits = self._run(self.model, rows[batch], batch_size, self._config.dropout)
             loss = functional.cross_entropy(logits, self._targets[rows[batch]].to(self._device), reduction="none")
             loss = (loss * weights[batch].to(self._device)).mean()
             self._optimizer.zero_grad()
