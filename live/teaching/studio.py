@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 from teachcam.collect.camera import Camera, Frame
@@ -57,6 +58,8 @@ class Studio:
         self._exported: dict[str, Path] = {}  # by name
         self._hints = CameraHints()
         self._looked_at = self._record_until = 0.0  # time.monotonic()
+        self._page = ""  # the one that records
+        self._pages: Counter[str] = Counter()  # connections of each
         self._lock = threading.RLock()
         self._taken: Model | None = None  # by the live loop
         self._state: dict[str, object] = {}
@@ -64,18 +67,24 @@ class Studio:
 
     # Recording
 
-    def record(self, label: str) -> None:
+    def record(self, label: str, page: str = "") -> None:
         """Begin to record a label, or go on, until `stop`, or until nobody calls this for some seconds.
 
+        Args:
+            label: It must exist.
+            page: The page that records, if `page_opened` has named it. Others can't record meanwhile.
+
         Raises:
-            DatasetError: There is no such label, another page is recording another one, or the disk is full.
+            DatasetError: There is no such label, another page is recording, the page is closed, or the disk is full.
         """
         with self._lock:
+            if page and not self._pages[page]:  # it came after the page was closed
+                raise DatasetError("this page has no connection: load it again")
             self._labels.check_exists(label)
             session = self._recorder.session
-            if session is not None and session.label != label:
+            if session is not None and (session.label, self._page) != (label, page):
                 raise DatasetError(f"another page is recording {session.label}")
-            self._record_until = time.monotonic() + RECORD_TIMEOUT
+            self._record_until, self._page = time.monotonic() + RECORD_TIMEOUT, page
             if session is not None:
                 self._recorder.check_writer()
                 return
@@ -104,6 +113,20 @@ class Studio:
             finally:
                 self._after_change()
             return session.num_images
+
+    def page_opened(self, page: str) -> None:
+        """Take note of a page that has a connection. From then on it can record."""
+        with self._lock:
+            self._pages[page] += 1
+
+    def page_closed(self, page: str) -> None:
+        """Take note that a connection has ended, and end the recording of its page."""
+        with self._lock:
+            self._pages[page] -= 1
+            if self._pages[page] <= 0:
+                del self._pages[page]
+            if self._recorder.session is not None and self._page == page:
+                self.stop()
 
     def undo(self) -> int:
         """Take the last recording back. Returns its number of images."""
@@ -248,6 +271,7 @@ class Studio:
                 for label, files in labels.files.items()
             ],
             "recording": recorder.session.label if recorder.session else None,
+            "recording_page": self._page,
             "dropped": recorder.dropped,
             "place": self.place,
             "places": sorted(labels.places | {self.place}),

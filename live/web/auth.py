@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import base64
-import hashlib
 import ipaddress
 import os
 import re
@@ -12,7 +10,7 @@ import secrets
 import socket
 from typing import TYPE_CHECKING
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 
 from teachcam.errors import UserError
@@ -26,6 +24,19 @@ STALL_TIMEOUT = 20.0  # seconds after which the system closes a connection whose
 NO_TOKEN = "This page needs its token: open the whole address that live/run.py printed when it started (?token=...)\n"
 NOT_LOCAL = "This page is for this machine only: open it as localhost, or start it with --http ADDRESS:PORT\n"
 OTHER_SITE = "This page takes no corrections from another site\n"
+
+# No script, style, image or connection but the page's own.
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "object-src 'none'"
+    ),
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cache-Control": "no-store",
+}
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -66,19 +77,21 @@ class AccessControl:
         self.url = f"http://{_reachable_address(bound)}:{port}/" + (f"?token={self.token}" if self.token else "")
         self._cookie = f"teachcam-{port}"  # with the port, because a browser sends a host's cookies to all its ports
 
-    def check(self, request: Request) -> Response | None:
-        """Return the response that refuses a request, or None if it is allowed."""
+    def check(self, request: HTTPConnection) -> Response | None:
+        """Return the response that refuses a request or a WebSocket, or None if it is allowed."""
         host, origin = request.headers.get("host", ""), request.headers.get("origin")
         if self.token is None:
             if not is_loopback(_host_name(host)):
                 return PlainTextResponse(NOT_LOCAL, 403)
         elif not any(secrets.compare_digest(given.encode(), self.token.encode()) for given in self._tokens_in(request)):
             return PlainTextResponse(NO_TOKEN, 403)
-        if request.method not in ("GET", "HEAD") and origin is not None and origin.partition("://")[2] != host:
+        # A browser lets any site open a WebSocket here, and read what it sends.
+        only_reads = request.scope.get("method") in ("GET", "HEAD")
+        if not only_reads and origin is not None and origin.partition("://")[2] != host:
             return PlainTextResponse(OTHER_SITE, 403)
         return None
 
-    def _tokens_in(self, request: Request) -> list[str]:
+    def _tokens_in(self, request: HTTPConnection) -> list[str]:
         """Return the tokens in a request's query, cookie and Authorization header."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         tokens = [request.query_params.get("token"), request.cookies.get(self._cookie)]
@@ -104,29 +117,8 @@ class AccessMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuse a request or pass it on."""
-        refusal = self._access.check(Request(scope))
+        refusal = self._access.check(HTTPConnection(scope))
         await (refusal or self._app)(scope, receive, send)
-
-
-def security_headers(page: str) -> dict[str, str]:
-    """Return the headers of every response: no script or style runs but what is written in `page` itself."""
-
-    def hashes(tag: str) -> str:
-        contents = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
-        digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in contents]
-        return " ".join(f"'sha256-{digest}'" for digest in digests)
-
-    return {
-        "Content-Security-Policy": (
-            f"default-src 'self'; script-src {hashes('script')}; style-src {hashes('style')}; img-src 'self' data:; "
-            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
-        ),
-        "Cross-Origin-Resource-Policy": "same-origin",
-        "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
-        "X-Frame-Options": "DENY",
-        "Cache-Control": "no-store",
-    }
 
 
 def listen(address: str, port: int) -> socket.socket:

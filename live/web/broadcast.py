@@ -44,8 +44,7 @@ class Broadcast:
         self.error: BaseException | None = None
         # Set by the live loop for each result. It does not wake the server itself, because that takes it 1 ms.
         self._new_result = threading.Event()
-        self._encoded: FrameResult | None = None  # the result whose image was encoded last
-        self._jpeg = b""  # that image
+        self._encoded: tuple[FrameResult, bytes] | None = None  # the result whose image was encoded last, and its JPEG
         self._num_watchers = 0  # clients that show images
         self._turns: deque[asyncio.Future] = deque()  # of the clients that wait for a result, the longest wait first
         self._closed = False
@@ -61,7 +60,7 @@ class Broadcast:
     @property
     def shown(self) -> FrameResult | None:
         """The result whose image the clients see."""
-        return self._encoded if self._num_watchers and self._encoded else self.newest
+        return self._encoded[0] if self._num_watchers and self._encoded else self.newest
 
     def close(self) -> None:
         """End the thread and every client's loop."""
@@ -82,8 +81,25 @@ class Broadcast:
         self._new_result.set()  # if nobody has watched before, the newest image is not encoded yet
         while not self._closed:
             await self._wait_for_turn()
-            if self._jpeg:
-                yield self._jpeg
+            if self._encoded:
+                yield self._encoded[1]
+
+    async def results(self) -> AsyncIterator[tuple[FrameResult | None, bytes]]:
+        """Yield the newest result at each turn of this client, with its image as a JPEG.
+
+        The image is b"" if the client has it already. Count the client with `watching` meanwhile.
+        """
+        sent = None
+        self._new_result.set()  # as in `images`
+        yield self.newest, b""
+        while not self._closed:
+            await self._wait_for_turn()
+            encoded = self._encoded
+            if encoded is None or encoded is sent:
+                yield self.newest, b""
+            else:
+                sent = encoded
+                yield encoded
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -107,8 +123,9 @@ class Broadcast:
             self._new_result.wait()
             self._new_result.clear()
             newest = self.newest
-            if self._num_watchers and newest is not None and newest is not self._encoded:
-                self._jpeg, self._encoded = _encode(newest.frame.image), newest
+            is_new = newest is not None and (self._encoded is None or newest is not self._encoded[0])
+            if self._num_watchers and is_new:
+                self._encoded = newest, _encode(newest.frame.image)
             if self._turns and not self._closed:
                 self._server_loop.call_soon_threadsafe(self._wake_clients, CLIENTS_PER_UPDATE)
             time.sleep(1 / MAX_RATE)

@@ -18,6 +18,7 @@ class Connection(H11Protocol):
     """
 
     _timer: asyncio.TimerHandle | None = None
+    _is_websocket = False  # since its request: uvicorn's protocol for these has taken over, with its own pings
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
@@ -43,8 +44,15 @@ class Connection(H11Protocol):
             self.cycle.disconnected = True  # so that its answer is not sent any more
             self.cycle.message_event.set()
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        super().handle_websocket_upgrade(event)
+        self._is_websocket = True
+        self._stop_timer()
+
     def _limit_time(self) -> None:
         """Start the timer if a request is awaited, or its rest. Further bytes do not start it again."""
+        if self._is_websocket:
+            return
         if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
             self._stop_timer()
         elif self._timer is None:

@@ -4,9 +4,11 @@ web = Web("127.0.0.1", 8080, labels, camera, save_correction)
 print(web.url)
 web(result)                  # for each FrameResult: takes microseconds, however slow the browsers are
 
-    GET  /         the page
-    GET  /stream   the camera's images, MJPEG
-    GET  /events   the predictions, server-sent events with one JSON object each
+    GET  /         the page; its scripts and styles are below /page/
+    GET  /live     what the page shows: a WebSocket with images and predictions. A browser opens at most six other
+                   connections to one address, for all its tabs together, so endless ones would leave none for requests
+    GET  /stream   the camera's images, MJPEG, for other programs
+    GET  /events   the predictions, server-sent events with one JSON object each, for other programs
     GET  /metrics  totals for Prometheus, see metrics.py
     POST /labels   {"label": X}: save the image that is shown as X
     /studio/...    what a studio can do, see studio.py
@@ -31,15 +33,17 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from teachcam.cli import first_line
 from teachcam.collect.camera import Camera
 from teachcam.collect.dataset import normalize_text
 from teachcam.errors import UserError
 from teachcam.live.sinks.base import FrameResult, lower_thread_priority
-from teachcam.live.web.auth import AccessControl, AccessMiddleware, listen, security_headers
+from teachcam.live.web.auth import SECURITY_HEADERS, AccessControl, AccessMiddleware, listen
 from teachcam.live.web.broadcast import Broadcast
 from teachcam.live.web.connection import Connection
 from teachcam.live.web.json_requests import json_error, read_json
@@ -49,6 +53,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from teachcam.live.teaching.studio import Studio
+
+PAGE = Path(__file__).with_name("page")  # the folder of the page's files
 
 
 class Web:
@@ -81,7 +87,6 @@ class Web:
         listener = listen(address, port)
         self._access = AccessControl(*listener.getsockname()[:2])
         self.url = self._access.url
-        self._page = Path(__file__).with_name("page.html").read_bytes()
         self._labels, self._camera, self._save_correction = labels, camera, save_correction
         self._correction_thread = ThreadPoolExecutor(1, "correction")
         self._metrics = Metrics()
@@ -92,8 +97,9 @@ class Web:
             self._studio_routes = StudioRoutes(studio)
         self._server = uvicorn.Server(
             uvicorn.Config(
-                self._build_app(), headers=list(security_headers(self._page.decode()).items()),
-                interface="asgi3", loop="asyncio", http=Connection, ws="none", lifespan="off",
+                self._build_app(), headers=list(SECURITY_HEADERS.items()),
+                interface="asgi3", loop="asyncio", http=Connection, lifespan="off",
+                ws="wsproto", ws_max_size=4096, ws_per_message_deflate=False,  # images are compressed already
                 log_config=None, log_level="error", access_log=False, server_header=False, proxy_headers=False,
             )
         )  # fmt: skip
@@ -162,6 +168,8 @@ class Web:
         app = Starlette(
             routes=[
                 Route("/", self._get_page),
+                Mount("/page", StaticFiles(directory=PAGE)),
+                WebSocketRoute("/live", self._serve_page),
                 _route_without_head("/stream", self._get_stream),
                 _route_without_head("/events", self._get_events),
                 Route("/metrics", self._get_metrics),
@@ -177,7 +185,40 @@ class Web:
         if self._studio is not None:  # another program may have recorded meanwhile
             with contextlib.suppress(OSError):  # the folder is gone, or can't be read: recording says so
                 await self._loop.run_in_executor(None, self._studio.refresh)
-        return self._access.move_token_to_cookie(request) or Response(self._page, media_type="text/html")
+        return self._access.move_token_to_cookie(request) or FileResponse(PAGE / "index.html")
+
+    async def _serve_page(self, websocket: WebSocket) -> None:
+        """Send a page what it shows, until it or the server closes. What the page is recording ends with it."""
+        page = websocket.query_params.get("page", "")[:40]
+        if self._studio_routes is not None:
+            await self._studio_routes.page_opened(page)
+        tasks: list[asyncio.Future] = []
+        try:
+            await websocket.accept()
+            tasks = [
+                asyncio.ensure_future(each) for each in (self._send_results(websocket), _wait_until_closed(websocket))
+            ]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            if self._studio_routes is not None:
+                self._studio_routes.page_closed(page)
+
+    async def _send_results(self, websocket: WebSocket) -> None:
+        """Send the state as JSON at each turn, and the image before it. A studio's state is sent if it has changed."""
+        studio = None
+        with self._broadcast.watching(), contextlib.suppress(WebSocketDisconnect, RuntimeError):
+            async for result, jpeg in self._broadcast.results():
+                state = self._state(result)
+                if state.get("studio") == studio:
+                    state.pop("studio", None)
+                else:
+                    studio = state["studio"]
+                if jpeg:
+                    await websocket.send_bytes(jpeg)
+                await websocket.send_text(json.dumps(state))
+            await websocket.close()
 
     async def _get_stream(self, request: Request) -> Response:
         return _ImageStream(self._broadcast)
@@ -255,6 +296,11 @@ class _ImageStream(StreamingResponse):
         async for jpeg in self._broadcast.images():
             # At a heartbeat the same image comes again, because browsers show an image when the next one begins.
             yield b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n--frame\r\n" % (len(jpeg), jpeg)
+
+
+async def _wait_until_closed(websocket: WebSocket) -> None:
+    while (await websocket.receive())["type"] != "websocket.disconnect":
+        pass  # the page sends nothing
 
 
 def _route_without_head(path: str, endpoint: Callable) -> Route:

@@ -10,6 +10,7 @@ GET  /studio/kit.zip?name=X          the same, with a program that runs it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import io
@@ -78,6 +79,15 @@ class StudioRoutes:
         """Finish the actions that are running."""
         self._thread.shutdown()
         self._export_thread.shutdown()
+
+    async def page_opened(self, page: str) -> None:
+        """Let a page record, now that it has a connection."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._studio.page_opened, page)
+
+    def page_closed(self, page: str) -> None:
+        """End what a page was recording. It has no connection any more."""
+        with contextlib.suppress(RuntimeError):  # the server is closing, and ends all recordings
+            self._thread.submit(self._studio.page_closed, page)
 
     async def _post_action(self, request: Request) -> Response:
         action = self._actions.get(request.path_params["action"])

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import socket
 import sys
 import threading
@@ -17,6 +18,8 @@ import cv2
 import numpy as np
 import pytest
 from conftest import call, see, wait_until
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
 
 from teachcam.collect.camera import Frame
 from teachcam.collect.dataset import list_samples
@@ -66,6 +69,17 @@ class Page:
             connection.close()
         self.web.close()
 
+    def connect(self, headers=None):
+        """Open the connection of a page."""
+        headers = dict(headers or {})
+        host = headers.pop("Host", f"127.0.0.1:{self.port}")
+        client = connect(
+            f"ws://{host}/live", additional_headers=headers, compression=None, max_size=None, close_timeout=0.5,
+            sock=socket.create_connection(("127.0.0.1", self.port)),
+        )  # fmt: skip
+        self._open.append(client)
+        return client
+
     def correct(self, label, **headers):
         body = json.dumps({"label": label})
         return self.ask("POST", "/labels", body, {"Content-Type": "application/json", **headers})
@@ -95,13 +109,60 @@ def events(reply, count):
     return found
 
 
-def test_the_page_is_one_file_and_allows_no_other_script(served):
+def test_the_page_consists_of_its_own_files_and_allows_no_other_script(served):
     reply = served.ask("GET", "/")
     assert reply.status == 200
     assert b"<title>teachcam" in reply.body
-    assert b"http://" not in reply.body
-    assert "'unsafe-inline'" not in reply.headers["Content-Security-Policy"]
+    files = re.findall(rb'(?:src|href)="(page/[^"]+)"', reply.body)
+    assert files
+    for body in (reply.body, *(served.ask("GET", f"/{file.decode()}").body for file in files)):
+        assert b"://" not in body
+    assert not re.search(rb"<style|<script[^>]*>[^<]| style=| on[a-z]+=", reply.body)  # the policy would stop them
+    assert "unsafe" not in reply.headers["Content-Security-Policy"]
     assert reply.headers["X-Frame-Options"] == "DENY"
+
+
+def test_a_page_gets_images_and_predictions_over_one_connection(served):
+    served.web(result(7))
+    with served.connect() as live:
+        state = next(json.loads(text) for text in live if isinstance(text, str))
+        assert (state["frame"], state["label"], state["labels"]) == (7, "none", LABELS)
+        jpeg = next(content for content in live if isinstance(content, bytes))
+        picture = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+        assert np.abs(picture.astype(int) - IMAGE).mean() < 10
+        served.web(result(8))
+        assert any(json.loads(text)["frame"] == 8 for text in live if isinstance(text, str))
+        assert served.correct("none").status == 200
+
+
+def test_a_connection_that_says_too_much_is_closed_and_one_that_reads_nothing_delays_nobody(served):
+    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)  # as large as a JPEG can be
+    served.web(result(image=image))
+    with served.connect() as loud, served.connect(), served.connect() as reader:
+        loud.send("x" * 100_000)
+        with pytest.raises(ConnectionClosed):
+            for _ in loud:
+                pass
+        for number in range(1, 20):
+            served.web(result(number, image=image))
+            assert any(json.loads(text)["frame"] == number for text in reader if isinstance(text, str))
+        served.web.close()  # although one connection reads nothing
+        wait_until(lambda: not served.web._thread.is_alive())
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "http://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"}])
+def test_another_site_can_not_look_through_the_camera(served, headers):
+    served.web(result())
+    with pytest.raises(InvalidStatus, match="403"):
+        served.connect(headers)
+
+
+def test_without_the_token_there_is_no_live_image(guarded):
+    guarded.web(result())
+    with pytest.raises(InvalidStatus, match="403"):
+        guarded.connect()
+    with guarded.connect({"Authorization": f"token {guarded.token}"}) as live:
+        assert json.loads(live.recv())["label"] == "none"
 
 
 def test_the_stream_consists_of_whole_images(served):
@@ -183,7 +244,7 @@ def test_a_loopback_page_refuses_other_host_names_and_other_origins(served):
     assert served.ask("GET", "/", headers={"Host": f"localhost:{served.port}"}).status == 200
 
 
-@pytest.mark.parametrize("path", ["/", "/stream", "/events", "/labels", "/nothing"])
+@pytest.mark.parametrize("path", ["/", "/page/page.js", "/stream", "/events", "/labels", "/nothing"])
 def test_every_path_is_refused_without_the_token(guarded, path):
     guarded.web(result())
     method = "POST" if path == "/labels" else "GET"
@@ -321,16 +382,16 @@ def test_in_a_browser(chromium, guarded, tmp_path):
     page.goto(f"http://127.0.0.1:{guarded.port}/?token={guarded.token}")
     assert "token" not in page.url
     see(page, "#label", "palm")
-    wait_until(lambda: page.evaluate("document.images[0].naturalWidth") == 320)
+    wait_until(lambda: page.evaluate("document.getElementById('picture').width") == 320)
     assert page.locator(".bar").all_inner_texts()[1].startswith("<b>bold</b>")
     assert page.locator("b").count() == 0
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.get_by_role("button", name="palm").click()
-    see(page, "#message", "saved as palm (1 so far)")
+    see(page, "#done", "saved as palm (1 so far)")
     page.keyboard.press("1")
-    see(page, "#message", "saved as palm (2 so far)")
+    see(page, "#done", "saved as palm (2 so far)")
     page.keyboard.press("2")
-    see(page, "#message.bad", "not saved: label '<b>bold</b>' can't name a folder")
+    see(page, "#toast.bad", "label '<b>bold</b>' can't name a folder")
     assert len(list_samples(tmp_path / "data")) == 2
     guarded.camera.reconnecting = True
     see(page, "#state", "camera lost")
@@ -355,6 +416,6 @@ def test_the_page_reconnects_when_its_server_restarts(chromium, served):
     again = Web("127.0.0.1", served.port, LABELS, served.camera)
     again(result(2))
     see(page, "#state", "live")
-    wait_until(lambda: page.evaluate("document.images[0].naturalWidth") == 320)
+    wait_until(lambda: page.evaluate("document.getElementById('picture').width") == 320)
     again.close()
     page.close()
