@@ -28,7 +28,8 @@ from pathlib import Path
 from teachcam import cli
 from teachcam.collect.camera import Camera
 from teachcam.collect.camera_options import add_camera_arguments, open_camera
-from teachcam.collect.dataset import check_label, check_place, last_place
+from teachcam.collect.dataset import check_labels, last_place
+from teachcam.collect.names import check_place
 from teachcam.collect.probe import print_cameras
 from teachcam.collect.recorder import Recorder
 from teachcam.collect.sources import is_live
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parse(argv)
     if options.list_cameras:
         return print_cameras()
-    labels = list(dict.fromkeys(check_label(label) for label in options.label or ()))
+    labels = check_labels(options.data, options.label or ())
     if options.review:
         review(options.review, options.data, labels)
         return 0

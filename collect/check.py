@@ -25,9 +25,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from teachcam import cli
-from teachcam.collect.dataset import REJECTED, Sample, list_samples, move_to_rejected, normalize_text, set_place
+from teachcam.collect.dataset import REJECTED, Sample, list_samples, move_to_rejected, set_place
 from teachcam.collect.inspection import Finding, Inspection, inspect_samples, join_names, thumbnail
-from teachcam.collect.left_out import describe_left_out, describe_similar_labels
+from teachcam.collect.left_out import describe_left_out, describe_similar_labels, describe_unportable_labels
+from teachcam.collect.names import normalize_text
 from teachcam.errors import DatasetError
 from teachcam.files import expand, write_atomic
 from teachcam.images import encode_jpeg
@@ -51,8 +52,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{len(sessions)} session{'s' * (len(sessions) > 1)} of {options.place or 'no named place'}")
         return 0
     inspection = inspect_samples(samples)
-    unused = describe_left_out(options.data) + describe_similar_labels(options.data)
+    unused = describe_left_out(options.data)
     inspection.findings += [Finding("left out", line) for line in unused]
+    names = describe_similar_labels(options.data) + describe_unportable_labels(options.data)
+    inspection.findings += [Finding("names", line) for line in names]
     _print_inspection(inspection)
     if options.html:
         page = to_html(options.data, samples, inspection)

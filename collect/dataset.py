@@ -11,22 +11,21 @@ scene in one part.
 from __future__ import annotations
 
 import errno
-import re
 import secrets
 import time
-import unicodedata
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Iterable
 
 import numpy as np
 
+from teachcam.collect.names import SESSIONS_FILE, check_label, check_place, name_key, normalize_text
 from teachcam.errors import DatasetError
 from teachcam.files import append_json_line, expand, read_json_lines, write_atomic
 from teachcam.images import encode_jpeg, is_image
 
 JPEG_QUALITY = 95
-SESSIONS_FILE = "sessions.jsonl"
 PLACE_REMEMBERED = 3600.0  # seconds from the last session on
 TIME_FORMAT = "%Y-%m-%dT%H:%M:%S%z"  # of the time in it
 REJECTED = ".rejected"  # the folder for unwanted images, which are moved there and never deleted
@@ -98,11 +97,6 @@ def image_files(folder: Path) -> list[Path]:
         raise DatasetError(f"can't read {folder}: {error.strerror}") from None
 
 
-def normalize_text(text: str) -> str:
-    """Return a label or session in Unicode's composed form (NFC). macOS splits the umlaut of `grün` in two."""
-    return unicodedata.normalize("NFC", text)
-
-
 def samples_of_label(label: str, files: list[Path]) -> list[Sample]:
     """Return a sample for each file of a label, with its session, each session in the order of time."""
     files = sorted(files, key=_session_and_number)
@@ -156,12 +150,16 @@ def _time_of(path: Path) -> float:
 
 
 def read_places(data: Path | str) -> dict[str, str]:
-    """Return the place of each session, as the user has named it. The last line about a session counts."""
+    """Return the place of each session, as the user has named it. The last line about a session counts.
+
+    Names that differ only in case or Unicode form are one place, in the spelling of its first session.
+    """
     places: dict[str, str] = {}
     for line in read_json_lines(expand(data) / SESSIONS_FILE):
         if isinstance(place := line.get("place"), str):
             places[normalize_text(str(line.get("session")))] = normalize_text(place)
-    return {session: place for session, place in places.items() if place}
+    spelling: dict[str, str] = {}
+    return {session: spelling.setdefault(name_key(place), place) for session, place in places.items() if place}
 
 
 def last_place(data: Path | str) -> str:
@@ -174,20 +172,32 @@ def last_place(data: Path | str) -> str:
         return ""
     place = recorded[-1].get("place", "")
     is_recent = abs(time.time() - recorded_at) <= PLACE_REMEMBERED  # the clock may have been set back since
-    return place if isinstance(place, str) and is_recent else ""
+    if not (isinstance(place, str) and is_recent):
+        return ""
+    return {name_key(known): known for known in read_places(data).values()}.get(name_key(place), place)
 
 
 # Writing
 
 
-def check_label(label: str) -> str:
-    """Return the label, normalized, if it can be the name of a folder. Raises DatasetError if not."""
-    label = normalize_text(label)
-    # Not allowed: characters that Linux or Windows forbids, a hidden folder's name, and what looks like an option.
-    can_be_a_name = re.fullmatch(r'(?![\s.-])[^/\\:*?"<>|]+(?<![\s.])', label) and label != SESSIONS_FILE
-    if len(label) > 100 or not label.isprintable() or not can_be_a_name:
-        raise DatasetError(f"label {label!r} can't name a folder: use letters, digits, _ and -, as in thumbs_up")
-    return label
+def existing_labels(data: Path | str) -> list[str]:
+    """Return the labels whose folders are there, normalized. A label may have no image yet."""
+    data = expand(data)
+    return [normalize_text(folder.name) for folder in label_folders(data)] if data.is_dir() else []
+
+
+def check_labels(data: Path | str, labels: Iterable[str]) -> list[str]:
+    """Return labels to record into a dataset, normalized, each once.
+
+    Raises:
+        DatasetError: One can't name a folder, or differs from another one or from a label of the dataset only in case.
+    """
+    existing, checked = existing_labels(data), []
+    for label in labels:
+        label = check_label(label, [*existing, *checked])
+        if label not in checked:
+            checked.append(label)
+    return checked
 
 
 def new_session_id() -> str:
@@ -213,7 +223,7 @@ class Session:
             label: A new label's folder is created.
             metadata: More for the line in sessions.jsonl, for example the camera, the place and a note.
         """
-        self.label = check_label(label)
+        self.label = check_label(label, existing_labels(data))
         self.id = new_session_id()
         self.num_images = 0
         self._data = expand(data)
@@ -245,14 +255,6 @@ class Session:
 def append_line(data: Path, line: dict) -> None:
     """Append one line of JSON to the dataset's sessions.jsonl."""
     append_json_line(data / SESSIONS_FILE, line)
-
-
-def check_place(place: str) -> str:
-    """Return the name of a place, normalized. Raises DatasetError if it is not one line of text."""
-    place = normalize_text(place.strip())
-    if len(place) > 100 or not place.isprintable():
-        raise DatasetError(f"place {place[:40]!r}: give a short name, as in --place kitchen")
-    return place
 
 
 def set_place(data: Path | str, sessions: list[str], place: str) -> None:

@@ -6,7 +6,8 @@ import unicodedata
 from collections import defaultdict
 from pathlib import Path
 
-from teachcam.collect.dataset import label_folders, normalize_text
+from teachcam.collect.dataset import existing_labels, label_folders
+from teachcam.collect.names import fault_elsewhere, normalize_text
 from teachcam.files import expand
 from teachcam.images import describe_other_files, is_image, visible_files
 
@@ -57,3 +58,9 @@ def describe_similar_labels(data: Path | str) -> list[str]:
                 f"{len(names)} folders are called {labels[0]}, in different forms of Unicode: they are one label"
             )
     return lines
+
+
+def describe_unportable_labels(data: Path | str) -> list[str]:
+    """Return a line for each label whose folder can't be copied to Windows, or is awkward to name."""
+    faults = {label: fault_elsewhere(label) for label in dict.fromkeys(existing_labels(data))}
+    return [f"label {label!r} should have another name: {fault}" for label, fault in faults.items() if fault]

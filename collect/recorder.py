@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Callable
 
 from teachcam.collect.camera import Camera, Frame
-from teachcam.collect.dataset import TIME_FORMAT, Session, append_line, check_label, check_place, move_to_rejected
+from teachcam.collect.dataset import TIME_FORMAT, Session, append_line, existing_labels, move_to_rejected
+from teachcam.collect.names import check_label, check_place
 from teachcam.files import expand
 
 QUEUE_SIZE = 60  # images: 2 s at 30 FPS, and at most 166 MB at 1280x720
@@ -55,8 +56,8 @@ class Recorder:
             place: The same; accuracy is measured in places that training has not seen.
             on_saved: Called in the writing thread with each file that is on disk.
         """
-        self.label = check_label(label)
         self.data = expand(data)
+        self.label = check_label(label, existing_labels(self.data))
         self.session: Session | None = None
         self.dropped = 0
         self._camera = camera
@@ -159,7 +160,7 @@ class Recorder:
 
     def switch(self, label: str) -> None:
         """Change the label. An open session is stopped."""
-        check_label(label)
+        label = check_label(label, existing_labels(self.data))
         self.stop()
         self.label = label
 

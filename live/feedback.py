@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from teachcam.collect.dataset import Session, check_label
+from teachcam.collect.dataset import Session
 from teachcam.files import expand
 
 
@@ -50,7 +50,7 @@ class CorrectionWriter:
         """
         with self._lock:
             if label not in self._sessions:
-                self._sessions[label] = Session(self.data, check_label(label), **self._metadata)
+                self._sessions[label] = Session(self.data, label, **self._metadata)
             self._sessions[label].save(image)
             self.saved[label] += 1
             return self.saved[label]

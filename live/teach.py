@@ -24,7 +24,7 @@ from pathlib import Path
 from teachcam import cli
 from teachcam.collect.camera_options import add_camera_arguments, open_camera
 from teachcam.collect.capture import choose_place, record_headless
-from teachcam.collect.dataset import check_label
+from teachcam.collect.dataset import check_labels
 from teachcam.collect.recorder import Recorder
 from teachcam.collect.sources import is_live
 from teachcam.commands import as_called
@@ -48,7 +48,7 @@ logger = logging.getLogger("teachcam.live.teach")  # not __name__, which is __ma
 def main(argv: list[str] | None = None) -> int:
     """Record the labels that were given, learn, write the model, and classify until the camera or the user ends it."""
     options = _parse(argv)
-    labels = list(dict.fromkeys(check_label(label) for label in options.label))
+    labels = check_labels(options.data, options.label)
     if labels and not is_live(options.camera):
         raise UserError("--label: teaching needs a live camera; record a file with python collect/capture.py")
     place = choose_place(options.data, options.place) if labels else ""

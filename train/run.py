@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from teachcam.collect.dataset import Sample, list_samples
-from teachcam.collect.left_out import describe_left_out, describe_similar_labels
+from teachcam.collect.left_out import describe_left_out, describe_similar_labels, describe_unportable_labels
 from teachcam.collect.split import Split, folds_by_scene, split_at_random, split_by_scene, take_test_scenes
 from teachcam.commands import as_called
 from teachcam.contract import Contract
@@ -108,7 +108,8 @@ def _read_dataset(config: RunConfig) -> tuple[Dataset, list[Sample]]:
     """Read the images. Returns the dataset without the samples of --test-list, and those."""
     if config.train_list is None:
         samples = list_samples(config.data)
-        left_out = describe_left_out(config.data, config.labels) + describe_similar_labels(config.data)
+        left_out = describe_left_out(config.data, config.labels)
+        left_out += describe_similar_labels(config.data) + describe_unportable_labels(config.data)
         if unknown := set(config.labels) - {sample.label for sample in samples}:
             reason = next((line for line in left_out if line.startswith(f"{min(unknown)} has no image")), "")
             raise TrainingError("--labels: " + (reason or f"there is no label {min(unknown)} in {config.data}"))

@@ -18,7 +18,8 @@ import ipywidgets as widgets
 import numpy as np
 
 from teachcam.collect.camera import Camera
-from teachcam.collect.dataset import check_label, last_place
+from teachcam.collect.dataset import check_labels, existing_labels, last_place
+from teachcam.collect.names import check_label
 from teachcam.collect.recorder import Recorder
 from teachcam.collect.ui.viewfinder import count_on_disk, describe_undo
 from teachcam.errors import UserError
@@ -84,7 +85,7 @@ class CapturePanel(widgets.VBox):
                 self._thumbnails,
             ]
         )
-        self._set_labels([check_label(label) for label in labels])
+        self._set_labels(check_labels(data, labels))
         self._labels.observe(self._on_label, "value")
         self._record.observe(self._on_record, "value")
         self._undo.on_click(self._on_undo)
@@ -158,7 +159,7 @@ class CapturePanel(widgets.VBox):
         if not change.new:
             return
         try:
-            label = check_label(change.new)
+            label = check_label(change.new.strip(), [*existing_labels(self.recorder.data), *self._label_names()])
         except UserError as error:
             self._message.value = str(error)
             return

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from teachcam.collect.dataset import append_line, move_to_rejected, normalize_text
+from teachcam.collect.dataset import append_line, existing_labels, move_to_rejected
+from teachcam.collect.names import check_label, name_key, normalize_text
 from teachcam.collect.ui.window import Window
 from teachcam.drawing import GREEN, WHITE, YELLOW, put_text
 from teachcam.errors import DatasetError, UnreadableImage
@@ -55,8 +56,10 @@ class Review:
         self._images = [path for label in predicted for path in sorted(label.iterdir()) if is_image(path)]
         if not self._images:
             raise DatasetError(f"nothing to review in {folder}: fill it with live/run.py --save-uncertain {folder}")
-        known = [normalize_text(path.name) for path in [*_class_folders(data), *predicted]]
-        self.labels = list(dict.fromkeys([*labels, *known]))
+        self.labels = list(dict.fromkeys([*labels, *existing_labels(data)]))
+        for path in predicted:
+            if (label := self._label_of(path)) not in self.labels:
+                self.labels.append(label)
         self.sorted: Counter[str] = Counter()
         self._folder, self._data = folder, data
         self._next = 0  # index of the image that is shown
@@ -81,14 +84,14 @@ class Review:
         elif key == "x":
             self._advance(move_to_rejected(self._folder, self._images[self._next]))
         elif key in ("\r", "\n"):
-            self._give_label(self._images[self._next].parent.name)
+            self._give_label(self._label_of(self._images[self._next].parent))
         elif key.isdecimal() and 0 < int(key) <= len(self.labels):
             self._give_label(self.labels[int(key) - 1])
 
     def draw(self) -> np.ndarray:
         """Return the image that is next, with the predicted label and the keys, uint8 [H, W, 3] BGR."""
         drawn = self._image.copy()
-        predicted = self._images[self._next].parent.name
+        predicted = self._label_of(self._images[self._next].parent)
         put_text(drawn, f"{predicted}?   {self.left} left")
         put_text(drawn, self._message, 1, YELLOW)
         for line, text in enumerate(HELP if self._show_help else (), 2):
@@ -99,7 +102,18 @@ class Review:
             put_text(drawn, text, index - len(shown), GREEN if label == predicted else WHITE)
         return drawn
 
+    def _label_of(self, folder: Path) -> str:
+        """Return the predicted label, in the dataset's spelling if it is there in another case or Unicode form."""
+        label = normalize_text(folder.name)
+        same = [known for known in self.labels if name_key(known) == name_key(label)]
+        return label if label in same or not same else same[0]
+
     def _give_label(self, label: str) -> None:
+        try:
+            label = check_label(label, existing_labels(self._data))
+        except DatasetError as error:
+            self._message = str(error)
+            return
         target = _move(self._images[self._next], self._data / label)
         session = target.stem.rpartition("_")[0]
         if session and (session, label) not in self._described:

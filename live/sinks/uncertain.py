@@ -72,7 +72,7 @@ class UncertainFrames(ThreadedSink):
         new = signature(image).astype(int)
         if self.saved >= MAX_SAVED or any(np.abs(new - saved).max() <= NEAR_DUPLICATE for saved in self._signatures):
             return
-        path = self._folder / check_label(predicted) / f"{self._session}_{self.saved:04d}.jpg"
+        path = self._folder / check_label(predicted, [predicted]) / f"{self._session}_{self.saved:04d}.jpg"
         path.parent.mkdir(exist_ok=True)
         write_atomic(path, encode_jpeg(image, JPEG_QUALITY))
         self._signatures.append(new)

@@ -80,7 +80,7 @@ class LabelImages:
     def rename(self, label: str, name: str) -> None:
         """Give a label another name. Raises DatasetError."""
         self.check_exists(label)
-        target = self.data / self._check_new(name)
+        target = self.data / self._check_new(name, label)
         first, *others = self._folders.get(label, [self.data / label])
         first.rename(target)
         for path in (path for folder in others for path in image_files(folder) if not (target / path.name).exists()):
@@ -116,8 +116,8 @@ class LabelImages:
         path.rename(self._folders.get(to, [self.data / to])[0] / name)
         append_line(self.data, {"moved": name, "from": label, "to": to})
 
-    def _check_new(self, label: str) -> str:
-        label = check_label(label.strip())
+    def _check_new(self, label: str, renamed: str = "") -> str:
+        label = check_label(label.strip(), [other for other in self.files if other != renamed])
         if label in self.files:
             raise DatasetError(f"there is a label {label} already: choose another name, or move images there")
         return label

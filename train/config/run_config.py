@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from teachcam.collect.dataset import normalize_text
+from teachcam.collect.names import normalize_text
 from teachcam.errors import TrainingError
 from teachcam.files import expand
 from teachcam.train.augment.cpu import KINDS

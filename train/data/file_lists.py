@@ -8,7 +8,8 @@ from __future__ import annotations
 import unicodedata
 from pathlib import Path
 
-from teachcam.collect.dataset import Sample, normalize_text, samples_of_label
+from teachcam.collect.dataset import Sample, samples_of_label
+from teachcam.collect.names import normalize_text
 from teachcam.errors import DatasetError
 
 MAX_DIGITS = 9  # of a class id

@@ -15,20 +15,6 @@ from teachcam.errors import UnreadableImage
 from teachcam.images import encode_jpeg, read_image
 
 
-@pytest.mark.parametrize("label", ["thumbs_up", "0", "door open", "Größe", "拇指", "v1.2", "c++", "R&D", "it's (off)"])
-def test_labels_that_can_name_a_folder(label):
-    assert ds.check_label(label) == label
-
-
-@pytest.mark.parametrize(
-    "label",
-    ["", "../x", "a/b", "/", "a\\b", "c:", "a\x00", ".hidden", "..", "x\n", "end.", "-x", " x", "x ", "a" * 101],
-)
-def test_labels_that_can_not_name_a_folder(label):
-    with pytest.raises(ds.DatasetError, match="can't name a folder"):
-        ds.check_label(label)
-
-
 def noise_image(seed: int = 0) -> np.ndarray:
     noise = np.random.default_rng(seed).integers(0, 255, (60, 80, 3)).astype(np.uint8)
     return cv2.GaussianBlur(noise, (0, 0), 5)
