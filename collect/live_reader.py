@@ -85,10 +85,11 @@ class LiveReader:
             if self._closed.is_set():
                 raise CameraError(f"camera {self._name} is closed")
             now = time.monotonic()
-            if now >= deadline:
-                raise CameraTimeout(f"camera {self._name} sent nothing for {wait:g} s")
+            # Before the timeout, because a reader that waits less than `stall` each time would never come here.
             if self.newest is not None and not self.reconnecting and now - self._last_arrival > self._stall:
                 self._start_thread(reopen=True)  # the old one hangs inside its driver
+            if now >= deadline:
+                raise CameraTimeout(f"camera {self._name} sent nothing for {wait:g} s")
 
     def close(self) -> None:
         """End the thread, which releases the camera."""

@@ -231,6 +231,23 @@ def test_a_camera_that_hangs_is_opened_again():
         assert number_of(camera.read()) == 10
 
 
+def test_a_camera_that_hangs_is_opened_again_also_when_each_read_waits_for_less_than_that():
+    hung, fresh = FakeSource(), FakeSource()
+    fresh.frames[0] = numbered(9)
+    sources = [hung, fresh]
+    with Camera("0", opener=lambda *_: sources.pop(0), stall=0.3) as camera:
+        camera.read()
+
+        def is_back() -> bool:
+            try:
+                return number_of(camera.read_frame(wait=0.05).image) == 9
+            except CameraTimeout:
+                return False
+
+        wait_until(is_back)
+        hung.send(None)  # so that its thread ends
+
+
 def test_a_read_ends_after_its_time_and_when_the_camera_is_closed():
     source = FakeSource()
     camera = Camera("0", opener=lambda *_: source)
