@@ -73,7 +73,7 @@ class BackgroundTraining:
         if self.run is None or code is None or code == 0:
             return ""
         if code in (130, -signal.SIGINT):
-            return "stopped: Resume continues after the last finished epoch"
+            return "stopped: it can go on from there"
         lines = [line for line in (self.run / LOG).read_text(errors="replace").split("\n") if line.strip()]
         return lines[-1] if lines else f"the training ended with exit code {code}"
 

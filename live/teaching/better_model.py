@@ -63,7 +63,7 @@ class BetterModel:
         epochs = self._training.epochs if running else []
         text = self._text
         if epochs:
-            text = f"{epochs[-1]['training']}: {epochs[-1]['epoch']} of {epochs[-1]['epochs']}"
+            text = _describe_epoch(**epochs[-1])
         return {
             "impossible": self._impossible,
             "running": running,
@@ -96,12 +96,22 @@ class BetterModel:
         run, accuracy = self._training.run, self._training.metrics["validation"]["accuracy"]
         taught = self._teacher.progress.accuracy
         if accuracy is not None and taught is not None and accuracy <= taught:
-            return f"the trained model is {accuracy:.3f} accurate, and the taught one {taught:.3f}: kept the taught one"
-        self._text = "exporting"
+            return f"kept the one before: it is {100 * taught:.1f} % right, and the new one {100 * accuracy:.1f} %"
+        self._text = "trained; testing it"
         _export(run / "checkpoint.pt", run / "model.onnx", ExportConfig())
         self.model = Classifier(run / "model.onnx")
-        text = "the trained model is in use"
-        return text if accuracy is None else f"{text}: {accuracy:.3f} accurate, the taught one {taught or 0:.3f}"
+        text = "the new model is in use"
+        if accuracy is None or taught is None:
+            return text
+        return f"{text}: it is {100 * accuracy:.1f} % right, and the one before {100 * taught:.1f} %"
+
+
+def _describe_epoch(training: str, epoch: int, epochs: int = 0, **_: object) -> str:
+    """Return how far a training is, for people who do not know the names of its parts."""
+    if training in ("ridge", "features"):
+        return f"looking at the images: {epoch} of {epochs} times"
+    network = training.partition("finetune ")[2]  # such as "2 of 3"
+    return f"training{network and ' network '}{network}: {epoch} of {epochs} passes over the images"
 
 
 def _export(checkpoint: Path, out: Path, config: ExportConfig) -> None:

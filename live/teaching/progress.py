@@ -28,15 +28,17 @@ class Progress:
             return f"Learning: {self.waiting} images are waiting."
         if self.accuracy is None:
             return "Not measured yet. Record each label in another place, too."
-        percent = f"{100 * self.accuracy:.1f} % right"
+        right = f"{100 * self.accuracy:.1f} % right"
+        if self.accuracy <= max(self.counts.values()) / sum(self.counts.values()):  # as right as the commonest label
+            right += ", no better than guessing,"
         if self.labels_of_one_scene:
             one = len(self.labels_of_one_scene) == 1
             return (
-                f"{percent} on {self.num_judged} images that it had not learned. That is optimistic: "
-                f"{', '.join(self.labels_of_one_scene)} {'was' if one else 'were'} recorded in one place only. "
-                f"Record {'it' if one else 'them'} in another place, too."
+                f"{right} on {self.num_judged} images that it had not learned. "
+                f"{', '.join(self.labels_of_one_scene)} {'was' if one else 'were'} recorded in one place only, so in a new "
+                f"place it is right less often. Record {'it' if one else 'them'} in another place, too."
             )
         return (
-            f"{percent} in places that it had not seen ({self.num_judged} images in {self.num_scenes} places). More "
-            "places make it better."
+            f"{right} in places that it had not seen ({self.num_judged} images in {self.num_scenes} places). More places "
+            "make it better."
         )

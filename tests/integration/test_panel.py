@@ -96,7 +96,7 @@ def test_what_is_recorded_in_it_is_answered_at_once(tmp_path, monkeypatch):
             panel.capture._record.value = False
         wait_until(lambda: panel.live._labels == ("none", "palm"))
         wait_until(lambda: sum(bar.value for bar in panel.live._bars.children) > 0.5)
-        wait_until(lambda: "optimistic: none, palm were" in panel._progress.value)
+        wait_until(lambda: "none, palm were recorded in one place only" in panel._progress.value)
         assert set(read_places(tmp_path / "data").values()) == {"kitchen"}
         panel.live._buttons.children[0].click()
         wait_until(lambda: panel.teacher.progress.counts["none"] == panel.capture.recorder.saved["none"] + 1)
@@ -130,7 +130,7 @@ def test_the_notebook_is_a_page_of_its_own(tmp_path):
                 page.get_by_role("button", name="Record").click()
                 wait_until(lambda label=label: len(list((tmp_path / "data" / label).glob("*.jpg"))) >= 6)
                 page.get_by_role("button", name="Record").click()
-            page.get_by_text("optimistic").wait_for(timeout=60_000)
+            page.get_by_text("in one place only").wait_for(timeout=60_000)
             page.get_by_role("button", name="Refresh").click()
             page.get_by_role("option", name="thumbs_up").wait_for()
             browser.close()

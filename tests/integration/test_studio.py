@@ -79,7 +79,7 @@ def test_what_is_recorded_is_in_the_dataset_and_learned(opened):
     state = opened.studio._make_state()
     assert state["ready"]
     assert state["places"] == ["kitchen"]
-    assert "optimistic: a, b were recorded in one place only" in state["accuracy"]
+    assert "a, b were recorded in one place only" in state["accuracy"]
     assert opened.studio.undo() == counts["b"]
     assert opened.counts() == {"a": counts["a"], "b": 0}
     assert opened.teacher.wait(20)
@@ -286,7 +286,7 @@ def test_a_better_model_is_trained_behind_it(tmp_path, backbone, monkeypatch):
             with pytest.raises(UserError, match="a training is running"):
                 fixture.studio.better.train()
             wait_until(lambda: not fixture.studio._make_state()["training"]["running"], 300)
-            wait_until(lambda: fixture.studio.better._text.startswith("the trained model is in use"), 60)
+            wait_until(lambda: fixture.studio.better._text.startswith("the new model is in use"), 60)
             assert fixture.studio._make_state()["model"] == "trained"
             assert fixture.studio.take().contract.labels == LABELS
             assert fixture.studio.take() is None

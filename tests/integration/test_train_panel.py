@@ -52,7 +52,7 @@ def test_train_stop_and_resume(panel):
     assert_one_line_error(resumed_twice, "another process is training into it")
     panel._stop_button.click()
     wait_until(lambda: not panel._resume_button.disabled, seconds=30)
-    assert panel._status.value == "stopped: Resume continues after the last finished epoch"
+    assert panel._status.value == "stopped: it can go on from there"
     before = panel._progress.value
     panel._resume_button.click()
     wait_until(lambda: panel._progress.value > before, seconds=90)

@@ -198,7 +198,7 @@ def test_as_a_command(tmp_path):
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[0] == "learned 6 images of a, 6 images of b"
-    assert "optimistic" in lines[1]
+    assert "in one place only" in lines[1]
     assert len(lines) == 8
     assert (tmp_path / "model.onnx").exists()
     again = call("live/teach.py", *options, cwd=tmp_path)  # goes on with what is there
