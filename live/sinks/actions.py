@@ -29,7 +29,9 @@ class Actions:
     """A sink that runs a label's command when the predicted label becomes that label.
 
     The command finds the label in the environment variable TEACHCAM_LABEL and the confidence in TEACHCAM_CONFIDENCE.
-    What it prints goes to stderr. The loop does not wait for it. A command that still runs is not started again.
+    What it prints goes to stderr. The loop does not wait for it. A command that still runs is not started again. If the
+    command of another label was started meanwhile, it is started as soon as it may be, while the label stays: else a
+    lamp would stay off.
 
     Args:
         commands: `LABEL=COMMAND` each. LABEL may be "unknown".
@@ -52,19 +54,20 @@ class Actions:
             self._commands[label] = command if shell else _split(command)
         self._cool_down, self._shell = cool_down, shell
         self._last: str | None = None
+        self._last_started: str | None = None  # the label of the command that was started last
         self._started: dict[str, float] = {}  # label -> Frame.time when its command was last started, seconds
         self._running: dict[str, threading.Thread] = {}
 
     def __call__(self, result: FrameResult) -> bool:
-        """Start the command of the predicted label, if the label has changed."""
+        """Start the command of the predicted label, if the label has changed or its command could not start before."""
         label, before = result.prediction.label, self._last
         self._last = label
-        if label == before or label not in self._commands:
+        if label not in self._commands or (label == before and label == self._last_started):
             return True
         now = result.frame.time
         cooling = now - self._started.get(label, float("-inf")) < self._cool_down
         if not cooling and not (label in self._running and self._running[label].is_alive()):
-            self._started[label] = now
+            self._started[label], self._last_started = now, label
             self._running[label] = threading.Thread(target=self._run, args=result.prediction[:2], daemon=True)
             self._running[label].start()
         return True

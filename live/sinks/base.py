@@ -183,7 +183,7 @@ class ThreadedSink:
         try:
             lower_thread_priority(5)  # not 19: beside other busy programs a recording would get no frames
             try:
-                while (entry := self._queue.get()) is not None:
+                while (entry := self._next()) is not None:
                     self._write(entry)
                     self.written += 1
             finally:
@@ -202,6 +202,10 @@ class ThreadedSink:
     def _prepare(self, result: FrameResult) -> object:
         """Return the entry to queue, or None for nothing. Runs in the loop's thread, so it must be quick."""
         raise NotImplementedError
+
+    def _next(self) -> object:
+        """Wait for the next entry to write, or None for the end. Runs in the sink's thread."""
+        return self._queue.get()
 
     def _write(self, entry: Any) -> None:
         """Write one entry. Runs in the sink's thread and may take its time."""

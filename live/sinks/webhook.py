@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
+import queue
 from http.client import HTTPException
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -20,8 +22,11 @@ from teachcam.live.sinks.base import FrameResult, ThreadedSink
 if TYPE_CHECKING:
     import numpy as np
 
+    Entry = Tuple[Dict[str, Any], Optional[np.ndarray]]  # the JSON's content, and the image to add
+
 TIMEOUT = 3.0  # seconds for connecting, and again for the answer
 MAX_QUEUED = 5  # label changes; when they are more, the oldest is dropped
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds until a state that failed is posted again, twice as long each time
 JPEG_QUALITY = 80
 
 logger = logging.getLogger(__name__)
@@ -50,8 +55,9 @@ class Webhook(ThreadedSink):
     The loop does not wait for the receiver. With a live camera, at most MAX_QUEUED label changes wait, the newest ones.
     A file's wait as long as the receiver works; once it has failed, they are dropped in the same way.
 
-    A receiver that is slow, down or answers with an error is one warning, until it works again. A redirect is an
-    error, too, because the body would be lost.
+    A receiver that is slow, down or answers with an error is one warning, until it works again. Meanwhile the newest
+    state is posted again and again; a state that waits gives way to a newer one. Each image of a folder is posted only
+    once: none stands for another. A redirect is an error, too, because the body would be lost.
 
     Args:
         url: The address, as `receiver_url` returns it.
@@ -64,46 +70,68 @@ class Webhook(ThreadedSink):
         self._opener = build_opener(_NoRedirect)
         self._last_label: str | None = None
         self._failing, self._closing = False, False
+        self._unsent: Entry | None = None  # the state that failed, to be posted again
+        self._pause = FIRST_PAUSE  # seconds until then
+        self._num_lost = 0  # images of a folder that were not posted because the receiver failed
         super().__init__(live, MAX_QUEUED, keep_newest=True)
 
     def _name(self) -> str:
         parts = urlsplit(self._url)
         return f"--post {parts.scheme}://{parts.netloc}"  # without the path, which may hold a secret
 
-    def _prepare(self, result: FrameResult) -> tuple[dict[str, Any], np.ndarray | None] | None:
+    def _prepare(self, result: FrameResult) -> Entry | None:
         label = result.prediction.label
         if label == self._last_label and result.frame.file is None:
             return None
         self._last_label = label
         return result.to_dict(), result.frame.image if self._with_image else None
 
-    def _write(self, entry: tuple[dict[str, Any], np.ndarray | None]) -> None:
+    def _next(self) -> Entry | None:
+        """Wait for the next entry. While a state waits to be posted again, that is the newest, or it after its pause."""
+        if self._unsent is None:
+            return self._queue.get()
+        entry: Entry | None = self._unsent
+        with contextlib.suppress(queue.Empty):
+            entry = self._queue.get(timeout=self._pause)
+            while entry is not None:  # None: the program ends, which does not wait for the receiver
+                entry = self._queue.get_nowait()
+        return entry
+
+    def _write(self, entry: Entry) -> None:
         content, image = entry
-        if self._closing and self._failing:
-            return
-        if image is not None:
-            content["image"] = base64.b64encode(encode_jpeg(image, JPEG_QUALITY)).decode()
+        is_state = "file" not in content
+        failure: str | None = "the program ends"
+        if not (self._closing and self._failing):
+            if image is not None:
+                content["image"] = base64.b64encode(encode_jpeg(image, JPEG_QUALITY)).decode()
+            failure = self._post(content)
+            self._report(failure, is_state)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE) if entry is self._unsent else FIRST_PAUSE
+        self._unsent = entry if failure and is_state else None
+        self._num_lost += bool(failure) and not is_state
+
+    def _post(self, content: dict[str, Any]) -> str | None:
+        """Post JSON. Returns what went wrong, or None."""
         headers = {"Content-Type": "application/json", "User-Agent": f"teachcam/{__version__}"}
         try:
             with self._opener.open(Request(self._url, json.dumps(content).encode(), headers), timeout=TIMEOUT):
-                pass  # the body of the answer does not matter
+                return None  # the body of the answer does not matter
         except HTTPError as error:
             error.close()
-            self._fail(f"it answered {error.code} {error.reason}")
+            return f"it answered {error.code} {error.reason}"
         except (OSError, HTTPException) as error:
             cause = error.reason if isinstance(error, URLError) and isinstance(error.reason, Exception) else error
-            self._fail(getattr(cause, "strerror", None) or first_line(cause))
-        else:
-            if self._failing:
-                logger.info(f"{self._name()}: works again")
-            self._failing = False
+            return getattr(cause, "strerror", None) or first_line(cause)
 
-    def _fail(self, reason: str) -> None:
-        if not self._failing:
-            logger.warning(
-                f"warning: {self._name()}: {reason}; the live loop goes on, and the next label change is posted"
-            )
-        self._failing, self._live = True, True  # from now on no file waits for the receiver
+    def _report(self, failure: str | None, is_state: bool) -> None:
+        """Log that the receiver begins to fail, or works again."""
+        if failure and not self._failing:
+            again = "trying again with the newest label; " if is_state else ""
+            logger.warning(f"warning: {self._name()}: {failure}; {again}the live loop goes on")
+            self._live = True  # from now on no file waits for the receiver
+        elif self._failing and not failure:
+            logger.info(f"{self._name()}: works again")
+        self._failing = bool(failure)
 
     def close(self, stall_timeout: float = TIMEOUT + 1) -> None:
         """Post what is queued, unless the receiver fails. A receiver that does not answer is a warning."""
@@ -114,6 +142,9 @@ class Webhook(ThreadedSink):
             logger.warning(f"warning: {error}")
         if self.dropped:
             logger.warning(f"{self._name()}: {self.dropped} label changes were not posted: the receiver is too slow")
+        if self._num_lost:
+            images = "1 image was" if self._num_lost == 1 else f"{self._num_lost} images were"
+            logger.warning(f"{self._name()}: {images} not posted: the receiver failed")
 
 
 class _NoRedirect(HTTPRedirectHandler):

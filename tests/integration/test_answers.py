@@ -7,6 +7,7 @@ import contextlib
 import gc
 import json
 import os
+import queue
 import shutil
 import signal
 import socket
@@ -31,7 +32,7 @@ from teachcam.contract import Contract
 from teachcam.errors import UserError
 from teachcam.images import decode_image
 from teachcam.live.prediction import Prediction
-from teachcam.live.sinks import mqtt
+from teachcam.live.sinks import mqtt, webhook
 from teachcam.live.sinks.base import FrameResult
 from teachcam.live.sinks.mqtt import Mqtt, broker_address, read_password
 from teachcam.live.sinks.webhook import Webhook, receiver_url
@@ -373,6 +374,7 @@ class Receiver(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.posts, self.headers, self.answer, self.delay = [], [], 200, 0.0
+        self.first_answers: list[int] = []  # of the first posts
         self.url = f"http://127.0.0.1:{self.server_port}/hook/token?x=1"
         self.thread = threading.Thread(target=self.serve_forever, args=(0.02,))
         self.thread.start()
@@ -392,8 +394,9 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(self.server.delay)
         self.server.headers.append(self.headers)
         self.server.posts.append(json.loads(body))
-        self.send_response(self.server.answer)
-        if self.server.answer == 302:
+        answer = self.server.first_answers.pop(0) if self.server.first_answers else self.server.answer
+        self.send_response(answer)
+        if answer == 302:
             self.send_header("Location", "/elsewhere")
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -429,6 +432,72 @@ def test_each_picture_of_a_folder_is_posted_and_none_is_lost(receiver):
     sink.close()
     assert [post["file"] for post in receiver.posts] == [f"{number}.jpg" for number in range(20)]
     assert "image" not in receiver.posts[0]
+
+
+def test_the_newest_state_is_posted_until_the_receiver_takes_it(receiver, capfd, monkeypatch):
+    monkeypatch.setattr(webhook, "FIRST_PAUSE", 0.01)
+    receiver.first_answers = [500, 302, 404, 503]
+    sink = Webhook(receiver.url, live=True, image=True)
+    sink(result("a"))
+    wait_until(lambda: len(receiver.posts) == 5)
+    sink(result("b"))
+    wait_until(lambda: len(receiver.posts) == 6)
+    sink.close()
+    assert [post["label"] for post in receiver.posts] == list("aaaaab")
+    said = capfd.readouterr().err
+    assert said.count("warning") == 1, said
+    assert "answered 500 Internal Server Error; trying again" in said
+    assert said.count("works again") == 1
+
+
+def test_a_state_that_waits_gives_way_to_a_newer_one(receiver, monkeypatch):
+    monkeypatch.setattr(webhook, "FIRST_PAUSE", 1000)
+    receiver.first_answers = [500]
+    sink = Webhook(receiver.url, live=True)
+    sink(result("old"))
+    wait_until(lambda: sink.written == 1)
+    receiver.delay = 0.1
+    for label in ("older", "newest"):
+        sink(result(label))
+    wait_until(lambda: len(receiver.posts) >= 2 and receiver.posts[-1]["label"] == "newest")
+    sink.close()
+    assert [post["label"] for post in receiver.posts if post["label"] == "old"] == ["old"]
+
+
+def test_the_pause_doubles_up_to_a_minute(receiver, monkeypatch):
+    receiver.answer = 500
+    sink = Webhook(receiver.url, live=True)
+    pauses = []
+    monkeypatch.setattr(sink._queue, "get", lambda timeout: pauses.append(timeout) or queue.Queue().get(False))
+    sink(result("a"))  # the thread still waits in the queue's own get
+    wait_until(lambda: len(pauses) >= 9)
+    monkeypatch.undo()
+    sink.close()
+    assert pauses[:9] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_closing_does_not_wait_for_a_receiver_that_fails(receiver, monkeypatch):
+    monkeypatch.setattr(webhook, "FIRST_PAUSE", 1000)
+    receiver.answer = 500
+    sink = Webhook(receiver.url, live=True)
+    sink(result("a"))
+    wait_until(lambda: sink.written == 1)
+    sink.close()
+    assert not sink._thread.is_alive()
+    assert len(receiver.posts) == 1
+
+
+def test_pictures_of_a_folder_are_not_posted_again(receiver, capfd):
+    receiver.first_answers = [500]
+    sink = Webhook(receiver.url, live=False)
+    for number in range(3):
+        sink(result("a", number, file=f"{number}.jpg"))
+        wait_until(lambda: sink.written == number + 1)  # noqa: B023  # called at once
+    sink.close()
+    assert [post["frame"] for post in receiver.posts] == [0, 1, 2]
+    said = capfd.readouterr().err
+    assert "trying again" not in said
+    assert "1 image was not posted: the receiver failed" in said
 
 
 def test_a_receiver_that_fails_is_one_warning_until_it_works_again(receiver, capfd):

@@ -43,6 +43,17 @@ def test_a_command_does_not_run_again_during_the_cool_down(tmp_path):
     assert log.read_text() == "x\n" * 2
 
 
+def test_a_command_that_had_to_wait_runs_if_another_ran_meanwhile(tmp_path):
+    log = tmp_path / "log"
+    actions = Actions([f"{label}=echo {label} >> {log}" for label in "ab"], ("a", "b", "c"), 0.5, shell=True)
+    show(actions, list("abaaaaaa"), seconds=0.1)  # else the lamp that b switched off would stay so
+    assert log.read_text().split() == ["a", "b", "a"]
+    log.unlink()
+    actions = Actions([f"{label}=echo {label} >> {log}" for label in "ab"], ("a", "b", "c"), 0.5, shell=True)
+    show(actions, list("acaaaaaa"), seconds=0.1)
+    assert log.read_text().split() == ["a"]
+
+
 def test_a_shell_is_used_only_on_request(tmp_path):
     actions = Actions([f"a=echo $(touch {tmp_path}/pwned) ; touch {tmp_path}/pwned"], ("a",))
     show(actions, ["a"])
