@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from threading import Lock
+from typing import Iterator
 
 import cv2
 import numpy as np
@@ -21,8 +22,13 @@ def clutter_images() -> list[np.ndarray]:
 
 @lru_cache(maxsize=None)
 def _draw_all() -> list[np.ndarray]:
+    return list(draw_clutter_images())
+
+
+def draw_clutter_images() -> Iterator[np.ndarray]:
+    """Draw the images of `clutter_images` one after another, for whoever needs them once or may have to stop."""
     rng = np.random.default_rng(0)
-    return [draw_clutter(rng) for _ in range(NUM_CLUTTER_IMAGES)]
+    return (draw_clutter(rng) for _ in range(NUM_CLUTTER_IMAGES))
 
 
 def draw_clutter(rng: np.random.Generator, size: int = 224) -> np.ndarray:

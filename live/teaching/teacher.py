@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from teachcam.calibration import calibrate
 from teachcam.cli import first_line
-from teachcam.clutter import clutter_images
+from teachcam.clutter import draw_clutter_images
 from teachcam.collect.dataset import Sample, list_samples
 from teachcam.collect.inspection import NOTHING_LABELS
 from teachcam.collect.quality import signature
@@ -140,6 +140,8 @@ class Teacher:
                     with self._lock:
                         if not self._changed.is_set():
                             self._up_to_date.set()
+        except _Closed:
+            pass
         except BaseException as error:
             self.error = error
             logger.error("teaching has ended: %s", first_line(error))
@@ -149,11 +151,11 @@ class Teacher:
 
     def _learn_outliers(self) -> None:
         """Learn clutter images as outliers (Hendrycks 2019), so that unknown objects get low scores."""
-        images = clutter_images()
-        keys = [hashlib.sha256(image.tobytes()).digest() for image in images]
-        features = np.stack([self._compute(key, image).features for key, image in zip(keys, images)])
-        nobody = np.full(len(images), -1)
-        self._outliers = Rows(features, nobody, nobody, nobody, np.ones(len(images), bool))
+        features = np.stack(
+            [self._compute(hashlib.sha256(image.tobytes()).digest(), image).features for image in draw_clutter_images()]
+        )
+        nobody = np.full(len(features), -1)
+        self._outliers = Rows(features, nobody, nobody, nobody, np.ones(len(features), bool))
         self._sums.add(self._outliers)
 
     def _learn(self) -> None:
@@ -173,8 +175,6 @@ class Teacher:
             for sample, _ in gone:
                 del self._known[sample.path]
         for start in range(0, len(new), BATCH):
-            if self._closed.is_set():
-                return
             read = [(sample, self._read(sample)) for sample in new[start : start + BATCH]]
             added = [(sample, known) for sample, known in read if known is not None]
             if added:
@@ -196,6 +196,8 @@ class Teacher:
             return None
 
     def _compute(self, key: bytes, image: np.ndarray) -> ImageFeatures:
+        if self._closed.is_set():  # beside busy programs each image may take this thread a second
+            raise _Closed
         known = self._cache.get(key)
         if known is None:
             known = ImageFeatures(self._backbone.features(image), signature(image).astype(np.uint8))
@@ -265,6 +267,10 @@ class Teacher:
 
     def _progress(self, **changes: Any) -> None:
         self.progress = replace(self.progress, **changes)
+
+
+class _Closed(Exception):
+    """Ends the thread in the middle of its work."""
 
 
 def says_nothing(labels: tuple[str, ...]) -> bool:

@@ -86,6 +86,29 @@ def test_what_is_recorded_is_in_the_dataset_and_learned(opened):
     assert not opened.studio._make_state()["ready"]
 
 
+def test_the_recording_of_a_page_ends_with_its_connection_and_others_wait(opened, monkeypatch):
+    monkeypatch.setattr(studio_module, "RECORD_TIMEOUT", float("inf"))
+    studio = opened.studio
+    studio.add_label("a")
+    with pytest.raises(DatasetError, match="this page has no connection"):
+        studio.record("a", "one")
+    for page in ("one", "one", "two"):  # a page that connects again may do so before its old connection ends
+        studio.page_opened(page)
+    studio.record("a", "one")
+    with pytest.raises(DatasetError, match="another page is recording a"):
+        studio.record("a", "two")
+    studio.page_closed("two")
+    assert studio._make_state()["recording_page"] == "one"
+    assert studio._make_state()["recording"] == "a"
+    studio.page_closed("one")
+    assert studio._make_state()["recording"] is None
+    studio.record("a", "one")
+    studio.page_closed("one")
+    with pytest.raises(DatasetError, match="this page has no connection"):
+        studio.record("a", "one")
+    assert opened.counts()["a"] == len([*(opened.data / "a").iterdir()])
+
+
 def test_labels_and_images_can_be_moved_and_nothing_is_deleted(opened):
     record(opened.data, [0], LABELS, frames=3)
     opened.studio.refresh()
