@@ -145,16 +145,56 @@ def test_any_bytes_after_an_early_answer_are_no_error_of_the_server(served, coun
             client.recv(1 << 16)
 
 
+UPGRADE = (
+    b"GET /live?page=x HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+)
+
+
+@given(st.binary(max_size=60))
+@example(b"\x81\xfe\xff\xff" + b"\0" * 4 + b"x" * 65535)  # a text of 64 KB, of which the server takes 4
+@example(b"\x81\xff" + b"\xff" * 8)  # one of 2^64 bytes
+@example(b"\x81\x01a")  # not masked
+@example(b"\x89\x80" + b"\0" * 4)  # a ping
+@example(b"\x82\x81" + b"\0" * 5)  # bytes, where the page sends nothing
+def test_any_bytes_over_a_websocket_are_no_error_of_the_server(served, count, content):
+    count("inputs")
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as client:
+        client.sendall(UPGRADE)
+        assert client.recv(1 << 16).startswith(b"HTTP/1.1 101 ")
+        with contextlib.suppress(OSError):
+            client.sendall(content)
+            client.shutdown(socket.SHUT_WR)
+            while client.recv(1 << 16):
+                pass
+    wait_until(lambda: served.studio._pages["x"] == 0)
+
+
+@given(st.integers(4, len(UPGRADE) - 1), st.binary(min_size=1, max_size=4))
+def test_a_changed_upgrade_is_no_error_of_the_server(served, count, place, change):
+    count("faults")
+    answer = served.raw(UPGRADE[:place] + change + UPGRADE[place + len(change) :])
+    assert b" 500 " not in answer[:20]
+
+
 text = st.text(max_size=30) | st.sampled_from(
     ["", "a", "..", "../secret.jpg", "\0", "\ud800", "/etc/passwd", "x" * 300]
 )
 values = st.recursive(text | st.none() | st.integers() | st.floats() | st.booleans(), st.lists, max_leaves=4)
-ACTIONS = ["record", "stop", "undo", "place", "add", "rename", "remove", "move", "export", "stop_training"]
-names = st.sampled_from(["label", "name", "to", "place", "target", "precision", "self"])
+ACTIONS = [
+    "record", "stop", "undo", "redo", "place", "add", "rename", "remove", "move", "restore", "order", "camera", "mirror",
+    "export", "cancel_export", "stop_training",
+]  # fmt: skip
+names = st.sampled_from(
+    ["label", "name", "names", "to", "before", "place", "page", "source", "on", "id", "target", "precision", "self"]
+)
 
 
 @given(st.sampled_from(ACTIONS), st.dictionaries(names, text | values, max_size=3) | values)
-@example("move", {"label": "a", "name": "\ud800", "to": None})
+@example("move", {"label": "a", "names": ["\ud800"], "to": None})
+@example("move", {"label": "a", "names": ["../secret.jpg"], "to": None})
+@example("restore", {"label": "../..", "names": ["secret.jpg"]})
+@example("camera", {"source": "../secret.jpg"})
 @example("record", {"label": "\ud800"})
 @example("rename", {"label": "a", "name": "sessions.jsonl"})
 @example("export", {"target": "\ud800", "precision": "fp32"})
@@ -182,7 +222,9 @@ TRICKS = [
 )
 def test_no_path_leads_out_of_the_dataset(served, count, route, label, name):
     served.studio.add_label("a") if "a" not in served.studio._labels.files else None
-    for path in (f"/studio/{route}?label={label}&name={name}", f"/studio/{route}?label=a&name={name}", f"/{name}"):
+    query, tail = f"&name={name}", "&rejected=1&size=large"
+    paths = [f"/studio/{route}?label={of}{query}{end}" for of in (label, "a") for end in ("", tail)]
+    for path in (*paths, f"/page/{name}", f"/{name}"):
         count("inputs")
         request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         answer = served.raw(request.encode("latin-1", "replace"), end=False)
