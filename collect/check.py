@@ -21,6 +21,7 @@ import base64
 import fnmatch
 import html
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,9 +30,13 @@ from teachcam.collect.dataset import REJECTED, Sample, list_samples, move_to_rej
 from teachcam.collect.inspection import Finding, Inspection, inspect_samples, join_names, thumbnail
 from teachcam.collect.left_out import describe_left_out, describe_similar_labels, describe_unportable_labels
 from teachcam.collect.names import normalize_text
+from teachcam.collect.session_lines import describe_damage, describe_unlisted
 from teachcam.errors import DatasetError
 from teachcam.files import expand, write_atomic
 from teachcam.images import encode_jpeg
+from teachcam.json_lines import scan_json_lines
+
+logger = logging.getLogger("teachcam.collect.check")  # not __name__, which is __main__ for a command
 
 FIXABLE = ("same image", "unreadable", "near-duplicate")  # kinds of findings whose images --fix moves away
 MAX_ADVICE = 6  # lines printed
@@ -56,6 +61,8 @@ def main(argv: list[str] | None = None) -> int:
     inspection.findings += [Finding("left out", line) for line in unused]
     names = describe_similar_labels(options.data) + describe_unportable_labels(options.data)
     inspection.findings += [Finding("names", line) for line in names]
+    damage = filter(None, [describe_damage(options.data), *describe_unlisted(options.data, inspection.scenes)])
+    inspection.findings += [Finding("sessions.jsonl", line) for line in damage]
     _print_inspection(inspection)
     if options.html:
         page = to_html(options.data, samples, inspection)
@@ -181,15 +188,21 @@ def undo(data: Path) -> int:
     if not moves.is_file():
         raise DatasetError(f"nothing to move back: there is no {moves}")
     num_files = 0
-    for line in moves.read_text(encoding="utf-8").splitlines():
-        name = Path(json.loads(line)["file"])
+    lines = scan_json_lines(moves, "file")
+    if lines.error:
+        raise DatasetError(f"can't read {moves}: {lines.error}")
+    for line in lines.objects:
+        name = Path(str(line.get("file")))
         source, target = data / REJECTED / name, data / name
         if name.is_absolute() or ".." in name.parts or target.exists() or not source.exists():
             continue
         target.parent.mkdir(exist_ok=True)
         source.replace(target)
         num_files += 1
-    moves.unlink()
+    if lines.damaged:
+        logger.warning(f"{moves} is damaged: files that are still in {moves.parent} can be moved back by hand")
+    else:
+        moves.unlink()
     return num_files
 
 

@@ -155,17 +155,17 @@ def read_places(data: Path | str) -> dict[str, str]:
     Names that differ only in case or Unicode form are one place, in the spelling of its first session.
     """
     places: dict[str, str] = {}
-    for line in read_json_lines(expand(data) / SESSIONS_FILE):
-        if isinstance(place := line.get("place"), str):
-            places[normalize_text(str(line.get("session")))] = normalize_text(place)
+    for line in _read_lines(data):
+        place = line.get("place")
+        if isinstance(place, (str, int, float)) and not isinstance(place, bool):  # a number, typed by hand
+            places[normalize_text(str(line.get("session")))] = normalize_text(str(place).strip())
     spelling: dict[str, str] = {}
     return {session: spelling.setdefault(name_key(place), place) for session, place in places.items() if place}
 
 
 def last_place(data: Path | str) -> str:
     """Return the place of the session that was recorded last, or "" if it has none or is too old."""
-    lines = read_json_lines(expand(data) / SESSIONS_FILE)
-    recorded = [line for line in lines if isinstance(line.get("time"), str)]
+    recorded = [line for line in _read_lines(data) if isinstance(line.get("time"), str)]
     try:
         recorded_at = datetime.strptime(recorded[-1]["time"], TIME_FORMAT).timestamp()
     except (IndexError, ValueError):
@@ -175,6 +175,10 @@ def last_place(data: Path | str) -> str:
     if not (isinstance(place, str) and is_recent):
         return ""
     return {name_key(known): known for known in read_places(data).values()}.get(name_key(place), place)
+
+
+def _read_lines(data: Path | str) -> list[dict]:
+    return read_json_lines(expand(data) / SESSIONS_FILE, "session")
 
 
 # Writing

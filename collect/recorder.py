@@ -7,6 +7,7 @@ Images wait in a queue for the disk. Those that do not fit are counted in `dropp
 from __future__ import annotations
 
 import atexit
+import logging
 import queue
 import threading
 import time
@@ -17,7 +18,10 @@ from typing import Callable
 from teachcam.collect.camera import Camera, Frame
 from teachcam.collect.dataset import TIME_FORMAT, Session, append_line, existing_labels, move_to_rejected
 from teachcam.collect.names import check_label, check_place
+from teachcam.collect.session_lines import describe_damage
 from teachcam.files import expand
+
+logger = logging.getLogger(__name__)
 
 QUEUE_SIZE = 60  # images: 2 s at 30 FPS, and at most 166 MB at 1280x720
 
@@ -58,6 +62,8 @@ class Recorder:
         """
         self.data = expand(data)
         self.label = check_label(label, existing_labels(self.data))
+        if damage := describe_damage(self.data):
+            logger.warning(damage)
         self.session: Session | None = None
         self.dropped = 0
         self._camera = camera

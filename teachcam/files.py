@@ -6,13 +6,14 @@ added to, only the last line can be cut off.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import secrets
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Iterator
+
+from teachcam.json_lines import scan_json_lines
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -49,17 +50,14 @@ def append_json_line(path: Path, content: dict) -> None:
         file.write(line)  # at the end, wherever the file was read
 
 
-def read_json_lines(path: Path) -> list[dict]:
-    """Return the objects in a file of JSON lines. Damaged lines are left out; a file that can't be read has none."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    lines = []
-    for line in text.split("\n"):
-        with contextlib.suppress(ValueError):
-            lines.append(parse_json(line))
-    return [line for line in lines if isinstance(line, dict)]
+def read_json_lines(path: Path, key: str = "") -> list[dict]:
+    """Return the objects in a file of JSON lines that may be damaged. A file that can't be read has none.
+
+    Args:
+        path: The file.
+        key: Objects with this key are found in damaged lines, too.
+    """
+    return scan_json_lines(path, key).objects
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -52,7 +52,7 @@ def interrupted_runs() -> list[Path]:
 def read_epochs(folder: Path) -> list[dict]:
     """Return the metrics logged in a run's folder, in order. An epoch that was repeated after a resume appears once."""
     epochs: dict[tuple[str, int], dict] = {}
-    for metrics in read_json_lines(folder / EPOCHS_FILE):
+    for metrics in read_json_lines(folder / EPOCHS_FILE, "epoch"):
         training, number = metrics.get("training"), metrics.get("epoch")
         if isinstance(training, str) and isinstance(number, int):
             epochs[training, number] = metrics

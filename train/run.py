@@ -17,6 +17,7 @@ import torch
 
 from teachcam.collect.dataset import Sample, list_samples
 from teachcam.collect.left_out import describe_left_out, describe_similar_labels, describe_unportable_labels
+from teachcam.collect.session_lines import describe_damage
 from teachcam.collect.split import Split, folds_by_scene, split_at_random, split_by_scene, take_test_scenes
 from teachcam.commands import as_called
 from teachcam.contract import Contract
@@ -110,6 +111,7 @@ def _read_dataset(config: RunConfig) -> tuple[Dataset, list[Sample]]:
         samples = list_samples(config.data)
         left_out = describe_left_out(config.data, config.labels)
         left_out += describe_similar_labels(config.data) + describe_unportable_labels(config.data)
+        left_out += filter(None, [describe_damage(config.data)])
         if unknown := set(config.labels) - {sample.label for sample in samples}:
             reason = next((line for line in left_out if line.startswith(f"{min(unknown)} has no image")), "")
             raise TrainingError("--labels: " + (reason or f"there is no label {min(unknown)} in {config.data}"))

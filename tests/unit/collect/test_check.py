@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import REAL_DATA, assert_one_line_error, call, record
+from conftest import REAL_DATA, assert_one_line_error, call, call_here, record
 
 from teachcam.collect import check, inspection
 from teachcam.collect.dataset import Sample, Session, list_samples
@@ -134,6 +134,21 @@ def test_fix_moves_and_undo_moves_back(data, tmp_path):
     assert result.returncode == 0, result.stderr
     assert files(data) == before
     assert_one_line_error(call("collect/check.py", "--undo", cwd=tmp_path), "nothing to move back")
+
+
+def test_undo_keeps_a_damaged_list_of_moves(data, tmp_path):
+    paths = sorted((data / "palm").iterdir())[:2]
+    for path in paths:
+        path.write_bytes(b"junk")
+    call_here("collect/check.py", "--fix", cwd=tmp_path)
+    moves = data / ".rejected" / "moves.jsonl"
+    first, second = moves.read_bytes().splitlines()[:2]
+    moves.write_bytes(first + b"\n" + second[:-9])
+    undone = call_here("collect/check.py", "--undo", cwd=tmp_path)
+    assert undone.stdout == "1 files moved back\n"
+    assert "moves.jsonl is damaged: files that are still in" in undone.stderr
+    assert moves.exists()
+    assert [path.exists() for path in paths] == [True, False]
 
 
 def test_the_html_report_has_images(data, tmp_path):
