@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import LABELS, ROOT, call, see, wait_until
+from conftest import LABELS, PATIENCE, ROOT, call, see, wait_until
 
 from teachcam.collect.dataset import list_samples, read_places
 from teachcam.collect.hands import SECONDS_PER_LABEL, label_at
@@ -36,12 +36,12 @@ class Served:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait(20)
+        self._process.wait(PATIENCE)
         self._process.stderr.close()
 
     def close(self) -> None:
         self._process.send_signal(signal.SIGINT)
-        self._process.communicate(timeout=20)
+        self._process.communicate(timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def wait_for_label(page, label: str) -> None:
         number = newest.get("frame")
         return number is not None and label_at(number) == label and 4 < number % per_label < 12
 
-    wait_until(begins, 90)
+    wait_until(begins)
 
 
 def hold_each(page, labels: list[str]) -> None:
@@ -138,7 +138,7 @@ def test_from_an_empty_folder_to_right_answers_in_a_new_room(chromium, serve, tm
         served.close()
     served = serve(seed=101)
     open_page(page, served.url)
-    wait_until(lambda: "4 places" in page.locator("#accuracy").inner_text(), 90)
+    wait_until(lambda: "4 places" in page.locator("#accuracy").inner_text())
     correct: dict[int, bool] = {}
     while len(correct) < 100:
         newest = page.evaluate("window.newest")

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import cv2
 import numpy as np
 import pytest
-from conftest import wait_until
+from conftest import PATIENCE, wait_until
 
 from teachcam.collect import gstreamer, hands, synthetic
 from teachcam.collect.camera import Camera, CameraError, CaptureSettings
@@ -209,7 +209,7 @@ def test_recording_goes_on_when_an_http_camera_comes_back(tmp_path, caplog):
         wait_until(lambda: camera.reconnecting)
         before = recorder.saved["x"]
         server = MjpegServer(server.port)
-        wait_until(lambda: recorder.saved["x"] > before + 10, seconds=30)
+        wait_until(lambda: recorder.saved["x"] > before + 10)
         assert not camera.reconnecting
     server.pull()
     assert f"camera {server.url}: lost, reconnecting" in caplog.text
@@ -385,7 +385,7 @@ camera.read()
 @pytest.mark.parametrize("running", [False, True])
 def test_a_camera_that_is_never_closed_does_not_abort_python_at_its_end(running):
     code = NEVER_CLOSED.replace("{running}", str(running))
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert (result.returncode, result.stdout, result.stderr) == (0, "whole", "")
 
 
@@ -398,4 +398,4 @@ def test_a_camera_that_nobody_holds_is_released():
     source.step.release()
     source.frames.append(numbered(2))
     del camera
-    assert released.wait(5)
+    assert released.wait(PATIENCE)
