@@ -24,7 +24,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import LABELS, ROOT, assert_one_line_error, call, wait_until
+from conftest import LABELS, PATIENCE, ROOT, assert_one_line_error, call, wait_until
 
 from teachcam.collect.camera import Frame
 from teachcam.collect.synthetic import render
@@ -103,7 +103,7 @@ class Broker:
     def newest(self, *options: str) -> dict[str, str]:
         """What the broker has retained, by topic."""
         command = ["mosquitto_sub", "-p", str(self.port), "-u", "me", "-P", PASSWORD, "-t", "#", "-v", "-W", "1"]
-        output = subprocess.run([*command, *options], capture_output=True, text=True, timeout=20).stdout
+        output = subprocess.run([*command, *options], capture_output=True, text=True, timeout=PATIENCE).stdout
         return dict(line.split(" ", 1) for line in output.splitlines())
 
     @property
@@ -140,7 +140,7 @@ def live(trained, cwd, *options: str) -> Iterator[subprocess.Popen]:
 @pytest.mark.slow
 def test_the_broker_gets_state_discovery_and_the_last_will(trained, broker, tmp_path):
     with live(trained, tmp_path, "--mqtt", broker.url) as program:
-        wait_until(lambda: f"{TOPIC}/state" in broker.newest(), 60)
+        wait_until(lambda: f"{TOPIC}/state" in broker.newest())
         messages = broker.newest()
         assert messages[f"{TOPIC}/availability"] == "online"
         state = json.loads(messages[f"{TOPIC}/state"])
@@ -157,7 +157,7 @@ def test_the_broker_gets_state_discovery_and_the_last_will(trained, broker, tmp_
         assert len({str(config["device"]) for config in configs.values()}) == 1
 
         broker.restart()
-        wait_until(lambda: f"{TOPIC}/state" in broker.newest(), 30)
+        wait_until(lambda: f"{TOPIC}/state" in broker.newest())
         messages = broker.newest()
         assert json.loads(messages[f"{TOPIC}/state"])["frame"] > state["frame"]
         assert messages[f"{TOPIC}/availability"] == "online"
@@ -232,7 +232,7 @@ def test_a_password_that_is_changed_later_is_a_warning(broker, capfd):
         assert sink(result("a"))
         return "refused the connection" in seen
 
-    wait_until(refused, 20)
+    wait_until(refused)
     time.sleep(4)  # two more attempts
     sink.close()
     seen += capfd.readouterr().err
@@ -261,7 +261,7 @@ def test_a_broker_with_tls(tmp_path, monkeypatch, capfd):
             connected = sink._client.is_connected()
             thread = sink._client._thread
             sink.close()
-            thread.join(5)  # until then it holds the socket
+            thread.join(PATIENCE)  # until then it holds the socket
             assert connected == trusted
             assert ("certificate verify failed" in capfd.readouterr().err) != trusted
     finally:
@@ -578,11 +578,11 @@ def test_prometheus_reads_the_metrics():
     parser = pytest.importorskip("prometheus_client.parser")
     web = Web("127.0.0.1", 0, ["a"], SimpleNamespace(reconnecting=False, dropped=7))
     try:
-        with urllib.request.urlopen(web.url + "metrics", timeout=10) as reply:
+        with urllib.request.urlopen(web.url + "metrics", timeout=PATIENCE) as reply:
             assert "teachcam_frames_total 0" in reply.read().decode()
         for number in range(5):
             web(result("a" if number else 'b "\\', number))
-        with urllib.request.urlopen(web.url + "metrics", timeout=10) as reply:
+        with urllib.request.urlopen(web.url + "metrics", timeout=PATIENCE) as reply:
             assert reply.headers["Content-Type"].startswith("text/plain; version=0.0.4")
             families = list(parser.text_string_to_metric_families(reply.read().decode()))
     finally:
@@ -609,13 +609,13 @@ def test_the_metrics_need_the_token_off_loopback():
     try:
         port, token = web.url.split(":")[2].partition("/")[0], web.url.partition("token=")[2]
         address = f"http://127.0.0.1:{port}/metrics"
-        with pytest.raises(urllib.error.HTTPError) as refused, urllib.request.urlopen(address, timeout=10):
+        with pytest.raises(urllib.error.HTTPError) as refused, urllib.request.urlopen(address, timeout=PATIENCE):
             pass
         assert refused.value.code == 403
         refused.value.close()
         request = urllib.request.Request(address, headers={"Authorization": f"token {token}"})
         for allowed in (request, f"{address}?token={token}"):
-            with urllib.request.urlopen(allowed, timeout=10) as reply:
+            with urllib.request.urlopen(allowed, timeout=PATIENCE) as reply:
                 assert reply.status == 200
     finally:
         web.close()

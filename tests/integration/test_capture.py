@@ -11,7 +11,7 @@ import time
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, assert_one_line_error, call
+from conftest import PATIENCE, ROOT, assert_one_line_error, call
 
 from teachcam.collect import capture, dataset
 from teachcam.images import read_image
@@ -136,7 +136,7 @@ def test_an_interrupted_recording_keeps_its_images(tmp_path):
         assert time.monotonic() < end
         time.sleep(0.05)
     process.send_signal(subprocess.signal.SIGINT)
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, stderr
     for sample in dataset.list_samples(tmp_path / "data"):
         read_image(sample.path)
@@ -188,7 +188,7 @@ def test_the_keys_of_the_window(tmp_path, display):
     display.press("m")
     display.press("h")
     display.press("q")
-    stdout, stderr = process.communicate(timeout=20)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr
     assert f"{sum(recorded('palm'))} frames of palm in data/palm\n{sum(held)} frames of none" in stdout
     assert len(list((tmp_path / "data/.rejected/palm").iterdir())) > 5

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, call
+from conftest import PATIENCE, ROOT, call
 
 from teachcam.live import checks, doctor, tuning
 
@@ -121,7 +121,7 @@ def test_a_package_that_does_not_load_is_an_error_and_the_other_checks_run(packa
     (tmp_path / f"{package}.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     command = [sys.executable, str(ROOT / "live/doctor.py")]
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode == 2
     assert "libGL.so.1" in result.stdout
     assert "Disk: " in result.stdout
@@ -148,6 +148,6 @@ def test_it_never_loads_torch():
     subprocess.run(
         [sys.executable, "-c", f"{code}; assert 'torch' not in sys.modules"],
         check=True,
-        timeout=60,
+        timeout=PATIENCE,
         capture_output=True,
     )

@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import ROOT, call
+from conftest import PATIENCE, ROOT, call
 
 from teachcam.collect.dataset import list_samples
 from teachcam.contract import Contract
@@ -124,7 +124,7 @@ def test_training_on_the_gpu_gives_a_model_that_any_cpu_runs(dataset, images, st
 def test_torchrun_trains_on_the_gpu_with_nccl(dataset, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", str(ROOT / "train/finetune.py")]
     options = ["--data", str(dataset), "--strategy", "head", "--epochs", "2", "--out", "runs/nccl"]
-    result = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    result = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode == 0, result.stderr
 
 

@@ -118,7 +118,7 @@ def test_it_comes_back_each_time_the_pipeline_dies(program):
             number = camera.read_frame().number
             (pid,) = set(programs()) - before
             os.kill(int(pid), signal.SIGKILL)
-            wait_until(lambda number=number: camera.read_frame(10).number > number + 20, 20)
+            wait_until(lambda number=number: camera.read_frame(10).number > number + 20)
     assert set(programs()) <= before
 
 
@@ -142,4 +142,4 @@ def test_nothing_is_left_of_it_after_sigkill(program, tmp_path):
     process.kill()
     process.wait()
     process.stdout.close()
-    wait_until(lambda: not set(programs()) - before, 5)
+    wait_until(lambda: not set(programs()) - before)

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import LABELS, REAL_DATA, ROOT, assert_one_line_error, call
+from conftest import LABELS, PATIENCE, REAL_DATA, ROOT, assert_one_line_error, call
 
 from teachcam.collect.dataset import list_samples
 from teachcam.collect.synthetic import render
@@ -217,7 +217,7 @@ def test_a_frame_of_a_live_camera_is_younger_than_one_interval_at_its_prediction
 def test_a_closed_pipe_is_no_error(trained, tmp_path):
     command = f"{sys.executable} {ROOT}/live/run.py --model {trained}/model.onnx --camera synthetic --headless --json"
     shell = ["bash", "-c", f"set -o pipefail; {command} | head -n 2"]
-    result = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode == 0, result.stderr
     assert len(result.stdout.splitlines()) == 2
     assert "Traceback" not in result.stderr
@@ -225,7 +225,7 @@ def test_a_closed_pipe_is_no_error(trained, tmp_path):
 
 def test_live_needs_no_torch():
     code = "import teachcam.live.run, sys; assert 'torch' not in sys.modules and 'onnx' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE)
 
 
 @pytest.mark.slow
@@ -239,12 +239,12 @@ def test_live_and_capture_run_with_the_packages_of_a_device(trained, clip, tmp_p
     device_python = tmp_path / "venv/bin/python"
     packages = ["numpy", "opencv-python", "onnxruntime", "traitlets"]
     install = [device_python, "-m", "pip", "install", "-q", *packages]
-    subprocess.run(install, check=True, capture_output=True, timeout=300)
+    subprocess.run(install, check=True, capture_output=True, timeout=PATIENCE)
     environment = {**os.environ, "PYTHONPATH": package_path}
 
     def on_device(script: str, *arguments) -> subprocess.CompletedProcess:
         command = [device_python, ROOT / script, *arguments]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
     result = on_device("live/run.py", "--model", trained / "model.onnx", "--camera", clip, "--headless", "--json")
     assert result.returncode == 0, result.stderr
@@ -382,7 +382,7 @@ def test_the_window_shows_and_closes(trained, tmp_path, display):
     )
     display.wait_for_window("teachcam")
     display.press("q")
-    _, stderr = process.communicate(timeout=20)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr
     assert b"frames, " in stderr
 

@@ -17,7 +17,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 
 from teachcam.collect.dataset import list_samples
 from teachcam.errors import ExportError
@@ -58,7 +58,7 @@ def run_live(
     command = [*python, str(ROOT / "live/run.py"), "--model", str(model), "--camera", str(image_folder)]
     result = subprocess.run(
         [*command, "--headless", "--json", "--smoothing", "0", "--provider", "cpu"],
-        capture_output=True, text=True, check=True, timeout=300, env={**os.environ, **environment},
+        capture_output=True, text=True, check=True, timeout=PATIENCE, env={**os.environ, **environment},
     )  # fmt: skip
     return [json.loads(line)["probabilities"] for line in result.stdout.splitlines()], result.stderr
 
@@ -118,7 +118,12 @@ def test_a_jetson_nanos_processor_learns_and_serves_the_page(image_folder, packa
     options = ["--camera", "synthetic?seed=3&fps=10", "--label", "a", "b", "--place", "kitchen", "--delay", "0.1"]
     command = [*CORTEX_A57, ROOT / "live/teach.py", *options, "--examples", "6", "--max-frames", "1"]
     taught = subprocess.run(
-        [*command, "--out", "model.onnx"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
+        [*command, "--out", "model.onnx"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=3 * PATIENCE,
     )
     assert taught.stdout.startswith("learned 6 images of a, 6 images of b"), taught.stderr
     model = tmp_path / "model.onnx"
@@ -140,8 +145,8 @@ def test_a_jetson_nanos_processor_learns_and_serves_the_page(image_folder, packa
     live = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         url = next(match[0] for line in live.stderr if (match := re.search(r"http://\S+", line)))
-        assert b"teachcam" in urllib.request.urlopen(url, timeout=60).read()
-        events = urllib.request.urlopen(f"{url}events", timeout=60)
+        assert b"teachcam" in urllib.request.urlopen(url, timeout=PATIENCE).read()
+        events = urllib.request.urlopen(f"{url}events", timeout=PATIENCE)
         assert set(json.loads(events.readline()[6:])["labels"]) == {"a", "b"}
     finally:
         live.kill()

@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import CHROMIUM, ROOT, wait_until
+from conftest import CHROMIUM, PATIENCE, ROOT, wait_until
 
 from teachcam.collect.camera import Camera
 from teachcam.collect.dataset import list_samples, read_places
@@ -120,23 +120,23 @@ def test_the_notebook_is_a_page_of_its_own(tmp_path):
         command = [sys.executable, "-m", "voila", "--no-browser", notebook]
         voila = subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=subprocess.STDOUT)
     try:
-        wait_until(lambda: "running at" in log.read_text(), 60)
+        wait_until(lambda: "running at" in log.read_text())
         with playwright.sync_playwright() as driver:
             browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
             page = browser.new_page()
-            page.goto(re.search(r"http://\S+", log.read_text().partition("running at")[2])[0], timeout=90_000)
+            page.goto(re.search(r"http://\S+", log.read_text().partition("running at")[2])[0], timeout=1000 * PATIENCE)
             for label in ("thumbs_up", "none"):
-                page.get_by_role("button", name=label).first.click(timeout=90_000)
+                page.get_by_role("button", name=label).first.click(timeout=1000 * PATIENCE)
                 page.get_by_role("button", name="Record").click()
                 wait_until(lambda label=label: len(list((tmp_path / "data" / label).glob("*.jpg"))) >= 6)
                 page.get_by_role("button", name="Record").click()
-            page.get_by_text("in one place only").wait_for(timeout=60_000)
+            page.get_by_text("in one place only").wait_for(timeout=1000 * PATIENCE)
             page.get_by_role("button", name="Refresh").click()
             page.get_by_role("option", name="thumbs_up").wait_for()
             browser.close()
     finally:
         voila.send_signal(signal.SIGTERM)
-        voila.wait(20)
+        voila.wait(PATIENCE)
 
 
 def test_it_predicts_saves_corrections_and_loads_a_newer_model(run_copy, tmp_path):

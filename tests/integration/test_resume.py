@@ -13,7 +13,7 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, assert_one_line_error, call, call_here
+from conftest import PATIENCE, ROOT, assert_one_line_error, call, call_here
 
 from teachcam.errors import TrainingError
 from teachcam.runs import read_epochs
@@ -103,7 +103,7 @@ def test_ctrl_c_tells_how_to_continue(dataset, tmp_path):
         time.sleep(0.05)
         assert process.poll() is None, process.stderr.read()
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "interrupted; to continue: python train/finetune.py --resume runs/x" in stderr
     assert "Traceback" not in stderr

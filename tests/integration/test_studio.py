@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import LABELS, assert_one_line_error, call, record, wait_until
+from conftest import LABELS, PATIENCE, assert_one_line_error, call, record, wait_until
 
 from teachcam.background_training import BackgroundTraining
 from teachcam.collect.camera import Camera
@@ -75,14 +75,14 @@ def test_what_is_recorded_is_in_the_dataset_and_learned(opened):
     samples = list_samples(opened.data)
     assert len(samples) == sum(counts.values())
     assert {sample.scene for sample in samples} == {"kitchen"}
-    assert opened.teacher.wait(20)
+    assert opened.teacher.wait(PATIENCE)
     state = opened.studio._make_state()
     assert state["ready"]
     assert state["places"] == ["kitchen"]
     assert "a, b were recorded in one place only" in state["accuracy"]
     assert opened.studio.undo() == counts["b"]
     assert opened.counts() == {"a": counts["a"], "b": 0}
-    assert opened.teacher.wait(20)
+    assert opened.teacher.wait(PATIENCE)
     assert not opened.studio._make_state()["ready"]
 
 
@@ -206,7 +206,7 @@ class Client:
         self.port = int(url.split("/")[2].rpartition(":")[2])
 
     def ask(self, method: str, path: str, body: object = None, headers: dict | None = None):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         headers = {"Content-Type": "application/json", **(headers or {})} if method == "POST" else headers or {}
         connection.request(method, path, json.dumps(body) if method == "POST" else None, headers)
         reply = connection.getresponse()
@@ -219,7 +219,7 @@ class Client:
         return status, json.loads(content)
 
     def state(self) -> dict:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         connection.request("GET", "/events")
         line = connection.getresponse().readline()
         connection.close()
@@ -254,7 +254,7 @@ def test_the_routes(page, opened):
     assert page.ask("GET", "/studio/image?label=a&name=../sessions.jsonl")[0] == 409
     record(opened.data, [1], ["b"], frames=6)
     opened.studio.refresh()
-    assert opened.teacher.wait(30)
+    assert opened.teacher.wait(PATIENCE)
     assert page.act("export", target="toaster", precision="fp32")[0] == 409
     status, body = page.act("export", target="jetpack4", precision="fp16")
     assert status == 200
@@ -268,7 +268,7 @@ def test_the_routes(page, opened):
 def test_the_loop_takes_each_newer_head(opened):
     record(opened.data, [0], LABELS[:2], frames=6)
     opened.studio.refresh()
-    assert opened.teacher.wait(30)
+    assert opened.teacher.wait(PATIENCE)
     labels = []
 
     class Sink:
@@ -301,15 +301,15 @@ def test_a_better_model_is_trained_behind_it(tmp_path, backbone, monkeypatch):
     try:
         record(fixture.data, range(6), LABELS, frames=4)
         fixture.studio.refresh()
-        assert fixture.teacher.wait(60)
+        assert fixture.teacher.wait(PATIENCE)
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(tmp_path)
             fixture.teacher.progress = replace(fixture.teacher.progress, accuracy=0.1)
             fixture.studio.better.train()
             with pytest.raises(UserError, match="a training is running"):
                 fixture.studio.better.train()
-            wait_until(lambda: not fixture.studio._make_state()["training"]["running"], 300)
-            wait_until(lambda: fixture.studio.better._text.startswith("the new model is in use"), 60)
+            wait_until(lambda: not fixture.studio._make_state()["training"]["running"])
+            wait_until(lambda: fixture.studio.better._text.startswith("the new model is in use"))
             assert fixture.studio._make_state()["model"] == "trained"
             assert fixture.studio.take().contract.labels == LABELS
             assert fixture.studio.take() is None

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import LABELS, ROOT, call, record, see, wait_until
+from conftest import LABELS, PATIENCE, ROOT, call, record, see, wait_until
 
 from teachcam.collect.dataset import list_samples, read_places
 from teachcam.collect.hands import SECONDS_PER_LABEL, label_at
@@ -36,12 +36,12 @@ class Served:
 
     def kill(self) -> None:
         self._process.kill()
-        self._process.wait(20)
+        self._process.wait(PATIENCE)
         self._process.stderr.close()
 
     def close(self) -> None:
         self._process.send_signal(signal.SIGINT)
-        self._process.communicate(timeout=20)
+        self._process.communicate(timeout=PATIENCE)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def wait_for_label(page, label: str) -> None:
         number = newest.get("frame")
         return number is not None and label_at(number) == label and 4 < number % per_label < 12
 
-    wait_until(begins, 90)
+    wait_until(begins)
 
 
 def hold_each(page, labels: list[str]) -> None:
@@ -139,7 +139,7 @@ def test_from_an_empty_folder_to_right_answers_in_a_new_room(chromium, serve, tm
         served.close()
     served = serve(seed=101)
     open_page(page, served.url)
-    wait_until(lambda: "4 places" in page.locator("#accuracy").inner_text(), 90)
+    wait_until(lambda: "4 places" in page.locator("#accuracy").inner_text())
     correct: dict[int, bool] = {}
     while len(correct) < 100:
         newest = page.evaluate("window.newest")
@@ -357,7 +357,7 @@ def test_a_file_to_take_along_can_be_canceled_and_comes_alone(chromium, serve, t
     downloads = []
     page.on("download", lambda download: downloads.append(download.suggested_filename))
     open_page(page, serve().url)
-    page.wait_for_selector("#files:not([hidden])", timeout=120_000)
+    page.wait_for_selector("#files:not([hidden])", timeout=1000 * PATIENCE)
     page.select_option("#precision", "int8")
     page.locator("#take-model").click()
     page.wait_for_selector("#cancel-export:not([hidden])")
@@ -365,7 +365,7 @@ def test_a_file_to_take_along_can_be_canceled_and_comes_alone(chromium, serve, t
     page.locator("#cancel-export").click()
     page.wait_for_selector("#cancel-export", state="hidden")
     page.select_option("#precision", "fp32")
-    with page.expect_download(timeout=120_000):
+    with page.expect_download(timeout=1000 * PATIENCE):
         page.locator("#take-kit").click()
     assert downloads == ["teachcam-kit.zip"]
     page.close()

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from conftest import call, see, wait_until
+from conftest import PATIENCE, call, see, wait_until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -56,7 +56,7 @@ class Page:
         self.token = self.web.url.partition("token=")[2]
 
     def ask(self, method, path, body=None, headers=()):
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         connection.request(method, path, body, dict(headers))
         reply = connection.getresponse()
         endless = reply.headers.get_content_type() in ("text/event-stream", "multipart/x-mixed-replace")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import cv2
 import pytest
-from conftest import LABELS, ROOT, assert_one_line_error
+from conftest import LABELS, PATIENCE, ROOT, assert_one_line_error
 
 from teachcam.collect.synthetic import render
 from teachcam.export.conversion import ExportConfig
@@ -36,7 +36,7 @@ def python_in_new_environment(python: Path | str, folder: Path, *packages: str) 
     installed = folder / "bin" / "python"
     for wanted in (["--upgrade", "pip"], packages):
         command = [installed, "-m", "pip", "install", "-q", *wanted]
-        subprocess.run(command, check=True, timeout=1200, stderr=subprocess.DEVNULL)
+        subprocess.run(command, check=True, timeout=4 * PATIENCE, stderr=subprocess.DEVNULL)
     return installed
 
 
@@ -44,7 +44,7 @@ def run(python: Path, *command: object, cwd: Path) -> subprocess.CompletedProces
     """Run a program of a Python's environment: `teachcam ...` or `python ...`."""
     program, *arguments = map(str, command)
     return subprocess.run(
-        [python.with_name(program), *arguments], cwd=cwd, env=CLEAN, capture_output=True, text=True, timeout=300
+        [python.with_name(program), *arguments], cwd=cwd, env=CLEAN, capture_output=True, text=True, timeout=PATIENCE
     )
 
 

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import PATIENCE
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -206,4 +207,4 @@ def test_a_damaged_model_is_refused_and_crashes_nothing(trained, tmp_path, count
             said = process.stdout.readline().strip().split("; ")
             assert set(said) <= {"read", "refused"}, (how, said, process.poll())
         process.stdin.close()
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0

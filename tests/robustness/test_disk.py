@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, assert_one_line_error, call_here
+from conftest import PATIENCE, ROOT, assert_one_line_error, call_here
 
 from teachcam.collect import dataset as dataset_module
 from teachcam.collect.dataset import list_samples
@@ -57,7 +57,7 @@ def run_alone(*command: object, cwd: Path) -> subprocess.CompletedProcess:
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
 
 

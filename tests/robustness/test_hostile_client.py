@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import psutil
 import pytest
-from conftest import wait_until
+from conftest import PATIENCE, wait_until
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -54,7 +54,10 @@ class Served:
             end: Close our side. The server then drops answers that it is still working on.
         """
         answer = b""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as client, contextlib.suppress(OSError):
+        with (
+            socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as client,
+            contextlib.suppress(OSError),
+        ):
             client.sendall(content)
             if end:
                 client.shutdown(socket.SHUT_WR)
@@ -65,7 +68,7 @@ class Served:
         return answer
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         try:
             connection.request(method, path, body, headers)
             reply = connection.getresponse()
@@ -136,7 +139,7 @@ def test_a_changed_request_is_no_error_of_the_server(served, count, place, chang
 def test_any_bytes_after_an_early_answer_are_no_error_of_the_server(served, count, content):
     count("inputs")
     head = b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=PATIENCE) as client:
         client.sendall(head)
         assert b" 404 " in client.recv(1 << 16)
         with contextlib.suppress(OSError):
@@ -320,7 +323,7 @@ def test_nothing_grows_with_the_requests(served, count, rounds):
                     client.recv(100)
                     if path == b"/stream":  # leave with a reset, in the middle of an image
                         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        wait_until(lambda: not connections, 30)
+        wait_until(lambda: not connections)
 
     come_and_go(rounds(20, 200))
     before = (threading.active_count(), process.num_fds())

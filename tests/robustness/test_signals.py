@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 import psutil
 import pytest
-from conftest import ROOT, call_here, wait_until
+from conftest import PATIENCE, ROOT, call_here, wait_until
 
 from teachcam.collect.dataset import SESSIONS_FILE, list_samples
 from teachcam.errors import DatasetError
@@ -70,7 +70,9 @@ cli.run(main)
 def test_ctrl_c_again_and_again_loses_no_recorded_image(tmp_path, count):
     """The first ends the recording, the others the wait for the disk; the images are written all the same."""
     count("faults")
-    done = subprocess.run([sys.executable, "-c", SLOW_DISK], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW_DISK], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 130, done.stderr
     assert done.stderr == ""
     assert len(list_samples(tmp_path / "data")) == 30
@@ -126,13 +128,13 @@ def test_a_signal_at_any_moment(dataset, trained, tmp_path, count, rounds, name)
         command = [sys.executable, str(ROOT / script), *arguments]
         with (folder / "messages").open("w") as messages:
             process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=messages)
-            wait_until(lambda one=process: catches(one, signal.SIGTERM), 60)
+            wait_until(lambda one=process: catches(one, signal.SIGTERM))
             time.sleep(moment)
             children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
             for one in sent:
                 process.send_signal(one)
                 time.sleep(0.05)
-            process.wait(60)
+            process.wait(PATIENCE)
         said = (folder / "messages").read_text()
         about = f"{sent} after {moment:.2f} s: exit code {process.returncode}, {said}"
         killed = process.returncode == -signal.SIGKILL
@@ -142,7 +144,7 @@ def test_a_signal_at_any_moment(dataset, trained, tmp_path, count, rounds, name)
         assert killed or process.returncode in {0, 130, *(-one for one in may_end_it)}, about
         assert "Traceback" not in said, about
         assert "Exception" not in said, about
-        wait_until(lambda found=children: not psutil.wait_procs(found, timeout=0)[1], 10)
+        wait_until(lambda found=children: not psutil.wait_procs(found, timeout=0)[1])
         assert_nothing_half_written(folder, killed)
         _go_on(name, folder)
 

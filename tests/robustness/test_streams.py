@@ -12,7 +12,7 @@ import sys
 
 import cv2
 import numpy as np
-from conftest import LABELS
+from conftest import LABELS, PATIENCE
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -121,4 +121,4 @@ def test_a_damaged_video_gives_frames_or_is_refused(tmp_path, count, rounds):
             assert said == "refused" or said.endswith("frames"), (how, said, process.poll())
             assert number or said == "12 frames"
         process.stdin.close()
-        assert process.wait(30) == 0
+        assert process.wait(PATIENCE) == 0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LABELS, ROOT, record, wait_until
+from conftest import LABELS, PATIENCE, ROOT, record, wait_until
 
 from teachcam.collect import dataset as dataset_module
 from teachcam.collect.camera import Camera
@@ -49,7 +49,7 @@ def test_two_captures_into_one_dataset_lose_nothing(tmp_path, count, rounds):
             for index in range(2)
         ]  # fmt: skip
         for capture in captures:
-            _, messages = capture.communicate(timeout=120)
+            _, messages = capture.communicate(timeout=PATIENCE)
             assert capture.returncode == 0, messages
         samples = list_samples(tmp_path / "data")
         assert len(samples) == 120 * (number + 1)
@@ -63,7 +63,7 @@ def test_two_trainings_into_one_run_are_one_training_and_one_error(dataset, tmp_
     count("faults")
     options = ["--data", dataset, "--backbone", "squeezenet1_1", "--strategy", "head", "--no-refit", "--out", "run"]
     trainings = [start(tmp_path, "train/finetune.py", *options) for _ in range(2)]
-    messages = [training.communicate(timeout=200)[1] for training in trainings]
+    messages = [training.communicate(timeout=PATIENCE)[1] for training in trainings]
     codes = sorted(training.returncode for training in trainings)
     assert codes in ([0, 0], [0, 2]), messages  # both, if the second began after the end of the first
     assert "Traceback" not in "".join(messages)
@@ -134,7 +134,7 @@ def test_two_studios_on_one_dataset(tmp_path, backbone, monkeypatch, count, roun
     for studio, teacher in zip(studios, teachers, strict=True):
         studio.refresh()
         studio._after_change()
-        wait_until(lambda one=teacher: one.wait(1) and sum(one.progress.counts.values()) == len(in_dataset(data)), 60)
+        wait_until(lambda one=teacher: one.wait(1) and sum(one.progress.counts.values()) == len(in_dataset(data)))
         assert teacher.error is None
     assert teachers[0].progress.counts == teachers[1].progress.counts
     images = list(data.rglob("*.jpg"))

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 
 STAGES = ("teachcam", "collect", "train", "export", "live")  # each imports from itself and those before it
 # teachcam/__init__.py imports the others by name, when they are first used.
@@ -105,7 +105,7 @@ def import_without(blocked: list[str], names: list[str], setup: str = "") -> Non
             *[f"importlib.import_module({name!r})" for name in names],
         ]
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
 
 

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, assert_one_line_error, call
+from conftest import PATIENCE, ROOT, assert_one_line_error, call
 
 from teachcam.collect.camera import Frame
 from teachcam.collect.dataset import list_samples
@@ -139,7 +139,7 @@ def test_in_a_window(uncertain, tmp_path, display):
     display.wait_for_window("teachcam: review")
     for key in ("Return", "1", "1", "u", "3", "q"):
         display.press(key)
-    stdout, stderr = process.communicate(timeout=20)
+    stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr
     assert stdout.splitlines() == [f"1 frame of {label} in data/{label}" for label in ("none", "palm", "thumbs_up")]
     assert len(list_samples(tmp_path / "data")) == 3

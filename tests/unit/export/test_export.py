@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import LABELS, assert_one_line_error, call, call_here, wait_until
+from conftest import LABELS, PATIENCE, assert_one_line_error, call, call_here, wait_until
 from onnx import TensorProto, helper, numpy_helper
 
 from teachcam import self_check
@@ -569,7 +569,9 @@ to_onnx.main(["--checkpoint", "checkpoint.pt", "--precision", "fp16"])
 def test_a_killed_export_leaves_the_old_file_or_the_new_one(run_copy, program, precision):
     out = run_copy / "model.onnx"
     files = {path for path in run_copy.iterdir() if not path.name.startswith(".")}
-    killed = subprocess.run([sys.executable, "-c", program], cwd=run_copy, capture_output=True, text=True, timeout=120)
+    killed = subprocess.run(
+        [sys.executable, "-c", program], cwd=run_copy, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert read_metadata(out)[1]["precision"] == precision
     assert Classifier(out).self_check() < 0.01

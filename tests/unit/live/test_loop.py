@@ -14,7 +14,7 @@ import time
 import cv2
 import numpy as np
 import pytest
-from conftest import LABELS, ROOT, call, wait_until
+from conftest import LABELS, PATIENCE, ROOT, call, wait_until
 
 from teachcam.collect.camera import Camera
 from teachcam.collect.dataset import list_samples
@@ -88,7 +88,7 @@ def test_the_loop_waits_for_a_camera_that_reconnects(camera, model):
     before = len(results)
     wait_until(lambda: not camera.reconnecting and len(results) > before + 5)
     stop.set()
-    thread.join(5)
+    thread.join(PATIENCE)
     assert results.closed
 
 
@@ -126,7 +126,7 @@ def test_a_reader_that_never_reads_does_not_stop_a_live_loop(kind, camera, model
         assert time.monotonic() - started < 10
         assert kind is LabelChanges or sink.dropped >= 70
         os.close(reader)
-        sink._thread.join(5)
+        sink._thread.join(PATIENCE)
         with contextlib.suppress(BrokenPipeError):
             stdout.close()
 
@@ -136,7 +136,7 @@ def test_a_closed_pipe_does_not_stop_the_recording(model, tmp_path):
         f"{sys.executable} {ROOT}/live/run.py --model {model} --camera synthetic --max-frames 40 --headless --json"
     )
     shell = ["bash", "-c", f"{command} --record out.mp4 | head -n 2; exit ${{PIPESTATUS[0]}}"]
-    result = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode == 0, result.stderr
     assert "an output failed, the others continue: [Errno 32] Broken pipe" in result.stderr
     assert "40 frames" in result.stderr
@@ -153,7 +153,7 @@ def test_a_full_disk_ends_only_the_recording_and_leaves_a_playable_file(camera, 
         loop(camera, Classifier(model), [video, results], max_frames=600)
     assert len(results) == 600
     assert "free, so the recording ended here" in capfd.readouterr().err
-    video._thread.join(5)
+    video._thread.join(PATIENCE)
     assert cv2.VideoCapture(str(tmp_path / "out.mp4")).read()[0]
 
 
@@ -172,7 +172,7 @@ def test_a_newer_model_replaces_the_old_one_and_a_broken_one_does_not(camera, ru
     write_atomic(path, content.replace(b'"palm"', b'"fist"'))
     wait_until(lambda: results[-1].labels[0] == "fist")
     stop.set()
-    thread.join(5)
+    thread.join(PATIENCE)
     watcher.close()
     for result in results:
         assert tuple(result.prediction.probabilities) == tuple(result.raw_prediction.probabilities) == result.labels
@@ -198,7 +198,7 @@ def test_a_newer_checkpoint_is_exported_and_loaded(camera, run_copy, monkeypatch
         newer = newer or watcher.take()
         return newer is not None
 
-    wait_until(taken, seconds=60)
+    wait_until(taken)
     watcher.close()
     assert newer.path.stat().st_mtime_ns > written
 
@@ -210,12 +210,12 @@ def test_json_goes_to_stdout_while_a_model_is_loaded(run_copy, tmp_path):
     stdout, stderr = tmp_path / "stdout", tmp_path / "stderr"
     with stdout.open("w") as out, stderr.open("w") as err:
         process = subprocess.Popen([*command, "--headless", "--json"], cwd=tmp_path, stdout=out, stderr=err)
-    wait_until(lambda: "palm" in stderr.read_text(), seconds=30)
+    wait_until(lambda: "palm" in stderr.read_text())
     for count in (1, 2, 3):
         write_atomic(model, model.read_bytes())
-        wait_until(lambda count=count: stderr.read_text().count("took the new model") == count, seconds=30)
+        wait_until(lambda count=count: stderr.read_text().count("took the new model") == count)
     process.terminate()
-    assert process.wait(30) == 130
+    assert process.wait(PATIENCE) == 130
     predictions = [json.loads(line) for line in stdout.read_text().splitlines()]
     assert {prediction["label"] for prediction in predictions} <= set(LABELS)
     assert f"{len(predictions)} frames, " in stderr.read_text()
@@ -258,8 +258,8 @@ def test_keys_in_the_window(model, tmp_path, display):
     display.wait_for_window("teachcam")
     for key, saved in (("1", 1), ("m", 1), ("2", 2), ("1", 3), ("h", 3), ("q", 3)):
         display.press(key)
-        wait_until(lambda saved=saved: len(list((tmp_path / "data").glob("*/*.jpg"))) == saved, seconds=20)
-    _, stderr = process.communicate(timeout=20)
+        wait_until(lambda saved=saved: len(list((tmp_path / "data").glob("*/*.jpg"))) == saved)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr
     items = list_samples(tmp_path / "data")
     assert sorted(item.label for item in items) == ["palm", "palm", "thumbs_down"]

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from conftest import LABELS, ROOT, call, call_here, wait_until
+from conftest import LABELS, PATIENCE, ROOT, call, call_here, wait_until
 
 from teachcam.collect.camera import Camera, Frame
 from teachcam.contract import Contract
@@ -128,7 +128,7 @@ def test_an_mkv_recording_is_readable_after_a_kill(model, tmp_path):
     path = tmp_path / "out.mkv"
     process = subprocess.Popen([*command, "--record", path.name], cwd=tmp_path, stdout=subprocess.DEVNULL)
     try:
-        wait_until(lambda: path.exists() and path.stat().st_size > 1 << 20, seconds=30)
+        wait_until(lambda: path.exists() and path.stat().st_size > 1 << 20)
     finally:
         process.kill()
         process.wait()
@@ -142,7 +142,7 @@ def test_a_termination_signal_finishes_the_recording(name, model, tmp_path):
     process.stdout.readline()  # the first prediction
     time.sleep(0.5)
     process.send_signal(getattr(signal, name))
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert count_frames(tmp_path / "out.mp4") > 0
 
@@ -169,7 +169,7 @@ def test_no_empty_recording_is_left_if_another_sink_cannot_open(model, tmp_path)
 def test_closed_stdout_and_stderr_are_no_error(model, tmp_path):
     command = f"{sys.executable} {ROOT}/live/run.py --model {model} --camera synthetic --max-frames 3 --headless --json"
     for closed in (">&-", "2>&-"):
-        run = subprocess.run(["bash", "-c", f"{command} {closed}"], cwd=tmp_path, capture_output=True, timeout=60)
+        run = subprocess.run(["bash", "-c", f"{command} {closed}"], cwd=tmp_path, capture_output=True, timeout=PATIENCE)
         assert run.returncode == 0, run.stderr
         assert b"Traceback" not in run.stderr
 
@@ -220,7 +220,7 @@ def test_a_killed_export_keeps_the_old_model_and_the_next_one_succeeds(run_copy,
     watcher._export_process.kill()
     wait_until(lambda: "kept the old model" in capfd.readouterr().err)
     checkpoint.write_bytes(checkpoint.read_bytes())
-    wait_until(watcher.take, seconds=60)
+    wait_until(watcher.take)
     watcher.close()
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import LABELS, assert_one_line_error, call, call_here, record, wait_until
+from conftest import LABELS, PATIENCE, assert_one_line_error, call, call_here, record, wait_until
 
 from teachcam.clutter import clutter_images
 from teachcam.collect.dataset import list_samples, samples_of_label
@@ -47,7 +47,7 @@ def teach(backbone):
 
     def make(data) -> Teacher:
         teachers.append(Teacher(data, backbone))
-        assert teachers[-1].wait(60)
+        assert teachers[-1].wait(PATIENCE)
         return teachers[-1]
 
     yield make
@@ -57,7 +57,7 @@ def teach(backbone):
 
 def learn(teacher: Teacher) -> None:
     teacher.refresh()
-    assert teacher.wait(60)
+    assert teacher.wait(PATIENCE)
 
 
 def test_the_backbone_is_the_one_that_training_has(backbone):

@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 
 import pytest
+from conftest import PATIENCE
 
 from teachcam import __version__
 from teachcam.commands import COMMANDS
@@ -14,7 +15,7 @@ from teachcam.commands import COMMANDS
 
 def run(*arguments: str, cwd, setup: str = "pass") -> subprocess.CompletedProcess:
     code = f"import sys; {setup}; sys.argv = {['teachcam', *arguments]}; from teachcam.commands import main; main()"
-    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

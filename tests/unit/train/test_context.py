@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
+import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import PATIENCE, ROOT, wait_until
 from test_train import make_trainer
 
 from teachcam.errors import TrainingError
 from teachcam.runs import read_epochs
 from teachcam.train import finetune
+from teachcam.train.engine import context as context_module
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.micro_batch import MicroBatcher
 from teachcam.train.engine.selection import train_and_refit
@@ -80,7 +82,7 @@ def test_two_processes_give_the_losses_of_one(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ["--data", str(dataset), *OPTIONS]
     command = [*TORCHRUN, *options, "--out", "runs/two"]
-    two = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    two = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
     assert two.returncode == 0, two.stderr
     finetune.main([*options, "--out", "runs/one"])
     assert two.stdout.count("accuracy") == 1
@@ -95,7 +97,7 @@ def test_two_processes_give_the_losses_of_one(dataset, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_an_error_ends_all_processes(tmp_path):
-    result = subprocess.run(TORCHRUN, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(TORCHRUN, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
     assert result.returncode != 0
     assert "error: no dataset at data" in result.stderr
 
@@ -113,16 +115,29 @@ def test_prefetch_keeps_the_order_and_raises_errors():
         list(Context().prefetch([1, 0, 2], lambda number: 1 / number))
 
 
-def test_prefetch_makes_items_while_others_are_used_and_measures_the_wait():
-    """Making takes 50 ms, using 100 ms: only the first of five items is waited for."""
-    waits = []
-    for seconds in (0.1, 0):
-        context = Context()
-        for _ in context.prefetch(range(5), lambda _: time.sleep(0.05)):
-            time.sleep(seconds)
-        waits.append(context.data_wait_seconds)
-    assert 0.04 < waits[0] < waits[1] / 2
-    assert waits[1] > 0.2  # nothing to do meanwhile: every item is waited for
+@pytest.mark.parametrize(("use_takes_long", "seconds"), [(True, 1), (False, 5)])
+def test_prefetch_makes_items_while_others_are_used_and_measures_the_wait(use_takes_long, seconds, monkeypatch):
+    """Making an item takes a second. If using one takes as long, only the first of the five is waited for."""
+    made, allowed, readings = [], threading.Semaphore(0), []
+
+    def make(item: int) -> None:
+        assert allowed.acquire(timeout=PATIENCE)
+        made.append(item)
+
+    def perf_counter() -> int:
+        """Return the seconds so far. A wait begins at each second reading: then the item may be made."""
+        readings.append(len(made))
+        if len(readings) % 2 and (len(readings) == 1 or not use_takes_long):
+            allowed.release()
+        return readings[-1]
+
+    monkeypatch.setattr(context_module, "time", SimpleNamespace(perf_counter=perf_counter))
+    context = Context()
+    for number, _ in enumerate(context.prefetch(range(5), make), 1):
+        if use_takes_long and number < 5:
+            allowed.release()
+            wait_until(lambda number=number: len(made) == number + 1)
+    assert context.data_wait_seconds == seconds
 
 
 def test_epochs_are_logged_and_written_for_tensorboard(dataset, tmp_path, monkeypatch):
