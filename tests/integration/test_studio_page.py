@@ -196,7 +196,7 @@ def hold_for(page, key: str, label: str, more: int) -> None:
     """Hold a key until some more images of a label are recorded."""
     before = count_on(page, label)
     page.keyboard.down(key)
-    wait_until(lambda: count_on(page, label) >= before + more, 60)
+    wait_until(lambda: count_on(page, label) >= before + more)
     page.keyboard.up(key)
     see(page, "#done", "recorded")
 

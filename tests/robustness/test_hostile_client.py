@@ -185,8 +185,8 @@ text = st.text(max_size=30) | st.sampled_from(
 )
 values = st.recursive(text | st.none() | st.integers() | st.floats() | st.booleans(), st.lists, max_leaves=4)
 ACTIONS = [
-    "record", "stop", "undo", "redo", "place", "add", "rename", "remove", "move", "restore", "order", "camera", "mirror",
-    "export", "cancel_export", "stop_training",
+    "record", "stop", "undo", "redo", "place", "add", "rename", "remove", "move", "restore", "order", "camera",
+    "mirror", "export", "cancel_export", "stop_training",
 ]  # fmt: skip
 names = st.sampled_from(
     ["label", "name", "names", "to", "before", "place", "page", "source", "on", "id", "target", "precision", "self"]
