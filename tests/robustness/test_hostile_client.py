@@ -149,12 +149,21 @@ text = st.text(max_size=30) | st.sampled_from(
     ["", "a", "..", "../secret.jpg", "\0", "\ud800", "/etc/passwd", "x" * 300]
 )
 values = st.recursive(text | st.none() | st.integers() | st.floats() | st.booleans(), st.lists, max_leaves=4)
-ACTIONS = ["record", "stop", "undo", "place", "add", "rename", "remove", "move", "export", "stop_training"]
-names = st.sampled_from(["label", "name", "to", "place", "target", "precision", "self"])
+ACTIONS = [
+    "record", "stop", "undo", "redo", "place", "add", "rename", "remove", "order", "move", "restore", "export",
+    "stop_training",
+]  # fmt: skip
+names = st.sampled_from(["label", "name", "names", "to", "before", "place", "target", "precision", "self"])
 
 
 @given(st.sampled_from(ACTIONS), st.dictionaries(names, text | values, max_size=3) | values)
-@example("move", {"label": "a", "name": "\ud800", "to": None})
+@example("move", {"label": "a", "names": ["\ud800"], "to": None})
+@example("move", {"label": "a", "names": ["../secret.jpg", "/etc/passwd", "\0", "x" * 300], "to": None})
+@example("move", {"label": ["a"], "names": "abc", "to": None})
+@example("restore", {"label": "..", "names": ["secret.jpg", "../secret.jpg", "\0", "x" * 300]})
+@example("restore", {"label": "/etc", "names": ["passwd"]})
+@example("order", {"label": "a", "before": "\ud800"})
+@example("add", {"label": None})
 @example("record", {"label": "\ud800"})
 @example("rename", {"label": "a", "name": "sessions.jsonl"})
 @example("export", {"target": "\ud800", "precision": "fp32"})
@@ -176,19 +185,20 @@ TRICKS = [
 
 
 @given(
-    st.sampled_from(["image", "images", "model", "kit.zip"]),
+    st.sampled_from(["image", "images", "rejected", "model", "kit.zip"]),
     st.sampled_from(TRICKS) | text.map(lambda value: quote(value, errors="replace")),
     st.sampled_from(TRICKS) | text.map(lambda value: quote(value, errors="replace")),
 )
 def test_no_path_leads_out_of_the_dataset(served, count, route, label, name):
     served.studio.add_label("a") if "a" not in served.studio._labels.files else None
-    for path in (f"/studio/{route}?label={label}&name={name}", f"/studio/{route}?label=a&name={name}", f"/{name}"):
+    image = f"/studio/{route}?label={label}&name={name}"
+    for path in (image, f"{image}&rejected=1&size=large", f"/studio/{route}?label=a&name={name}", f"/{name}"):
         count("inputs")
         request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         answer = served.raw(request.encode("latin-1", "replace"), end=False)
         status = int(answer.split()[1])
         assert status in (200, 400, 403, 404, 405, 409)
-        assert status != 200 or route == "images" or path.endswith("/") or name == ""
+        assert status != 200 or route in ("images", "rejected") or path.endswith("/") or name == ""
         assert SECRET not in answer
         assert b"root:" not in answer
 
