@@ -40,14 +40,38 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def append_json_line(path: Path, content: dict) -> None:
-    """Add one line of JSON to a file. A line before it that was cut off is ended first. Raises OSError."""
+def append_json_line(path: Path, content: dict, sync: bool = False) -> None:
+    """Add one line of JSON to a file. A line before it that was cut off is ended first. Raises OSError.
+
+    Args:
+        path: The file, made if it is missing.
+        content: What the line describes.
+        sync: Wait until the line is on the disk, so that a power cut leaves it there: some milliseconds.
+    """
     line = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
     with path.open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             line = line if file.read(1) == b"\n" else b"\n" + line
         file.write(line)  # at the end, wherever the file was read
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def lock_file(path: Path) -> Iterator[None]:
+    """Keep other programs out that lock the same file, and wait for those. Raises OSError if it can't be made.
+
+    Where a system or a network folder has no such locks, nobody is kept out.
+    """
+    with path.open("ab") as file:
+        with contextlib.suppress(ImportError):
+            import fcntl  # not on Windows
+
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)  # closing the file ends it, and so does the end of the program
+        yield
 
 
 def read_json_lines(path: Path, key: str = "") -> list[dict]:

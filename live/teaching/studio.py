@@ -90,6 +90,12 @@ class Studio:
                 return
             self._recorder.switch(label)
             self._recorder.start()
+            try:
+                self._labels.history.begin_recording(self._recorder.session.id, label)
+            except DatasetError:  # a full disk
+                self._recorder.stop()
+                self._end_recording()
+                raise
             self._stated_at = float("-inf")
 
     def stop(self, label: str | None = None) -> int:
@@ -111,7 +117,7 @@ class Studio:
             try:
                 self._recorder.stop()
             finally:
-                self._after_change()
+                self._end_recording()
             return session.num_images
 
     def page_opened(self, page: str) -> None:
@@ -128,12 +134,21 @@ class Studio:
             if self._recorder.session is not None and self._page == page:
                 self.stop()
 
-    def undo(self) -> int:
-        """Take the last recording back. Returns its number of images."""
+    def undo(self) -> str:
+        """Take the last change back, whatever it was. Returns a sentence about it. Raises DatasetError."""
         with self._lock:
-            count = self._recorder.undo()
+            self._check_nothing_is_recorded()
+            text = self._labels.history.undo()
             self._after_change()
-            return count
+            return text or "nothing to undo"
+
+    def redo(self) -> str:
+        """Do again what was undone last. Returns a sentence about it. Raises DatasetError."""
+        with self._lock:
+            self._check_nothing_is_recorded()
+            text = self._labels.history.redo()
+            self._after_change()
+            return text or "nothing to redo"
 
     def set_place(self, place: str) -> None:
         """Record in another place from now on. Raises DatasetError."""
@@ -141,6 +156,7 @@ class Studio:
         if not place:
             raise DatasetError("a place needs a name, such as kitchen")
         with self._lock:
+            self._check_nothing_is_recorded()
             self._recorder.set_place(place)
             self.place = place
             self._stated_at = float("-inf")
@@ -156,36 +172,71 @@ class Studio:
     def rename_label(self, label: str, name: str) -> None:
         """Give a label another name. Raises DatasetError."""
         with self._lock:
-            self._recorder.stop()
+            self._check_not_recorded(label)
             self._labels.rename(label, name)
-            self._recorder.forget()
             self._after_change()
 
     def remove_label(self, label: str) -> int:
         """Move all images of a label to data/.rejected/. Returns their number. Raises DatasetError."""
         with self._lock:
-            self._recorder.stop()
+            self._check_not_recorded(label)
             count = self._labels.remove(label)
-            self._recorder.forget()
             self._after_change()
             return count
+
+    def order_label(self, label: str, before: str | None) -> None:
+        """Put a label in front of another one, or to the end if `before` is None. Raises DatasetError."""
+        with self._lock:
+            self._labels.order(label, before)
+            self._labels.refresh()
+            self._stated_at = float("-inf")
 
     def images(self, label: str) -> list[str]:
         """Return the file names of a label's images, the newest first. Raises DatasetError."""
         with self._lock:
-            self._labels.check_exists(label)
-            return self._labels.files[label][::-1]
+            return self._labels.images(label)
 
     def image_path(self, label: str, name: str) -> Path:
         """Return the path of an image. Raises DatasetError if there is none of that name."""
         with self._lock:
             return self._labels.path(label, name)
 
-    def move_image(self, label: str, name: str, to: str | None) -> None:
-        """Move an image to another label, or take it out of the dataset if `to` is None. Raises DatasetError."""
+    def move_images(self, label: str, names: list[str], to: str | None) -> str:
+        """Move images to another label, or take them out of the dataset if `to` is None.
+
+        Returns:
+            A sentence about it, as in "moved 2 images to b".
+
+        Raises:
+            DatasetError: There are no such labels, or none of the images is there.
+        """
         with self._lock:
-            self._labels.move(label, name, to)
+            text = self._labels.move(label, names, to)
             self._after_change()
+            return text
+
+    def rejected(self) -> list[dict[str, str]]:
+        """Return the label and the file name of images that were taken out, the last one first."""
+        with self._lock:
+            return self._labels.rejected()
+
+    def rejected_path(self, label: str, name: str) -> Path:
+        """Return the path of an image that was taken out. Raises DatasetError if there is none of that name."""
+        return self._labels.rejected_path(label, name)
+
+    def restore_images(self, label: str, names: list[str]) -> str:
+        """Move images that were taken out back to their label.
+
+        Returns:
+            A sentence about it, as in "restored 2 images to a".
+
+        Raises:
+            DatasetError: None of the images is there, or their label is gone and can't be made.
+        """
+        with self._lock:
+            text = self._labels.restore(label, names)
+            self._after_change()
+            return text
 
     def refresh(self) -> None:
         """Look at the dataset's folder again: another program may have changed it."""
@@ -254,7 +305,11 @@ class Studio:
 
     def close(self) -> None:
         """End the recording."""
-        self._recorder.close()
+        try:
+            self._recorder.close()
+        finally:
+            with self._lock:
+                self._labels.history.end_recording()
 
     def _make_state(self) -> dict[str, object]:
         progress, recorder, labels = self.teacher.progress, self._recorder, self._labels
@@ -263,6 +318,7 @@ class Studio:
             "labels": [
                 {
                     "name": label,
+                    "color": labels.colors.get(label, 0),
                     "count": len(files),
                     "sessions": labels.sessions[label],
                     "learned": progress.counts.get(label, 0),
@@ -273,6 +329,9 @@ class Studio:
             "recording": recorder.session.label if recorder.session else None,
             "recording_page": self._page,
             "dropped": recorder.dropped,
+            "undo": labels.history.undo_text,
+            "redo": labels.history.redo_text,
+            "rejected": labels.num_rejected,
             "place": self.place,
             "places": sorted(labels.places | {self.place}),
             "ready": self.teacher.model.head is not None,
@@ -290,6 +349,23 @@ class Studio:
         """Take note of a new file. The recorder's thread calls this."""
         self._labels.note(path)
         self._use_taught()
+
+    def _check_nothing_is_recorded(self) -> None:
+        if self._recorder.session is not None:
+            raise DatasetError("let go of the button first: a recording is going on")
+
+    def _check_not_recorded(self, label: str) -> None:
+        session = self._recorder.session
+        if session is not None and session.label == label:
+            raise DatasetError(f"{label} is being recorded: wait until that ends")
+
+    def _end_recording(self) -> None:
+        """Make the recording that was stopped the last change."""
+        self._recorder.forget()  # what it would undo by itself
+        try:
+            self._labels.history.end_recording()
+        finally:
+            self._after_change()
 
     def _after_change(self) -> None:
         self._labels.refresh()

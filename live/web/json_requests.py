@@ -12,16 +12,16 @@ from teachcam.files import parse_json
 MAX_BODY_BYTES = 4096
 
 
-async def read_json(request: Request) -> dict | Response:
-    """Return the JSON object in a request's body, or the response that refuses it."""
+async def read_json(request: Request, max_bytes: int = MAX_BODY_BYTES) -> dict | Response:
+    """Return the JSON object in a request's body, or the response that refuses it, as a body above `max_bytes`."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         return json_error(415, "send JSON, with Content-Type: application/json")
     body = b""
     try:
         async for chunk in request.stream():
             body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                return json_error(413, f"more than {MAX_BODY_BYTES} bytes")
+            if len(body) > max_bytes:
+                return json_error(413, f"more than {max_bytes} bytes")
         content = parse_json(body)
         # Half of a surrogate pair is no text, and no answer could hold it. Raises UnicodeEncodeError, a ValueError.
         json.dumps(content, ensure_ascii=False).encode()

@@ -2,7 +2,8 @@
 
 POST /studio/ACTION                  call a method of Studio; the body is a JSON object with its arguments
 GET  /studio/images?label=X          the file names of a label's images, the newest first
-GET  /studio/image?label=X&name=Y    an image, small
+GET  /studio/rejected                the labels and file names of images that were taken out, the last one first
+GET  /studio/image?label=X&name=Y    an image, small; with &size=large a large one, with &rejected=1 one taken out
 GET  /studio/model?name=X            a model file that the action "export" has written
 GET  /studio/kit.zip?name=X          the same, with a program that runs it
 """
@@ -18,6 +19,8 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import Callable
 
+import cv2
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
@@ -27,10 +30,12 @@ from teachcam.errors import UnreadableImage, UserError
 from teachcam.images import encode_jpeg, read_image
 from teachcam.live.sinks.base import lower_thread_priority
 from teachcam.live.teaching.studio import Studio
-from teachcam.live.web.json_requests import json_error, read_json
+from teachcam.live.web.json_requests import MAX_BODY_BYTES, json_error, read_json
 from teachcam.preprocessing import shrink
 
 THUMBNAIL_SIZE = (120, 160)  # pixels: the image stays at least that large
+LARGE_SIDE = 1280  # pixels at most
+MAX_NAMES_BYTES = 256 * 1024  # of a body with the names of images: 2,000 of 60 characters, or more
 KIT_PROGRAM = '''\
 """Print what the camera shows. It needs, in the project's folder: pip install '.[device]'"""
 
@@ -39,6 +44,13 @@ from teachcam import Camera, Classifier
 for prediction in Classifier("model.onnx").predict_stream(Camera(0)):
     print(prediction.label, round(prediction.confidence, 2))
 '''
+
+# Whether a value of a request can be the argument for a parameter with this annotation.
+_IS_OF_TYPE: dict[str, Callable[[object], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "str | None": lambda value: value is None or isinstance(value, str),
+    "list[str]": lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+}
 
 
 class StudioRoutes:
@@ -55,11 +67,14 @@ class StudioRoutes:
             "record": studio.record,
             "stop": studio.stop,
             "undo": studio.undo,
+            "redo": studio.redo,
             "place": studio.set_place,
             "add": studio.add_label,
             "rename": studio.rename_label,
             "remove": studio.remove_label,
-            "move": studio.move_image,
+            "order": studio.order_label,
+            "move": studio.move_images,
+            "restore": studio.restore_images,
             "export": studio.export,
             "train": studio.better.train,
             "stop_training": studio.better.stop,
@@ -69,6 +84,7 @@ class StudioRoutes:
         self._export_thread = ThreadPoolExecutor(1, "export", lower_thread_priority, (19,))
         self.routes = [
             Route("/studio/images", self._get_images),
+            Route("/studio/rejected", self._get_rejected),
             Route("/studio/image", self._get_image),
             Route("/studio/model", self._get_model),
             Route("/studio/kit.zip", self._get_kit),
@@ -93,15 +109,17 @@ class StudioRoutes:
         action = self._actions.get(request.path_params["action"])
         if action is None:
             return json_error(404, "there is no such action")
-        arguments = await read_json(request)
+        signature = inspect.signature(action)
+        arguments = await read_json(request, MAX_NAMES_BYTES if "names" in signature.parameters else MAX_BODY_BYTES)
         if isinstance(arguments, Response):
             return arguments
-        if not all(isinstance(value, str) or value is None for value in arguments.values()):
-            return json_error(400, "send strings")
         try:
-            inspect.signature(action).bind(**arguments)
+            signature.bind(**arguments)
         except TypeError as error:
             return json_error(400, f"{request.path_params['action']}: {error}")
+        for name, value in arguments.items():
+            if not _IS_OF_TYPE[signature.parameters[name].annotation](value):
+                return json_error(400, f"{name} has to be {signature.parameters[name].annotation}")
         is_export = request.path_params["action"] == "export"  # it takes up to a minute, in which recording goes on
         thread = self._export_thread if is_export else self._thread
         return await self._answer(functools.partial(action, **arguments), _to_result, thread)
@@ -110,11 +128,16 @@ class StudioRoutes:
         label = request.query_params.get("label", "")
         return await self._answer(functools.partial(self._studio.images, label), JSONResponse)
 
+    async def _get_rejected(self, request: Request) -> Response:
+        return await self._answer(self._studio.rejected, JSONResponse)
+
     async def _get_image(self, request: Request) -> Response:
-        label, name = request.query_params.get("label", ""), request.query_params.get("name", "")
+        query = request.query_params
+        find = self._studio.rejected_path if query.get("rejected") else self._studio.image_path
 
         def read() -> bytes:
-            return encode_jpeg(shrink(read_image(self._studio.image_path(label, name)), THUMBNAIL_SIZE), 85)
+            image = read_image(find(query.get("label", ""), query.get("name", "")))
+            return encode_jpeg(_limit(image) if query.get("size") == "large" else shrink(image, THUMBNAIL_SIZE), 85)
 
         return await self._answer(read, lambda jpeg: Response(jpeg, media_type="image/jpeg"))
 
@@ -146,6 +169,14 @@ class StudioRoutes:
         except OSError as error:
             return json_error(507, error.strerror or type(error).__name__)
         return to_response(result)
+
+
+def _limit(image: np.ndarray) -> np.ndarray:
+    """Return an image, uint8 [H, W, 3], with no side above LARGE_SIDE pixels."""
+    height, width = image.shape[:2]
+    scale = LARGE_SIDE / max(height, width)
+    size = max(1, round(scale * width)), max(1, round(scale * height))
+    return image if scale >= 1 else cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _to_result(result: object) -> Response:

@@ -20,10 +20,12 @@ from teachcam.collect.camera import Camera
 from teachcam.collect.dataset import REJECTED, list_samples
 from teachcam.errors import DatasetError, UserError
 from teachcam.export.metadata import read_metadata
+from teachcam.images import decode_image
 from teachcam.live.loop import loop
 from teachcam.live.teaching import studio as studio_module
 from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.teaching.better_model import why_no_training
+from teachcam.live.teaching.label_images import LabelImages
 from teachcam.live.teaching.studio import Studio
 from teachcam.live.teaching.teacher import Teacher
 from teachcam.live.web.server import Web
@@ -80,7 +82,7 @@ def test_what_is_recorded_is_in_the_dataset_and_learned(opened):
     assert state["ready"]
     assert state["places"] == ["kitchen"]
     assert "a, b were recorded in one place only" in state["accuracy"]
-    assert opened.studio.undo() == counts["b"]
+    assert opened.studio.undo() == f"undone: the recording of {counts['b']} images of b"
     assert opened.counts() == {"a": counts["a"], "b": 0}
     assert opened.teacher.wait(PATIENCE)
     assert not opened.studio._make_state()["ready"]
@@ -114,8 +116,8 @@ def test_labels_and_images_can_be_moved_and_nothing_is_deleted(opened):
     opened.studio.refresh()
     newest = opened.studio.images("palm")[0]
     assert newest > opened.studio.images("palm")[1]
-    opened.studio.move_image("palm", newest, "thumbs_up")
-    opened.studio.move_image("thumbs_up", newest, None)
+    assert opened.studio.move_images("palm", [newest], "thumbs_up") == "moved 1 image to thumbs_up"
+    assert opened.studio.move_images("thumbs_up", [newest], None) == "took 1 image out of thumbs_up"
     assert (opened.data / REJECTED / "thumbs_up" / newest).is_file()
     opened.studio.rename_label("palm", "hand")
     assert opened.studio.remove_label("thumbs_up") == 3
@@ -128,7 +130,14 @@ def test_labels_and_images_can_be_moved_and_nothing_is_deleted(opened):
         (opened.studio.record, ("palm",)),
         (opened.studio.images, ("../..",)),
         (opened.studio.image_path, ("hand", "../sessions.jsonl")),
-        (opened.studio.move_image, ("hand", opened.studio.images("hand")[0], "palm")),
+        (opened.studio.move_images, ("hand", opened.studio.images("hand"), "palm")),
+        (opened.studio.move_images, ("hand", opened.studio.images("hand"), "hand")),
+        (opened.studio.move_images, ("hand", ["../sessions.jsonl"], None)),
+        (opened.studio.move_images, ("hand", [], None)),
+        (opened.studio.restore_images, ("..", ["sessions.jsonl"])),
+        (opened.studio.restore_images, ("thumbs_up", ["../../sessions.jsonl"])),
+        (opened.studio.rejected_path, ("../hand", opened.studio.images("hand")[0])),
+        (opened.studio.order_label, ("hand", "palm")),
         (opened.studio.set_place, ("  ",)),
     ):
         with pytest.raises(DatasetError):
@@ -136,14 +145,113 @@ def test_labels_and_images_can_be_moved_and_nothing_is_deleted(opened):
     assert opened.counts() == {"hand": 2, "thumbs_down": 3}
 
 
-def test_undo_leaves_images_alone_that_were_moved_to_another_label(opened):
-    opened.studio.add_label("a")
-    opened.studio.add_label("b")
+def test_undo_takes_the_last_change_back_whatever_it_was(opened):
+    studio = opened.studio
+    for label in ("b", "a"):
+        studio.add_label(label)
     count = opened.hold("a", 3)
-    moved = opened.studio.images("a")[0]
-    opened.studio.move_image("a", moved, "b")
-    assert opened.studio.undo() == count - 1
-    assert opened.counts() == {"a": 0, "b": 1}
+    newest = studio.images("a")
+    studio.move_images("a", newest[:1], None)
+    assert studio.undo() == "undone: 1 image taken out of a"
+    assert studio.images("a") == newest
+    studio.move_images("a", newest[:2], "b")
+    studio.rename_label("a", "c")
+    studio.remove_label("c")
+    assert opened.counts() == {"b": 2}
+    assert studio._make_state()["undo"] == f"the removal of the label c with {count - 2} image{'s' * (count != 3)}"
+    assert [studio.undo().split(" of ")[0] for _ in range(4)] == [
+        "undone: the removal", "undone: the new name c (before: a)", "undone: 2 images moved from a to b",
+        "undone: the recording",
+    ]  # fmt: skip
+    assert opened.counts() == {"b": 0, "a": 0}
+    state = studio._make_state()
+    assert (state["undo"], state["redo"]) == ("the new label a", f"the recording of {count} images of a")
+    assert state["rejected"] == count
+    assert studio.redo() == f"redone: the recording of {count} images of a"
+    assert studio.images("a") == newest
+    assert studio._make_state()["rejected"] == 0
+    assert [studio.undo() for _ in range(4)][1:] == [
+        "undone: the new label a", "undone: the new label b", "nothing to undo",
+    ]  # fmt: skip
+    assert opened.counts() == {}
+
+
+def test_what_was_done_before_a_restart_can_be_undone(opened):
+    record(opened.data, [0], LABELS[:1], frames=3)
+    opened.studio.refresh()
+    opened.studio.move_images("palm", opened.studio.images("palm")[:2], None)
+    again = LabelImages(opened.data)
+    assert again.history.undo() == "undone: 2 images taken out of palm"
+    again.refresh()
+    assert len(again.images("palm")) == 3
+
+
+def test_labels_are_in_the_order_of_creation_which_can_be_changed(opened):
+    studio = opened.studio
+    for label in ("up", "down", "none"):
+        studio.add_label(label)
+
+    def labels() -> list[tuple[str, int]]:
+        return [(label["name"], label["color"]) for label in studio._make_state()["labels"]]
+
+    assert labels() == [("up", 0), ("down", 1), ("none", 2)]
+    studio.rename_label("up", "zoom")
+    studio.order_label("none", "down")
+    assert labels() == [("zoom", 0), ("none", 2), ("down", 1)]
+    studio.remove_label("zoom")
+    studio.add_label("a")
+    record(opened.data, [0], LABELS[:1], frames=1)  # by another program
+    studio.refresh()
+    assert labels() == [("none", 2), ("down", 1), ("a", 0), ("palm", 3)]
+    for text in ("the new label a", "the removal of the label zoom", "the new place of none among the labels"):
+        assert studio.undo() == f"undone: {text}"
+    assert studio.undo() == "undone: the new name zoom (before: up)"
+    assert labels() == [("up", 0), ("down", 1), ("none", 2), ("palm", 3)]
+    again = LabelImages(opened.data)
+    assert again.colors == dict(labels())
+    assert list(again.files) == ["up", "down", "none", "palm"]
+
+
+def test_what_was_taken_out_can_be_restored_also_without_its_label(opened):
+    record(opened.data, [0], LABELS[:2], frames=3)
+    studio = opened.studio
+    studio.refresh()
+    first, *others = studio.images("palm")
+    studio.move_images("palm", [first], None)
+    assert studio.remove_label("palm") == 2
+    rejected = studio.rejected()
+    assert {"label": "palm", "name": first} == rejected[-1]
+    assert sorted(one["name"] for one in rejected) == sorted([first, *others])
+    assert studio.rejected_path("palm", first).is_file()
+    assert studio.restore_images("palm", [*others, "gone.jpg"]) == "restored 2 images to palm (1 of 3 images is gone)"
+    assert studio.images("palm") == others
+    assert studio.rejected() == [{"label": "palm", "name": first}]
+    assert studio.undo() == "undone: 2 images restored to palm"
+    assert opened.counts() == {"thumbs_down": 3}
+    assert len(studio.rejected()) == 3
+
+
+def test_while_a_label_is_recorded_it_stays(opened):
+    studio = opened.studio
+    for label in ("a", "b", "c"):
+        studio.add_label(label)
+    studio.record("a")
+    for action, arguments, words in (
+        (studio.rename_label, ("a", "d"), "a is being recorded: wait until that ends"),
+        (studio.remove_label, ("a",), "a is being recorded"),
+        (studio.undo, (), "let go of the button first"),
+        (studio.redo, (), "let go of the button first"),
+        (studio.set_place, ("kitchen",), "let go of the button first"),
+    ):
+        with pytest.raises(DatasetError, match=words):
+            action(*arguments)
+    studio.rename_label("b", "d")
+    studio.remove_label("c")
+    assert studio._make_state()["recording"] == "a"
+    wait_until(lambda: opened.counts()["a"] >= 2)
+    count = studio.stop()
+    assert studio.undo() == f"undone: the recording of {count} images of a"  # it ended last
+    assert studio.undo() == "undone: the removal of the label c"
 
 
 def test_a_recording_ends_by_itself_when_its_page_is_gone(opened, monkeypatch):
@@ -199,6 +307,12 @@ def test_where_training_is_not_possible_it_says_why(opened, monkeypatch):
         opened.studio.better.train()
 
 
+def decode_size(jpeg: bytes) -> tuple[int, int]:
+    """Return the width and the height of an image."""
+    height, width = decode_image(jpeg).shape[:2]
+    return width, height
+
+
 class Client:
     """An HTTP client of a page."""
 
@@ -214,7 +328,7 @@ class Client:
         connection.close()
         return reply.status, content
 
-    def act(self, action: str, **values: str):
+    def act(self, action: str, **values: object):
         status, content = self.ask("POST", f"/studio/{action}", values)
         return status, json.loads(content)
 
@@ -252,6 +366,21 @@ def test_the_routes(page, opened):
     status, jpeg = page.ask("GET", f"/studio/image?label=a&name={names[0]}")
     assert (status, jpeg[:3]) == (200, b"\xff\xd8\xff")
     assert page.ask("GET", "/studio/image?label=a&name=../sessions.jsonl")[0] == 409
+    large = page.ask("GET", f"/studio/image?label=a&name={names[0]}&size=large")[1]
+    assert decode_size(large) == (640, 480)
+    assert decode_size(jpeg) == (160, 120)
+    many = [f"{number:056d}.jpg" for number in range(1999)]
+    moved = page.act("move", label="a", names=[names[0], *many], to=None)
+    assert moved == (200, {"result": "took 1 image out of a (1999 of 2000 images are gone)"})
+    assert json.loads(page.ask("GET", "/studio/rejected")[1]) == [{"label": "a", "name": names[0]}]
+    assert page.ask("GET", f"/studio/image?label=a&name={names[0]}&rejected=1") == (200, jpeg)
+    assert page.ask("GET", f"/studio/image?label=a&name={names[1]}&rejected=1")[0] == 409
+    assert page.act("restore", label="a", names=names[:1]) == (200, {"result": "restored 1 image to a"})
+    assert page.act("undo") == (200, {"result": "undone: 1 image restored to a"})
+    assert page.act("redo") == (200, {"result": "redone: 1 image restored to a"})
+    assert page.act("order", label="a", before=None) == (200, {"result": None})
+    for wrong in ({"label": "a", "names": "b", "to": None}, {"label": "a", "names": [3], "to": None}, {"label": None}):
+        assert page.act("move" if "names" in wrong else "add", **wrong)[0] == 400
     record(opened.data, [1], ["b"], frames=6)
     opened.studio.refresh()
     assert opened.teacher.wait(PATIENCE)

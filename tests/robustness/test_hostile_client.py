@@ -195,9 +195,13 @@ names = st.sampled_from(
 
 @given(st.sampled_from(ACTIONS), st.dictionaries(names, text | values, max_size=3) | values)
 @example("move", {"label": "a", "names": ["\ud800"], "to": None})
-@example("move", {"label": "a", "names": ["../secret.jpg"], "to": None})
-@example("restore", {"label": "../..", "names": ["secret.jpg"]})
 @example("camera", {"source": "../secret.jpg"})
+@example("move", {"label": "a", "names": ["../secret.jpg", "/etc/passwd", "\0", "x" * 300], "to": None})
+@example("move", {"label": ["a"], "names": "abc", "to": None})
+@example("restore", {"label": "..", "names": ["secret.jpg", "../secret.jpg", "\0", "x" * 300]})
+@example("restore", {"label": "/etc", "names": ["passwd"]})
+@example("order", {"label": "a", "before": "\ud800"})
+@example("add", {"label": None})
 @example("record", {"label": "\ud800"})
 @example("rename", {"label": "a", "name": "sessions.jsonl"})
 @example("export", {"target": "\ud800", "precision": "fp32"})
@@ -219,7 +223,7 @@ TRICKS = [
 
 
 @given(
-    st.sampled_from(["image", "images", "model", "kit.zip"]),
+    st.sampled_from(["image", "images", "rejected", "model", "kit.zip"]),
     st.sampled_from(TRICKS) | text.map(lambda value: quote(value, errors="replace")),
     st.sampled_from(TRICKS) | text.map(lambda value: quote(value, errors="replace")),
 )
@@ -233,7 +237,7 @@ def test_no_path_leads_out_of_the_dataset(served, count, route, label, name):
         answer = served.raw(request.encode("latin-1", "replace"), end=False)
         status = int(answer.split()[1])
         assert status in (200, 400, 403, 404, 405, 409)
-        assert status != 200 or route == "images" or path.endswith("/") or name == ""
+        assert status != 200 or route in ("images", "rejected") or path.endswith("/") or name == ""
         assert SECRET not in answer
         assert b"root:" not in answer
 

@@ -85,10 +85,13 @@ def act(studio: Studio, dice: random.Random, new: str) -> None:
         "add_label": (new,),
         "rename_label": (label, new),
         "remove_label": (label,),
-        "move_image": (label, name, dice.choice([*labels, None])),
+        "move_images": (label, [name], dice.choice([*labels, None])),
+        "restore_images": (label, [one["name"] for one in studio.rejected()[:2]]),
+        "order_label": (label, dice.choice(labels)),
         "record": (label,),
         "stop": (),
         "undo": (),
+        "redo": (),
         "refresh": (),
         "images": (label,),
     }
@@ -216,9 +219,9 @@ def test_a_label_in_either_form_of_unicode_is_cared_for(tmp_path, count, forms):
     assert all(labels.path("grün", name).is_file() for name in names)
     labels.add("rot")
     labels.refresh()
-    labels.move("grün", names[0], "rot")
+    assert labels.move("grün", names[:1], "rot") == "moved 1 image to rot"
     labels.refresh()
-    labels.move("rot", names[0], "grün")
+    labels.move("rot", names[:1], "grün")
     labels.refresh()
     labels.rename("grün", "blau")
     labels.refresh()
@@ -227,3 +230,7 @@ def test_a_label_in_either_form_of_unicode_is_cared_for(tmp_path, count, forms):
     labels.refresh()
     assert "blau" not in labels.files
     assert len(list((tmp_path / ".rejected").rglob("*.jpg"))) == len(names)
+    while labels.history.undo():
+        labels.refresh()
+    assert labels.files == {"grün": sorted(names)}
+    assert all(labels.path("grün", name).is_file() for name in names)
