@@ -2,6 +2,7 @@
 
 POST /studio/ACTION                  call a method of Studio; the body is a JSON object with its arguments
 GET  /studio/images?label=X          the file names of a label's images, the newest first
+GET  /studio/cameras                 the cameras that can be chosen; takes seconds
 GET  /studio/image?label=X&name=Y    an image, small
 GET  /studio/model?name=X            a model file that the action "export" has written
 GET  /studio/kit.zip?name=X          the same, with a program that runs it
@@ -41,7 +42,10 @@ for prediction in Classifier("model.onnx").predict_stream(Camera(0)):
 
 
 class StudioRoutes:
-    """Answers the requests of the studio page. Actions run in one thread, one after another; exports in their own."""
+    """Answers the requests of the studio page. Actions run in one thread, one after another.
+
+    Exports and what opens cameras have threads of their own, because they take long.
+    """
 
     def __init__(self, studio: Studio):
         """Create the routes.
@@ -59,6 +63,8 @@ class StudioRoutes:
             "rename": studio.rename_label,
             "remove": studio.remove_label,
             "move": studio.move_image,
+            "camera": studio.set_camera,
+            "mirror": studio.mirror,
             "export": studio.export,
             "train": studio.better.train,
             "stop_training": studio.better.stop,
@@ -66,7 +72,14 @@ class StudioRoutes:
         }
         self._thread = ThreadPoolExecutor(1, "studio")
         self._export_thread = ThreadPoolExecutor(1, "export", lower_thread_priority, (19,))
+        self._camera_thread = ThreadPoolExecutor(1, "change camera")
+        self._threads = {  # of actions that take up to a minute, in which recording or the page goes on
+            "export": self._export_thread,
+            "camera": self._camera_thread,
+            "mirror": self._camera_thread,
+        }
         self.routes = [
+            Route("/studio/cameras", self._get_cameras),
             Route("/studio/images", self._get_images),
             Route("/studio/image", self._get_image),
             Route("/studio/model", self._get_model),
@@ -78,6 +91,7 @@ class StudioRoutes:
         """Finish the actions that are running."""
         self._thread.shutdown()
         self._export_thread.shutdown()
+        self._camera_thread.shutdown()
 
     async def _post_action(self, request: Request) -> Response:
         action = self._actions.get(request.path_params["action"])
@@ -92,9 +106,11 @@ class StudioRoutes:
             inspect.signature(action).bind(**arguments)
         except TypeError as error:
             return json_error(400, f"{request.path_params['action']}: {error}")
-        is_export = request.path_params["action"] == "export"  # it takes up to a minute, in which recording goes on
-        thread = self._export_thread if is_export else self._thread
+        thread = self._threads.get(request.path_params["action"])
         return await self._answer(functools.partial(action, **arguments), _to_result, thread)
+
+    async def _get_cameras(self, request: Request) -> Response:
+        return await self._answer(self._studio.cameras, JSONResponse, self._camera_thread)
 
     async def _get_images(self, request: Request) -> Response:
         label = request.query_params.get("label", "")
