@@ -15,7 +15,6 @@ import weakref
 from functools import partial
 from typing import Callable, Iterator
 
-import cv2
 import numpy as np
 import traitlets
 
@@ -23,10 +22,13 @@ from teachcam.collect.live_reader import Frame, LiveReader
 from teachcam.collect.network_camera import hide_secrets
 from teachcam.collect.sources import (
     CAMERA_DEFAULTS,
+    FLIPS,
     CaptureSettings,
     FileSource,
     Source,
+    flip_image,
     is_live,
+    is_same_camera,
     open_source,
     source_path,
 )
@@ -35,7 +37,7 @@ from teachcam.errors import CameraError, CameraTimeout
 
 __all__ = ["Camera", "CameraError", "CameraTimeout", "CaptureSettings", "Frame"]
 
-FLIPS = {"horizontal": 1, "vertical": 0, "180": -1}  # how images can be turned, and the codes of cv2.flip
+UNCHANGED = "unchanged"  # the flip that `Camera.switch` leaves as it is
 
 
 class _ImageTrait(traitlets.TraitType):
@@ -64,6 +66,8 @@ class Camera(traitlets.HasTraits):
         value: The newest image, for observers, while `running` is True.
         running: Set it to True to update `value` from a thread, and to False to stop that.
         source: The name of the source, without the passwords that it may contain.
+        full_source: The same with the passwords, to open it again. Do not show it.
+        flip: How every image is turned: "horizontal", "vertical", "180", or None.
         live: True for a camera, False for files.
         dropped: How many images of a live camera were never read, because newer ones came.
     """
@@ -95,20 +99,21 @@ class Camera(traitlets.HasTraits):
             CameraError: The source does not exist, does not open, or sends nothing; or `flip` is unknown.
         """
         super().__init__()
-        if flip is not None and flip not in FLIPS:
-            raise CameraError(f"flip {flip!r} is unknown: use one of {', '.join(FLIPS)}")
-        self.live = is_live(str(source))
-        is_file = not self.live and source_path(str(source)).exists()
-        self.source = str(source) if is_file else hide_secrets(str(source))
-        self.dropped = 0
-        self._settings, self._flip = settings, flip
+        _check_flip(flip)
+        self.full_source = str(source)
+        self.live = is_live(self.full_source)
+        is_file = not self.live and source_path(self.full_source).exists()
+        self.source = self.full_source if is_file else hide_secrets(self.full_source)
+        self.flip, self.dropped = flip, 0
+        self._settings, self._timeout, self._opener = settings, timeout, opener
+        self._switch_lock = threading.Lock()
         self._last_read = -1  # the number of the last frame that `read_frame` returned
         self._error: Exception | None = None  # of an observer
         self._closed = threading.Event()
         self._publishers: list[threading.Thread] = []  # the last one is at work while `running` is True
-        open_again = partial(_open, opener, str(source), settings, flip)
-        self._reader = LiveReader(self.source, open_again, stall, self._closed) if self.live else None
-        self._file: FileSource | None = None if self.live else open_again()
+        open_again = self._opener_of(self.full_source)
+        self._reader = LiveReader(self.source, open_again, flip, stall, self._closed) if self.live else None
+        self._file: FileSource | None = None if self.live else open_again(flip)
         # Called by `close`, when the camera is garbage-collected, and before Python ends, which aborts if a thread is
         # inside OpenCV at that moment.
         self._release = weakref.finalize(self, _release, self._closed, self._publishers, self._reader or self._file)
@@ -119,9 +124,7 @@ class Camera(traitlets.HasTraits):
             self._reader.wait_for_frame(-1, timeout)  # so that a camera that does not answer is an error here
         except CameraTimeout:
             self.close()
-            raise CameraError(
-                f"camera {self.source} sent nothing for {timeout:g} s: is it connected, and not in use by a program?"
-            ) from None
+            raise _sent_nothing(self.source, timeout) from None
 
     @property
     def fps(self) -> float:
@@ -132,6 +135,44 @@ class Camera(traitlets.HasTraits):
     def reconnecting(self) -> bool:
         """True while a lost camera is being opened again."""
         return self._reader is not None and self._reader.reconnecting
+
+    def switch(self, source: str | int | None = None, flip: str | None = UNCHANGED) -> None:
+        """Read another live camera from now on, or turn the images in another way.
+
+        Frame numbers and times go on. When this returns, the newest frame is one of the other camera. Who waits for a
+        frame meanwhile goes on waiting. The camera that is in use is not opened twice: only its flip changes.
+
+        Args:
+            source: The name of the other camera. None means the same camera. The requested size and rate stay.
+            flip: "horizontal", "vertical" or "180", or None to turn nothing. By default it stays as it is.
+
+        Raises:
+            CameraError: One of the two is not a live camera, or this one is closed; or the other one does not open, or
+                sends nothing within `timeout`. Then the camera before is opened again.
+        """
+        name = self.full_source if source is None else str(source)
+        shown = hide_secrets(name)
+        for camera, live in ((self.source, self.live), (shown, is_live(name))):
+            if not live:
+                raise CameraError(f"{camera!r} is not a live camera: only live cameras can be switched")
+        if self._closed.is_set():
+            raise CameraError(f"camera {self.source} is closed")
+        with self._switch_lock:
+            flip = self.flip if flip == UNCHANGED else _check_flip(flip)
+            if is_same_camera(name, self.full_source):
+                name, shown = self.full_source, self.source
+                if flip == self.flip or self._reader.set_flip(flip):
+                    self.flip = flip
+                    return
+            try:
+                self._reader.switch(shown, self._opener_of(name), flip, self._timeout)
+            except CameraTimeout:
+                raise _sent_nothing(shown, self._timeout) from None
+            self.full_source, self.source, self.flip = name, shown, flip
+
+    def _opener_of(self, name: str) -> partial:
+        """Return a function that opens a source with a flip. It does not hold this camera, which may be released."""
+        return partial(_open, self._opener, name, self._settings)
 
     def on_each_frame(self, function: Callable[[Frame], object] | None) -> None:
         """Call a function with every frame of a live camera, also with those that nobody reads.
@@ -144,7 +185,7 @@ class Camera(traitlets.HasTraits):
     @property
     def metadata(self) -> dict[str, object]:
         """The camera's part of a session's line in sessions.jsonl: its source, flip and requested rate."""
-        chosen = {"flip": self._flip, "camera_fps": self._settings.fps}
+        chosen = {"flip": self.flip, "camera_fps": self._settings.fps}
         return {"camera": self.source, **{name: value for name, value in chosen.items() if value is not None}}
 
     def read(self) -> np.ndarray | None:
@@ -181,6 +222,7 @@ class Camera(traitlets.HasTraits):
         image = None if self._closed.is_set() else self._file.read()
         if image is None:
             return None
+        image = flip_image(image, self.flip)
         return Frame(image, self._last_read + 1, self._clock(self._file.time), time.monotonic(), self._file.file)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -225,23 +267,18 @@ class Camera(traitlets.HasTraits):
                 self.running = False
 
 
-class _FlippedSource:
-    """A source that flips every image of another one, and has all else from it."""
-
-    def __init__(self, source: Source, code: int):
-        self._source, self._code = source, code
-
-    def __getattr__(self, name: str):
-        return getattr(self._source, name)
-
-    def read(self) -> np.ndarray | None:
-        image = self._source.read()
-        return None if image is None else cv2.flip(image, self._code)
+def _check_flip(flip: str | None) -> str | None:
+    if flip is not None and flip not in FLIPS:
+        raise CameraError(f"flip {flip!r} is unknown: use one of {', '.join(FLIPS)}")
+    return flip
 
 
 def _open(opener: Callable[[str, CaptureSettings], Source], name: str, settings: CaptureSettings, flip: str | None):
-    source = opener(name, settings._replace(flip=flip))
-    return source if flip is None or getattr(source, "flipped", False) else _FlippedSource(source, FLIPS[flip])
+    return opener(name, settings._replace(flip=flip))
+
+
+def _sent_nothing(name: str, seconds: float) -> CameraError:
+    return CameraError(f"camera {name} sent nothing for {seconds:g} s: is it connected, and not in use by a program?")
 
 
 def _release(closed: threading.Event, publishers: list[threading.Thread], source: Source | LiveReader) -> None:

@@ -7,6 +7,7 @@ from typing import Iterator, NamedTuple
 
 from teachcam.collect.camera import Camera
 from teachcam.collect.gstreamer import has_gstreamer
+from teachcam.collect.sources import is_same_camera
 from teachcam.errors import CameraError
 
 
@@ -19,13 +20,19 @@ class CameraInfo(NamedTuple):
     fps: float  # images per second, as the camera states it; 0 if it does not
 
 
-def find_cameras() -> Iterator[CameraInfo]:
-    """Open every camera that may be there, and yield those that send an image."""
+def find_cameras(in_use: str | None = None) -> Iterator[CameraInfo]:
+    """Open every camera that may be there, and yield those that send an image. It takes seconds.
+
+    Args:
+        in_use: A camera that is left out, because this program has opened it.
+    """
     devices = sorted(Path("/dev").glob("video*"), key=lambda path: (len(path.name), path.name))
     candidates = [str(path) for path in devices] or ["0"]
     if Path("/dev/nvhost-vi").exists() or Path("/dev/capture-vi-channel0").exists():  # a Jetson's camera interface
         candidates += ["csi:0", "csi:1"]
     for source in candidates:
+        if in_use is not None and is_same_camera(source, in_use):
+            continue
         try:
             with Camera(source, timeout=5.0) as camera:
                 image = camera.read()

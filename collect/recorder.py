@@ -74,7 +74,8 @@ class Recorder:
         self._remaining: int | None = None  # images until the session is complete
         self._times: list[float] = []  # Frame.time of each image of the session
         self._takes: list[tuple[Session, list[Path]]] = []  # each recording or single shot, with its files
-        self._shots: dict[str, Session] = {}  # single shots of a label share a session: same person, place and light
+        # Single shots share a session (same person, place and light), by label and camera.
+        self._shots: dict[tuple[str, str], Session] = {}
         self._lock = threading.Lock()
         self._queue: queue.Queue = queue.Queue(QUEUE_SIZE)
         self._error: Exception | None = None
@@ -147,7 +148,8 @@ class Recorder:
     def shoot(self, frame: Frame) -> None:
         """Save a single image."""
         self.check_writer()
-        session = self._shots.setdefault(self.label, self._new_session())
+        camera = str(self._camera.metadata)
+        session = self._shots.setdefault((self.label, camera), self._new_session())
         self._takes.append((session, []))
         self._queue.put((frame, *self._takes[-1]))
 

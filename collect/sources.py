@@ -49,6 +49,7 @@ class CaptureSettings(NamedTuple):
 
 
 CAMERA_DEFAULTS = CaptureSettings()
+FLIPS = {"horizontal": 1, "vertical": 0, "180": -1}  # how images can be turned, and the codes of cv2.flip
 
 
 class Source(Protocol):
@@ -110,6 +111,17 @@ def open_source(name: str, settings: CaptureSettings = CAMERA_DEFAULTS) -> Sourc
         f"there is no camera, file or folder named {hide_secrets(name)!r}: use a number, /dev/videoN, csi:N, "
         "gst:PIPELINE, http://..., rtsp://..., a video file, a folder of images, or synthetic"
     )
+
+
+def is_same_camera(name: str, other: str) -> bool:
+    """Return whether two names are of one camera, as `0` and `/dev/video0` are. Nothing is opened."""
+    device = usb_device(name)
+    return name == other if device is None else device == usb_device(other)
+
+
+def flip_image(image: np.ndarray, flip: str | None) -> np.ndarray:
+    """Return an image, uint8 [H, W, 3], that is turned as `flip` says: one of FLIPS, or None."""
+    return image if flip is None else cv2.flip(image, FLIPS[flip])
 
 
 def source_path(name: str) -> Path:

@@ -6,6 +6,7 @@ added to, only the last line can be cut off.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets

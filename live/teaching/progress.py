@@ -35,10 +35,10 @@ class Progress:
             one = len(self.labels_of_one_scene) == 1
             return (
                 f"{right} on {self.num_judged} images that it had not learned. "
-                f"{', '.join(self.labels_of_one_scene)} {'was' if one else 'were'} recorded in one place only, so in a new "
-                f"place it is right less often. Record {'it' if one else 'them'} in another place, too."
+                f"{', '.join(self.labels_of_one_scene)} {'was' if one else 'were'} recorded in one place only, so in a "
+                f"new place it is right less often. Record {'it' if one else 'them'} in another place, too."
             )
         return (
-            f"{right} in places that it had not seen ({self.num_judged} images in {self.num_scenes} places). More places "
-            "make it better."
+            f"{right} in places that it had not seen ({self.num_judged} images in {self.num_scenes} places). More "
+            "places make it better."
         )

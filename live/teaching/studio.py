@@ -5,10 +5,12 @@ Everything that is recorded is in the dataset, as with collect/capture.py. Any t
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Iterator
 
 from teachcam.collect.camera import Camera, Frame
 from teachcam.collect.dataset import check_place, last_place
@@ -20,6 +22,7 @@ from teachcam.export.metadata import read_metadata
 from teachcam.export.targets import TARGETS
 from teachcam.live.prediction import Model
 from teachcam.live.teaching.better_model import BetterModel
+from teachcam.live.teaching.camera_choice import CameraChoice
 from teachcam.live.teaching.label_images import LabelImages
 from teachcam.live.teaching.model_file import save_model
 from teachcam.live.teaching.progress import MIN_EXAMPLES
@@ -56,6 +59,9 @@ class Studio:
         self._labels = LabelImages(data)
         self._recorder = Recorder(camera, data, "label", FPS, place=self.place, on_saved=self._on_saved)
         self._exported: dict[str, Path] = {}  # by name
+        self._camera_choice = CameraChoice(camera)
+        self._camera_lock = threading.Lock()  # `_lock` would stop the page for the seconds that a camera takes to open
+        self._changing_camera = False
         self._hints = CameraHints()
         self._looked_at = self._record_until = 0.0  # time.monotonic()
         self._page = ""  # the one that records
@@ -81,6 +87,8 @@ class Studio:
             if page and not self._pages[page]:  # it came after the page was closed
                 raise DatasetError("this page has no connection: load it again")
             self._labels.check_exists(label)
+            if self._changing_camera:
+                raise DatasetError("the camera is being changed: wait a moment")
             session = self._recorder.session
             if session is not None and (session.label, self._page) != (label, page):
                 raise DatasetError(f"another page is recording {session.label}")
@@ -160,6 +168,56 @@ class Studio:
             self._recorder.set_place(place)
             self.place = place
             self._stated_at = float("-inf")
+
+    # The camera
+
+    def cameras(self) -> list[dict[str, str]]:
+        """Return the cameras that `set_camera` takes, see `CameraChoice.find`. It takes seconds."""
+        with self._camera_lock:
+            return self._camera_choice.find()
+
+    def set_camera(self, source: str) -> None:
+        """Record and classify with another camera. If it does not open, the one before stays in use.
+
+        Args:
+            source: A source that `cameras` has listed.
+
+        Raises:
+            UserError: It does not open, or is not listed, or a recording is going on.
+        """
+        with self._change_camera():
+            self._camera_choice.choose(source)
+
+    def mirror(self, on: str) -> None:
+        """Mirror the camera's images, or stop that.
+
+        From then on they are recorded mirrored, as with `--flip horizontal`, and the live loop sees the same. So what
+        is learned fits what is seen. Images that are recorded already stay as they are.
+
+        Args:
+            on: "yes" or "no".
+
+        Raises:
+            UserError: It is neither, or a recording is going on, or the camera does not open in this way.
+        """
+        if on not in ("yes", "no"):
+            raise UserError('the camera can be mirrored with "yes" or "no"')
+        with self._change_camera():
+            self._camera_choice.mirror(on == "yes")
+
+    @contextlib.contextmanager
+    def _change_camera(self) -> Iterator[None]:
+        """Refuse recordings meanwhile. Raises DatasetError if one is going on."""
+        with self._camera_lock:
+            with self._lock:
+                if self._recorder.recording:
+                    raise DatasetError("let go of the button first: a recording is going on")
+                self._changing_camera = True
+            try:
+                yield
+                self._hints = CameraHints()  # the old ones compare with the images before
+            finally:
+                self._changing_camera, self._stated_at = False, float("-inf")
 
     # Labels and their images
 
@@ -291,6 +349,7 @@ class Studio:
         if now - self._looked_at > HINT_INTERVAL:
             self._looked_at = now
             self._hints(frame.image)
+            self._camera_choice.note_size(frame.image.shape[1], frame.image.shape[0])
         if self._recorder.recording and now > self._record_until:
             self._record_until = float("inf")
             threading.Thread(target=self.stop, name="stop recording", daemon=True).start()
@@ -332,6 +391,8 @@ class Studio:
             "undo": labels.history.undo_text,
             "redo": labels.history.redo_text,
             "rejected": labels.num_rejected,
+            "camera_source": self._camera_choice.source,
+            "mirrored": self._camera_choice.mirrored,
             "place": self.place,
             "places": sorted(labels.places | {self.place}),
             "ready": self.teacher.model.head is not None,

@@ -3,6 +3,7 @@
 POST /studio/ACTION                  call a method of Studio; the body is a JSON object with its arguments
 GET  /studio/images?label=X          the file names of a label's images, the newest first
 GET  /studio/rejected                the labels and file names of images that were taken out, the last one first
+GET  /studio/cameras                 the cameras that can be chosen; takes seconds
 GET  /studio/image?label=X&name=Y    an image, small; with &size=large a large one, with &rejected=1 one taken out
 GET  /studio/model?name=X            a model file that the action "export" has written
 GET  /studio/kit.zip?name=X          the same, with a program that runs it
@@ -54,7 +55,10 @@ _IS_OF_TYPE: dict[str, Callable[[object], bool]] = {
 
 
 class StudioRoutes:
-    """Answers the requests of the studio page. Actions run in one thread, one after another; exports in their own."""
+    """Answers the requests of the studio page. Actions run in one thread, one after another.
+
+    Exports and what opens cameras have threads of their own, because they take long.
+    """
 
     def __init__(self, studio: Studio):
         """Create the routes.
@@ -75,6 +79,8 @@ class StudioRoutes:
             "order": studio.order_label,
             "move": studio.move_images,
             "restore": studio.restore_images,
+            "camera": studio.set_camera,
+            "mirror": studio.mirror,
             "export": studio.export,
             "train": studio.better.train,
             "stop_training": studio.better.stop,
@@ -82,7 +88,14 @@ class StudioRoutes:
         }
         self._thread = ThreadPoolExecutor(1, "studio")
         self._export_thread = ThreadPoolExecutor(1, "export", lower_thread_priority, (19,))
+        self._camera_thread = ThreadPoolExecutor(1, "change camera")
+        self._threads = {  # of actions that take up to a minute, in which recording or the page goes on
+            "export": self._export_thread,
+            "camera": self._camera_thread,
+            "mirror": self._camera_thread,
+        }
         self.routes = [
+            Route("/studio/cameras", self._get_cameras),
             Route("/studio/images", self._get_images),
             Route("/studio/rejected", self._get_rejected),
             Route("/studio/image", self._get_image),
@@ -95,6 +108,7 @@ class StudioRoutes:
         """Finish the actions that are running."""
         self._thread.shutdown()
         self._export_thread.shutdown()
+        self._camera_thread.shutdown()
 
     async def page_opened(self, page: str) -> None:
         """Let a page record, now that it has a connection."""
@@ -120,9 +134,11 @@ class StudioRoutes:
         for name, value in arguments.items():
             if not _IS_OF_TYPE[signature.parameters[name].annotation](value):
                 return json_error(400, f"{name} has to be {signature.parameters[name].annotation}")
-        is_export = request.path_params["action"] == "export"  # it takes up to a minute, in which recording goes on
-        thread = self._export_thread if is_export else self._thread
+        thread = self._threads.get(request.path_params["action"])
         return await self._answer(functools.partial(action, **arguments), _to_result, thread)
+
+    async def _get_cameras(self, request: Request) -> Response:
+        return await self._answer(self._studio.cameras, JSONResponse, self._camera_thread)
 
     async def _get_images(self, request: Request) -> Response:
         label = request.query_params.get("label", "")

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import sys
+import threading
 import time
 import zipfile
 from dataclasses import replace
@@ -18,10 +19,12 @@ from conftest import LABELS, PATIENCE, assert_one_line_error, call, record, wait
 from teachcam.background_training import BackgroundTraining
 from teachcam.collect.camera import Camera
 from teachcam.collect.dataset import REJECTED, list_samples
-from teachcam.errors import DatasetError, UserError
+from teachcam.collect.probe import CameraInfo
+from teachcam.errors import CameraError, DatasetError, UserError
 from teachcam.export.metadata import read_metadata
 from teachcam.images import decode_image
 from teachcam.live.loop import loop
+from teachcam.live.teaching import camera_choice
 from teachcam.live.teaching import studio as studio_module
 from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.teaching.better_model import why_no_training
@@ -313,6 +316,78 @@ def decode_size(jpeg: bytes) -> tuple[int, int]:
     return width, height
 
 
+def test_the_camera_is_changed_and_mirrored_between_recordings(opened, monkeypatch):
+    studio, first = opened.studio, opened.camera.source
+    found = [CameraInfo("synthetic:palm", 320, 240, 30.0)]  # in place of a device of this machine
+    monkeypatch.setattr(camera_choice, "find_cameras", lambda in_use: found)
+    studio.look(opened.camera.read_frame())
+    assert studio.cameras() == [
+        {"source": first, "text": f"{first}, 640x480"},
+        {"source": "synthetic:palm", "text": "synthetic:palm, 320x240"},
+        {"source": "synthetic", "text": "synthetic: drawn hands, needs no camera"},
+    ]
+    studio.add_label("a")
+    studio.record("a")
+    for action, argument in ((studio.set_camera, "synthetic:palm"), (studio.mirror, "yes")):
+        with pytest.raises(DatasetError, match="let go of the button first: a recording is going on"):
+            action(argument)
+    studio.stop()
+    for source in ("synthetic?seed=4", "0", "gst:videotestsrc", "http://127.0.0.1:9/", str(opened.data)):
+        with pytest.raises(UserError, match="not in the list of cameras"):
+            studio.set_camera(source)
+    with pytest.raises(UserError, match='"yes" or "no"'):
+        studio.mirror("perhaps")
+    studio.set_camera("synthetic:palm")
+    studio.mirror("yes")
+    studio.mirror("yes")
+    opened.hold("a", 2)
+    assert (studio.state()["camera_source"], studio.state()["mirrored"]) == ("synthetic:palm", True)
+    sessions = [json.loads(line) for line in (opened.data / "sessions.jsonl").read_text().splitlines()]
+    assert (sessions[-1]["camera"], sessions[-1]["flip"]) == ("synthetic:palm", "horizontal")
+    studio.mirror("no")
+    studio.set_camera(first)
+    assert (studio.state()["camera_source"], studio.state()["mirrored"]) == (first, False)
+
+
+def test_a_mirrored_camera_that_hangs_upside_down_stays_turned(opened):
+    opened.camera.switch(flip="180")
+    assert not opened.studio.state()["mirrored"]
+    opened.studio.mirror("yes")
+    assert opened.camera.flip == "vertical"  # "180" and "horizontal" in one
+    opened.studio.mirror("no")
+    assert opened.camera.flip == "180"
+
+
+def test_nothing_is_recorded_and_the_page_goes_on_while_a_camera_opens(opened, monkeypatch):
+    opened.studio.add_label("a")
+    opening, go_on = threading.Event(), threading.Event()
+
+    def fail(source):
+        opening.set()
+        go_on.wait()
+        raise CameraError("it does not open")
+
+    monkeypatch.setattr(opened.camera, "switch", fail)
+    errors = []
+
+    def change():
+        try:
+            opened.studio.set_camera("synthetic")
+        except CameraError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    opening.wait()
+    with pytest.raises(DatasetError, match="the camera is being changed: wait a moment"):
+        opened.studio.record("a")
+    assert opened.studio._make_state()["recording"] is None
+    go_on.set()
+    thread.join()
+    assert errors == ["it does not open"]
+    assert opened.hold("a", 1) >= 1
+
+
 class Client:
     """An HTTP client of a page."""
 
@@ -358,6 +433,10 @@ def test_the_routes(page, opened):
     assert page.ask("POST", "/studio/add", {"label": "b"}, {"Origin": "http://elsewhere.example"})[0] == 403
     assert page.act("export", target="desktop", precision="fp32")[0] == 409
     assert page.ask("GET", "/studio/model?name=model.onnx")[0] == 409
+    assert page.act("camera", source="gst:videotestsrc")[0] == page.act("mirror", on="perhaps")[0] == 409
+    assert page.act("camera", source="synthetic") == page.act("mirror", on="yes") == (200, {"result": None})
+    assert json.loads(page.ask("GET", "/studio/cameras")[1])[0]["source"] == "synthetic"
+    assert page.state()["studio"]["mirrored"]
     assert page.act("record", label="a")[0] == 200
     wait_until(lambda: opened.counts()["a"] >= 5)
     assert page.state()["studio"]["recording"] == "a"

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, wait_until
 
 from teachcam.collect import dataset
 from teachcam.collect.camera import Camera, Frame
@@ -173,3 +173,19 @@ def test_killed_at_any_moment_it_leaves_no_broken_image(tmp_path):
         read_image(sample.path)
     for line in (tmp_path / "data/sessions.jsonl").read_text().splitlines():
         json.loads(line)
+
+
+def test_after_a_switch_of_the_camera_sessions_name_the_new_one(tmp_path):
+    with Camera("synthetic:palm?seed=1&size=64x48") as camera, Recorder(camera, tmp_path, "x", 0) as recorder:
+        for source, flip in (("synthetic:palm?seed=1&size=64x48", None), ("synthetic:palm?seed=2&size=64x48", "180")):
+            camera.switch(source, flip)
+            recorder.shoot(camera.read_frame())
+            recorder.shoot(camera.read_frame())
+            recorder.start(max_images=2)
+            wait_until(lambda: recorder.done)
+            recorder.stop()
+    lines = [json.loads(line) for line in (tmp_path / "sessions.jsonl").read_text().splitlines()]
+    assert [(line["camera"], line.get("flip")) for line in lines] == [
+        *[("synthetic:palm?seed=1&size=64x48", None)] * 2,
+        *[("synthetic:palm?seed=2&size=64x48", "180")] * 2,
+    ]

@@ -99,3 +99,16 @@ def test_an_address_that_nothing_reads_is_an_error_that_names_those_that_are_rea
 def test_the_lasting_names_of_a_device_are_found(tmp_path):
     (tmp_path / "usb-Logitech-index0").symlink_to("/dev/video0")
     assert probe._links_by_device(tmp_path) == {"/dev/video0": [tmp_path / "usb-Logitech-index0"]}
+
+
+def test_cameras_are_found_without_opening_the_one_in_use(monkeypatch):
+    opened = []
+
+    def refuse(source, timeout):
+        opened.append(source)
+        raise sources.CameraError("not here")
+
+    monkeypatch.setattr(probe, "Camera", refuse)
+    monkeypatch.setattr(probe.Path, "glob", lambda self, pattern: [Path("/dev/video2"), Path("/dev/video0")])
+    assert list(probe.find_cameras(in_use="0")) == []
+    assert opened == ["/dev/video2"]
