@@ -25,7 +25,7 @@ import sys
 import time
 from pathlib import Path
 
-from teachcam import cli
+from teachcam import cli, ending
 from teachcam.collect.camera import Camera
 from teachcam.collect.camera_options import add_camera_arguments, open_camera
 from teachcam.collect.dataset import check_labels, last_place
@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     if len(labels) > 1 and not is_live(options.camera):
         raise UserError("a file is recorded under one label: give one --label")
     place = choose_place(options.data, options.place)
-    with open_camera(options) as camera:
+    with ending.only_at_checks(), open_camera(options) as camera:
         default_fps = DEFAULT_FPS if camera.live or camera.fps else 0.0  # pictures in a folder have no rate
         fps = default_fps if options.fps is None else options.fps
         recorder = Recorder(camera, options.data, labels[0], fps, options.note, place)
@@ -176,6 +176,7 @@ def _record_session(camera: Camera, recorder: Recorder, max_frames: int | None, 
     """Read the camera until the open session is complete, or the file ends."""
     started = None  # time of the first frame
     while not recorder.done:
+        ending.check()
         try:
             frame = camera.read_frame(wait=0.5)
         except CameraTimeout:  # the camera logs that it is lost
@@ -204,13 +205,14 @@ def record_in_window(camera: Camera, recorder: Recorder, labels: list[str], max_
     frame, key, started = None, "", time.monotonic()
     with Window(f"teachcam: record {' '.join(labels)}") as window:
         while not window.closed:
+            ending.check()
             with contextlib.suppress(CameraTimeout):  # the last image stays, and the viewfinder says why
                 frame = camera.read_frame(wait=0.2)
             if frame is None:
                 return
             if not camera.live:
                 recorder.offer(frame)
-                time.sleep(max(0.0, started + frame.time - time.monotonic()))  # play a video at its own speed
+                ending.sleep(started + frame.time - time.monotonic())  # play a video at its own speed
             viewfinder.press(key, frame, time.monotonic())
             key = window.show(viewfinder.draw(frame.image))
 
@@ -219,7 +221,7 @@ def _count_down(label: str, seconds: float) -> None:
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         logger.info("%s in %.0f s", label, left)
-        time.sleep(min(1.0, left))
+        ending.sleep(min(1.0, left))
 
 
 def _show_progress(label: str, saved: int, max_frames: int | None, last: bool = False) -> None:

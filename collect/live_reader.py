@@ -9,6 +9,7 @@ from typing import Callable, NamedTuple
 
 import numpy as np
 
+from teachcam import ending
 from teachcam.cli import first_line
 from teachcam.collect.sources import Source, flip_image
 from teachcam.errors import CameraError, CameraTimeout
@@ -83,9 +84,11 @@ class LiveReader:
         Raises:
             CameraTimeout: No newer frame arrived within `wait` seconds.
             CameraError: The camera is closed, or does not open.
+            KeyboardInterrupt: A signal asked the program to end.
         """
         deadline = float("inf") if wait is None else time.monotonic() + wait
         while True:
+            ending.check()
             with self._arrived:
                 self._arrived.wait_for(
                     lambda: self._newer_than(after) or self._fatal_error() or self._closed.is_set(),

@@ -7,6 +7,7 @@ Images wait in a queue for the disk. Those that do not fit are counted in `dropp
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import queue
 import threading
@@ -15,10 +16,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Callable
 
+from teachcam import ending
 from teachcam.collect.camera import Camera, Frame
 from teachcam.collect.dataset import TIME_FORMAT, Session, append_line, existing_labels, move_to_rejected
 from teachcam.collect.names import check_label, check_place
 from teachcam.collect.session_lines import describe_damage
+from teachcam.errors import DatasetError
 from teachcam.files import expand
 
 logger = logging.getLogger(__name__)
@@ -82,6 +85,7 @@ class Recorder:
         self._ended = threading.Event()  # whether the writing thread has
         threading.Thread(target=self._write, name="recorder", daemon=True).start()
         atexit.register(self.close)  # so that Python, ending, waits until the queue is on disk
+        ending.hold(self.close)
         if camera.live:
             camera.on_each_frame(self.offer)
 
@@ -142,7 +146,7 @@ class Recorder:
         """End the session, and wait until all its images are on disk."""
         with self._lock:
             self.session = None
-        self._queue.join()
+        self._wait_for_disk()
         self.check_writer()
 
     def shoot(self, frame: Frame) -> None:
@@ -151,7 +155,7 @@ class Recorder:
         camera = str(self._camera.metadata)
         session = self._shots.setdefault((self.label, camera), self._new_session())
         self._takes.append((session, []))
-        self._queue.put((frame, *self._takes[-1]))
+        self._put((frame, *self._takes[-1]))
 
     def undo(self) -> int:
         """Move the files of the last recording or single shot to data/.rejected/, and return how many there were."""
@@ -194,8 +198,11 @@ class Recorder:
             try:
                 self.stop()
             finally:
-                self._queue.put(None)
-                self._ended.wait()  # Thread.join may take an interrupted thread for one that has ended (Python 3.11)
+                with contextlib.suppress(queue.Full):
+                    self._queue.put(None, timeout=ending.PROGRESS_TIMEOUT)
+                # Thread.join may take an interrupted thread for one that has ended (Python 3.11).
+                self._ended.wait(ending.PROGRESS_TIMEOUT)
+        ending.release(self.close)
         atexit.unregister(self.close)  # last: another Ctrl-C may interrupt the wait for the disk
 
     def __enter__(self) -> Recorder:
@@ -217,8 +224,12 @@ class Recorder:
             # The due times keep a fixed rhythm, unless the camera fell behind it by a whole period.
             late = frame.time - self._due
             self._due = self._period + (frame.time if late > self._period else self._due)
+            entry = (frame, *self._takes[-1])
             try:
-                self._queue.put((frame, *self._takes[-1]), block=not self._camera.live)  # a file waits for the disk
+                if self._camera.live:
+                    self._queue.put_nowait(entry)
+                else:  # a file waits for the disk
+                    self._put(entry)
             except queue.Full:
                 self.dropped += 1
                 return False
@@ -231,6 +242,27 @@ class Recorder:
         error, self._error = self._error, None
         if error is not None:
             raise error
+
+    def _put(self, entry: tuple) -> None:
+        """Queue an image, and wait for room. A signal ends the wait."""
+        while True:
+            with contextlib.suppress(queue.Full):
+                self._queue.put(entry, timeout=0.1)
+                return
+            ending.check()
+
+    def _wait_for_disk(self) -> None:
+        """Wait until the queue is on disk. After a signal, raise DatasetError if the disk takes nothing any more."""
+        left, since = self._queue.unfinished_tasks, time.monotonic()
+        while left and not self._ended.is_set():
+            with self._queue.all_tasks_done:
+                if self._queue.unfinished_tasks == left:
+                    self._queue.all_tasks_done.wait(0.1)
+            before, left = left, self._queue.unfinished_tasks
+            if left != before:
+                since = time.monotonic()
+            elif ending.was_asked() and time.monotonic() - since > ending.PROGRESS_TIMEOUT:
+                raise DatasetError(f"the disk of {self.data} takes nothing any more: {left} images were not saved")
 
     def _new_session(self) -> Session:
         now = time.strftime(TIME_FORMAT)
@@ -247,6 +279,7 @@ class Recorder:
                 frame, session, paths = entry
                 if self._error is None:
                     paths.append(session.save(frame.image))
+                    ending.hold(self.close)
                     if self._on_saved is not None:
                         self._on_saved(paths[-1])
             except Exception as error:

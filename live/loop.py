@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import time
 
+from teachcam import ending
 from teachcam.cli import first_line
 from teachcam.collect.camera import Camera
 from teachcam.errors import CameraTimeout, ModelError, UserError
@@ -20,6 +20,7 @@ CAMERA_WAIT = 0.25  # seconds to wait for a frame before looking at `stop` again
 logger = logging.getLogger(__name__)
 
 
+@ending.only_at_checks()
 def loop(
     camera: Camera,
     classifier: Model,
@@ -35,7 +36,7 @@ def loop(
     """Classify frames until the camera, a sink, `stop` or `max_frames` ends it.
 
     A sink that fails is closed and logged, the others continue, and its error is raised at the end. A newer model that
-    fails is logged, and the model before it continues.
+    fails is logged, and the model before it continues. A signal ends the loop between two frames (see ending.py).
 
     Args:
         camera: An open camera, video file or folder of images.
@@ -55,6 +56,7 @@ def loop(
         CameraError: The camera failed.
         ModelError: The model failed, and there was none before it.
         OSError, UserError: A sink failed.
+        KeyboardInterrupt: A signal asked the program to end.
     """
     stop = stop or threading.Event()
     model = ActiveModel(classifier, default_smoothing(camera) if smoothing is None else smoothing, min_hold)
@@ -63,6 +65,7 @@ def loop(
     loop_start = time.monotonic()
     try:
         while not stop.is_set():
+            ending.check()
             try:
                 frame = camera.read_frame(wait=CAMERA_WAIT)
             except CameraTimeout:
@@ -70,7 +73,7 @@ def loop(
             if frame is None:
                 break
             if real_time and not camera.live:
-                stop.wait(max(0.0, loop_start + frame.time - time.monotonic()))
+                _wait(stop, loop_start + frame.time)
             newer = watcher.take() if watcher else None
             if newer is not None:
                 model.swap(newer)
@@ -91,10 +94,20 @@ def loop(
     finally:
         stats.log(camera.dropped, model.classifier.provider)
         failures += _close(sinks)
+        if ending.was_asked():  # the exception that ends the loop is the interruption
+            for failure in failures:
+                if not isinstance(failure, BrokenPipeError):  # Ctrl-C ends the reader, too
+                    logger.warning(f"an output failed: {first_line(failure)}")
     # A reader that has seen enough, as `| head`, is no failure, unless nobody else has got the results.
     if failures:
         raise min(failures, key=lambda error: isinstance(error, BrokenPipeError))
     return stats.num_frames
+
+
+def _wait(stop: threading.Event, until: float) -> None:
+    """Wait until a time of time.monotonic(), `stop`, or a signal."""
+    while (left := until - time.monotonic()) > 0 and not stop.wait(min(CAMERA_WAIT, left)):
+        ending.check()
 
 
 def _send(result: FrameResult, sinks: list[Sink], failures: list[Exception]) -> bool:
@@ -113,22 +126,32 @@ def _send(result: FrameResult, sinks: list[Sink], failures: list[Exception]) -> 
 
 
 def _close(sinks: list[Sink]) -> list[Exception]:
-    """Close every sink; return the errors of those that fail.
+    """Close all sinks at the same time; return the errors of those that fail.
 
-    Ctrl-C does not skip the remaining sinks, because one may have a file to finish.
+    After a signal, a sink that takes too long is left behind, unless it is finishing a recording. Each has a thread of
+    its own, because one may have a file to finish while another one waits for a network.
     """
-    failures: list[Exception] = []
-    interruption = None
-    for sink in sinks:
+    raised: dict[int, BaseException] = {}
+
+    def close(number: int, sink: Sink) -> None:
         try:
             sink.close()
-        except KeyboardInterrupt as error:
-            interruption = error
-        except Exception as error:
-            failures.append(_explained(error, sink))
-    if interruption is not None and not isinstance(sys.exc_info()[1], KeyboardInterrupt):
-        raise interruption
-    return failures
+        except BaseException as error:
+            raised[number] = error
+
+    threads = [threading.Thread(target=close, args=entry, name="close", daemon=True) for entry in enumerate(sinks)]
+    for thread in threads:
+        thread.start()
+    for number, (thread, sink) in enumerate(zip(threads, sinks)):
+        while thread.is_alive() and (not ending.was_asked(ending.CLOSE_TIMEOUT) or ending.is_progressing(sink.close)):
+            thread.join(0.05)
+        if thread.is_alive():
+            raised[number] = UserError(f"{type(sink).__name__} did not close in time: its last results are lost")
+    failures = [(error, sinks[number]) for number, error in sorted(raised.items())]
+    for error, _ in failures:
+        if not isinstance(error, Exception):
+            raise error
+    return [_explained(error, sink) for error, sink in failures]
 
 
 def _explained(error: Exception, sink: Sink) -> Exception:

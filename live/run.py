@@ -24,7 +24,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from teachcam import cli
+from teachcam import cli, ending
 from teachcam.collect.camera import Camera
 from teachcam.collect.camera_options import add_camera_arguments, open_camera
 from teachcam.errors import ModelError
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         classifier.self_check()
     except ModelError as error:  # only a warning: the user may want to look at the model all the same
         logger.warning(f"warning: {error}")
-    with ExitStack() as stack:
+    with ending.only_at_checks(), ExitStack() as stack:
         # Actions first: a wrong --on is reported before the camera opens.
         actions = [Actions(options.on, labels, options.cool_down, options.shell)] if options.on else []
         camera = stack.enter_context(open_camera(options))
@@ -115,7 +115,7 @@ def _run_with_window(window: LiveWindow, camera: Camera, classifier: Model, sink
     with ThreadPoolExecutor(1, "loop") as pool:
         running = pool.submit(loop, camera, classifier, sinks, stop=stop, real_time=True, **settings)
         try:
-            window.run(lambda: not running.done())
+            window.run(lambda: not (running.done() or ending.was_asked()))
         finally:
             stop.set()
     running.result()

@@ -20,7 +20,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from teachcam import cli
+from teachcam import cli, ending
 from teachcam.collect.camera_options import add_camera_arguments, open_camera
 from teachcam.collect.sources import is_live
 from teachcam.errors import UserError
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(f"--camera {options.camera}: the studio needs a live camera")
     from teachcam.live.web.server import Web  # its packages are there: http_address has looked
 
-    with ExitStack() as stack:
+    with ending.only_at_checks(), ExitStack() as stack:
         camera = stack.enter_context(open_camera(options))
         teacher = Teacher(options.data, Backbone(options.data / FOLDER, options.provider, options.tune))
         stack.callback(teacher.close)

@@ -21,7 +21,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from teachcam import cli
+from teachcam import cli, ending
 from teachcam.collect.camera_options import add_camera_arguments, open_camera
 from teachcam.collect.capture import choose_place, record_headless
 from teachcam.collect.dataset import check_labels
@@ -52,6 +52,12 @@ def main(argv: list[str] | None = None) -> int:
     if labels and not is_live(options.camera):
         raise UserError("--label: teaching needs a live camera; record a file with python collect/capture.py")
     place = choose_place(options.data, options.place) if labels else ""
+    _teach(options, labels, place)
+    return 0
+
+
+@ending.only_at_checks()
+def _teach(options: argparse.Namespace, labels: list[str], place: str) -> None:
     teacher = Teacher(options.data, Backbone(options.data / FOLDER, options.provider))
     try:
         with open_camera(options) as camera:
@@ -77,7 +83,6 @@ def main(argv: list[str] | None = None) -> int:
             loop(camera, teacher.model, [sink], max_frames=options.max_frames, watcher=teacher)
     finally:
         teacher.close()
-    return 0
 
 
 def _describe(progress: Progress) -> str:

@@ -25,6 +25,7 @@ from typing import Iterator, Tuple
 import numpy as np
 import onnxruntime
 
+from teachcam import ending
 from teachcam.cli import first_line
 from teachcam.collect.dataset import list_samples
 from teachcam.errors import ContractError, ModelError, UserError
@@ -193,7 +194,7 @@ def _time(runners: dict[Choice, Runner], shape: list[int]) -> dict[Choice, float
     times: dict[Choice, list[float]] = {choice: [] for choice in runners}
     for _ in range(NUM_RUNS):
         for choice, run in runners.items():
-            time.sleep(PAUSE)
+            ending.sleep(PAUSE)
             started = time.perf_counter()
             run(image)
             times[choice].append(1000 * (time.perf_counter() - started))
@@ -203,13 +204,19 @@ def _time(runners: dict[Choice, Runner], shape: list[int]) -> dict[Choice, float
 @contextmanager
 def _busy_programs() -> Iterator[None]:
     programs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(NUM_BUSY)]
-    try:
-        time.sleep(0.5)  # until they have started
-        yield
-    finally:
+
+    def end() -> None:
         for program in programs:
             program.kill()
             program.wait()
+        ending.release(end)
+
+    ending.hold(end)
+    try:
+        ending.sleep(0.5)  # until they have started
+        yield
+    finally:
+        end()
 
 
 def _load_all(file: Path, precision: str) -> dict[Choice, LoadedModel]:

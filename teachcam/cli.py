@@ -6,15 +6,13 @@ import argparse
 import contextlib
 import logging
 import os
-import signal
 import sys
-from typing import Any, Callable, Iterator, NoReturn, TextIO
+from typing import Callable, NoReturn, TextIO
 
+from teachcam import ending
 from teachcam.errors import UserError
 
 __all__ = ["Parser", "UserError", "first_line", "log_to_stderr", "non_negative_float", "positive_int", "run"]
-
-INTERRUPTED = 130  # exit code
 
 
 class Parser(argparse.ArgumentParser):
@@ -50,7 +48,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Run a command's `main` function and exit the program with its exit code.
 
     The exit codes are 0 for success, 2 for an error that the user can fix (one line on stderr), and 130 for an
-    interruption by Ctrl-C, SIGTERM or SIGHUP. A closed stdout (as with `| head`) is not an error.
+    interruption by Ctrl-C, SIGTERM or SIGHUP (see ending.py). A closed stdout (as with `| head`) is not an error.
 
     Args:
         main: Does the work. Returns an exit code, or None for 0.
@@ -62,14 +60,14 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             stream.reconfigure(errors="replace")  # a label may have characters that the console's encoding has not
     log_to_stderr()
     try:
-        _on_interruption(signal.default_int_handler)
-        code = main() or 0
+        with ending.watched():
+            code = main() or 0
         sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        code = INTERRUPTED
+        code = ending.INTERRUPTED
     except BrokenPipeError:
         _discard_stdout()
         code = 0
@@ -84,37 +82,19 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except Exception as error:
         if not _was_interrupted(error):
             raise
-        code = INTERRUPTED
-    _on_interruption(signal.SIG_DFL)  # Ctrl-C while the interpreter ends shows no traceback
+        code = ending.INTERRUPTED
+    if ending.was_asked():
+        ending.leave()
     sys.exit(code)
-
-
-@contextlib.contextmanager
-def ending_at_once() -> Iterator[None]:
-    """While this lasts, Ctrl-C, SIGTERM and SIGHUP end the program at once, with exit code 130.
-
-    For imports: a library that is interrupted while it starts reports anything, or goes on without a part of itself.
-    """
-    _on_interruption(lambda *_: os._exit(INTERRUPTED))
-    try:
-        yield
-    finally:
-        _on_interruption(signal.default_int_handler)
 
 
 def _was_interrupted(error: BaseException | None) -> bool:
     """Return whether an exception was raised because of Ctrl-C, as by a library that was interrupted at its start."""
+    if ending.was_asked():
+        return True
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
-
-
-def _on_interruption(handler: Any) -> None:
-    """Set what happens at Ctrl-C, SIGTERM and SIGHUP. A signal that is ignored stays so, as SIGHUP is under nohup."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # SIGHUP: the terminal was closed; Windows does not have it
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, handler)
 
 
 def log_to_stderr() -> None:

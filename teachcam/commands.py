@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from teachcam import __version__, cli
+from teachcam import __version__, cli, ending
 from teachcam.errors import UserError
 
 # Each command: the module whose `main(argv)` it calls, and a line for `teachcam --help`.
@@ -75,7 +75,7 @@ def _command(name: str):
         version = ".".join(map(str, sys.version_info[:2]))
         raise UserError(f"teachcam {name} needs Python 3.10 or newer, and this is {version}: train on another machine")
     try:
-        with cli.ending_at_once():
+        with ending.at_once():
             return import_module(COMMANDS[name][0]).main
     except ModuleNotFoundError as error:
         package = (error.name or "").split(".")[0]

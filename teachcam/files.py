@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Iterator
 
+from teachcam import ending
 from teachcam.json_lines import scan_json_lines
 
 
@@ -30,6 +31,11 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
     The bytes go to a hidden file in the same folder, which is flushed to the disk and then renamed.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(3)}.tmp")
+
+    def finish() -> None:
+        """Do nothing: the thread that writes the file finishes it."""
+
+    ending.hold(finish)
     try:
         with temporary.open("wb") as file:
             yield file
@@ -39,6 +45,8 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    finally:
+        ending.release(finish)
 
 
 def append_json_line(path: Path, content: dict, sync: bool = False) -> None:

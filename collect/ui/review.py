@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from teachcam import ending
 from teachcam.collect.dataset import append_line, existing_labels, move_to_rejected
 from teachcam.collect.names import check_label, name_key, normalize_text
 from teachcam.collect.ui.window import Window
@@ -165,8 +166,9 @@ def review(folder: Path, data: Path, labels: list[str]) -> None:
     """
     state = Review(folder, data, labels)
     try:
-        with Window(f"teachcam: review {folder}") as window:
+        with ending.only_at_checks(), Window(f"teachcam: review {folder}") as window:
             while state.left and not window.closed:
+                ending.check()
                 state.press(window.show(state.draw()))
     finally:
         for label, count in sorted(state.sorted.items()):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from teachcam import ending
 from teachcam.cli import first_line
 from teachcam.collect.camera import Frame
 from teachcam.errors import UserError
@@ -137,9 +138,11 @@ class ThreadedSink:
         entry = self._prepare(result)
         if entry is None:
             return True
-        if not self._live:
-            self._queue.put(entry)
-            return True
+        while not self._live:
+            with contextlib.suppress(queue.Full):
+                self._queue.put(entry, timeout=0.1)
+                return True
+            ending.check()
         try:
             self._queue.put_nowait(entry)
         except queue.Full:

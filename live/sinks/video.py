@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from teachcam import ending
 from teachcam.collect.video_capture import opencv_name, silence_opencv
 from teachcam.errors import UserError
 from teachcam.live.sinks.base import MAX_QUEUED_IMAGES, FrameResult, ThreadedSink
@@ -19,6 +20,8 @@ MAX_SIDE = 4096  # pixels; larger images are written smaller, because MPEG-4 end
 MAX_LIVE_GAP = 2.0  # seconds: after a longer gap (a lost camera) the video goes on at once, without a still image
 MAX_FILE_GAP = 60.0  # seconds, the same for a file, where a gap is meant: some have an image every few seconds
 MIN_FREE_BYTES = 32 << 20  # free disk space at which a recording ends: its index still has to be written
+
+FINISH_TIMEOUT = 8.0  # seconds after a signal for the index, without which all of an .mp4 is lost; Docker waits for 10
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +58,7 @@ class Video(ThreadedSink):
         self._interval = 0.0  # seconds between the last two frames
         self._disk_checked = float("-inf")
         super().__init__(live, MAX_QUEUED_IMAGES)
+        ending.hold(self.close)
 
     def _name(self) -> str:
         return f"--record {self._path}"
@@ -78,6 +82,7 @@ class Video(ThreadedSink):
             image = _fit(image, self._size)
         for _ in range(copies):
             self._writer.write(image)
+        ending.hold(self.close)
         if self._last is not None:
             self._interval = entry.frame.time - self._last[0]
         self._last = entry.frame.time, image
@@ -117,6 +122,13 @@ class Video(ThreadedSink):
 
     def _finish(self) -> None:
         """Finish the file, or delete it if no frame was written."""
+        ending.hold(self.close, FINISH_TIMEOUT)
+        try:
+            self._finish_file()
+        finally:
+            ending.release(self.close)
+
+    def _finish_file(self) -> None:
         if self._writer is None:
             self._path.unlink()
             return

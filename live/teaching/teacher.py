@@ -15,6 +15,7 @@ import hashlib
 import logging
 import sys
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from teachcam import ending
 from teachcam.calibration import calibrate
 from teachcam.cli import first_line
 from teachcam.clutter import draw_clutter_images
@@ -46,6 +48,7 @@ FOLDER = ".teach"  # in the dataset
 BATCH = 16  # images between two heads
 QUIET = 1.0  # seconds without a change, after which the head is judged and calibrated
 INTERVAL = 0.3  # seconds at least between two heads while images come one by one: each one slows some live frames
+CLOSE_TIMEOUT = 10.0  # seconds: judging a large dataset takes some
 SWITCH_INTERVAL = 0.0005  # seconds that a thread keeps Python's lock; by default 0.005, as long as a live frame takes
 
 logger = logging.getLogger(__name__)
@@ -105,7 +108,11 @@ class Teacher:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until all is learned and judged. Returns whether it is. Raises what ended the thread."""
-        done = self._up_to_date.wait(timeout)
+        deadline = float("inf") if timeout is None else time.monotonic() + timeout
+        while not (done := self._up_to_date.wait(max(0.0, min(0.2, deadline - time.monotonic())))):
+            ending.check()
+            if time.monotonic() >= deadline:
+                break
         if self.error is not None:
             raise self.error
         return done
@@ -115,10 +122,13 @@ class Teacher:
         return [sample for sample, _ in list(self._known.values())]
 
     def close(self) -> None:
-        """End the thread."""
+        """End the thread. One that is in the middle of a long computation is left behind after CLOSE_TIMEOUT."""
         self._closed.set()
         self._changed.set()
-        self._ended.wait()  # Thread.join may take an interrupted thread for one that has ended (Python 3.10 and 3.11)
+        deadline = time.monotonic() + CLOSE_TIMEOUT
+        # Thread.join may take an interrupted thread for one that has ended (Python 3.10 and 3.11).
+        while not self._ended.wait(0.05) and time.monotonic() < deadline and not ending.was_asked(ending.CLOSE_TIMEOUT):
+            pass
         atexit.unregister(self.close)  # last: another Ctrl-C may interrupt the wait
 
     # The thread
