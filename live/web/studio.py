@@ -3,7 +3,7 @@
 POST /studio/ACTION                  call a method of Studio; the body is a JSON object with its arguments
 GET  /studio/images?label=X          the file names of a label's images, the newest first
 GET  /studio/image?label=X&name=Y    an image, small
-GET  /studio/model?name=X            a model file that the action "export" has written
+GET  /studio/model?name=X            a model file that was taken along
 GET  /studio/kit.zip?name=X          the same, with a program that runs it
 """
 
@@ -24,7 +24,6 @@ from starlette.routing import Route
 from teachcam.cli import first_line
 from teachcam.errors import UnreadableImage, UserError
 from teachcam.images import encode_jpeg, read_image
-from teachcam.live.sinks.base import lower_thread_priority
 from teachcam.live.teaching.studio import Studio
 from teachcam.live.web.json_requests import json_error, read_json
 from teachcam.preprocessing import shrink
@@ -41,7 +40,7 @@ for prediction in Classifier("model.onnx").predict_stream(Camera(0)):
 
 
 class StudioRoutes:
-    """Answers the requests of the studio page. Actions run in one thread, one after another; exports in their own."""
+    """Answers the requests of the studio page. Actions run in one thread, one after another."""
 
     def __init__(self, studio: Studio):
         """Create the routes.
@@ -59,13 +58,13 @@ class StudioRoutes:
             "rename": studio.rename_label,
             "remove": studio.remove_label,
             "move": studio.move_image,
-            "export": studio.export,
+            "export": studio.take_along.start,
+            "cancel_export": studio.take_along.cancel,
             "train": studio.better.train,
             "stop_training": studio.better.stop,
             "resume_training": studio.better.resume,
         }
         self._thread = ThreadPoolExecutor(1, "studio")
-        self._export_thread = ThreadPoolExecutor(1, "export", lower_thread_priority, (19,))
         self.routes = [
             Route("/studio/images", self._get_images),
             Route("/studio/image", self._get_image),
@@ -77,7 +76,6 @@ class StudioRoutes:
     def close(self) -> None:
         """Finish the actions that are running."""
         self._thread.shutdown()
-        self._export_thread.shutdown()
 
     async def _post_action(self, request: Request) -> Response:
         action = self._actions.get(request.path_params["action"])
@@ -92,9 +90,7 @@ class StudioRoutes:
             inspect.signature(action).bind(**arguments)
         except TypeError as error:
             return json_error(400, f"{request.path_params['action']}: {error}")
-        is_export = request.path_params["action"] == "export"  # it takes up to a minute, in which recording goes on
-        thread = self._export_thread if is_export else self._thread
-        return await self._answer(functools.partial(action, **arguments), _to_result, thread)
+        return await self._answer(functools.partial(action, **arguments), _to_result)
 
     async def _get_images(self, request: Request) -> Response:
         label = request.query_params.get("label", "")
@@ -111,7 +107,7 @@ class StudioRoutes:
     async def _get_model(self, request: Request) -> Response:
         name = request.query_params.get("name", "")
         return await self._answer(
-            functools.partial(self._studio.exported_path, name), lambda path: FileResponse(path, filename=name)
+            functools.partial(self._studio.take_along.path, name), lambda path: FileResponse(path, filename=name)
         )
 
     async def _get_kit(self, request: Request) -> Response:
@@ -125,12 +121,10 @@ class StudioRoutes:
         headers = {"Content-Disposition": 'attachment; filename="teachcam-kit.zip"'}
         return await self._answer(pack, lambda content: Response(content, 200, headers, "application/zip"))
 
-    async def _answer(
-        self, function: Callable, to_response: Callable[..., Response], thread: ThreadPoolExecutor | None = None
-    ) -> Response:
-        """Run a function in a thread, by default that of the actions. Return a response with its result or error."""
+    async def _answer(self, function: Callable, to_response: Callable[..., Response]) -> Response:
+        """Run a function in the thread of the actions. Return a response with its result or error."""
         try:
-            result = await asyncio.get_running_loop().run_in_executor(thread or self._thread, function)
+            result = await asyncio.get_running_loop().run_in_executor(self._thread, function)
         except (UserError, UnreadableImage) as error:
             return json_error(507 if isinstance(error.__context__, OSError) else 409, first_line(error))
         except OSError as error:
