@@ -70,7 +70,7 @@ def convert(
     Args:
         source: The graph: its input is for the target, its outputs are `probabilities` and maybe `features`.
         out: The ONNX file to write. It is replaced only after all checks have passed.
-        validator: Has the images, and what the model should predict for them.
+        validator: Has the images, and what the model should predict for them; and what the progress is reported to.
         config: Target, precision and batch size.
         origin: What the file's metadata says about where the graph came from, beside the options and the versions.
 
@@ -108,12 +108,13 @@ def _write_int8(source: Path, file: Path, validator: Validator, config: ExportCo
     target = TARGETS[config.target]
     if not validator.validation and not config.allow_accuracy_drop:
         raise ExportError(
-            "int8 needs validation images to measure its accuracy: record in more places, or give --allow-accuracy-drop"
+            "int8 needs validation images to measure its accuracy",
+            "record in more places, or give --allow-accuracy-drop",
         )
     dtype = np.uint8 if target.uint8_input else np.float32
     images = [image for image, _ in validator.calibration]
     batches = make_batches(images, validator.contract, dtype, config.fixed_batch or 1)
-    to_int8(source, file, batches, target)
+    to_int8(source, file, batches, target, on_progress=validator.on_progress)
     drop = validator.accuracy_drop(file)
     if drop <= MAX_ACCURACY_DROP or config.allow_accuracy_drop:
         return []
@@ -121,14 +122,15 @@ def _write_int8(source: Path, file: Path, validator: Validator, config: ExportCo
     count = 1
     while count <= len(layers) / 2:
         logger.info("int8 loses %.1f points of accuracy: trying with %d layers in float", 100 * drop, count)
-        to_int8(source, file, batches, target, float_layers=layers[:count])
+        to_int8(source, file, batches, target, layers[:count], validator.on_progress)
         drop = validator.accuracy_drop(file)
         if drop <= MAX_ACCURACY_DROP:
             return layers[:count]
         count *= 2
     raise ExportError(
         f"int8 loses {100 * drop:.1f} points of accuracy on {len(validator.validation)} validation images, even with "
-        "half of its layers in float; no file was written: export fp16, or give --allow-accuracy-drop"
+        "half of its layers in float; no file was written",
+        "export fp16, or give --allow-accuracy-drop",
     )
 
 

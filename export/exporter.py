@@ -19,7 +19,7 @@ from teachcam.export.metadata import read_metadata
 from teachcam.export.parity import ValidationResult
 from teachcam.export.quantize import MIN_CALIBRATION_IMAGES
 from teachcam.export.targets import TARGETS
-from teachcam.export.verify import LabeledImage, Validator, sample_evenly
+from teachcam.export.verify import LabeledImage, OnProgress, Validator, sample_evenly
 from teachcam.files import expand
 from teachcam.images import read_image
 from teachcam.preprocessing import shrink
@@ -28,7 +28,11 @@ from teachcam.train.model.inference import InferenceModel, predict
 
 
 def export(
-    checkpoint: Path, out: Path, data: Path | None = None, config: ExportConfig | None = None
+    checkpoint: Path,
+    out: Path,
+    data: Path | None = None,
+    config: ExportConfig | None = None,
+    on_progress: OnProgress | None = None,
 ) -> ValidationResult:
     """Export a checkpoint to an ONNX file.
 
@@ -40,6 +44,7 @@ def export(
         out: The ONNX file to write. It is replaced only after all checks have passed.
         data: The dataset's folder; by default the folder that the checkpoint names.
         config: Target, precision and batch size; by default fp32 for a desktop.
+        on_progress: Called with what is done, in plain words, and the part of that, 0 to 1.
 
     Returns:
         What was measured with the file.
@@ -54,7 +59,7 @@ def export(
     model = InferenceModel(loaded.network, loaded.contract)
     validation, calibration = _read_images(loaded, Path(loaded.data_folder) if data is None else expand(data))
     predict_images = functools.partial(predict, model, contract=loaded.contract)
-    validator = Validator(loaded.contract, predict_images, validation, calibration)
+    validator = Validator(loaded.contract, predict_images, validation, calibration, on_progress)
     if config.precision == "int8" and target.operators is None:
         # On a GPU normalization costs nothing, and images centered on zero use more of int8's symmetric range.
         model = fold_normalization(model, loaded.contract.input_size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +20,7 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 
 from teachcam.errors import ExportError
 from teachcam.export.targets import Target
+from teachcam.export.verify import OnProgress, track
 
 MIN_CALIBRATION_IMAGES = 20  # with fewer, the measured range of the activations is too narrow
 LAYERS = ("Conv", "Gemm", "MatMul")  # the operators with weights
@@ -37,7 +38,12 @@ def to_half(source: Path, out: Path) -> Path:
 
 
 def to_int8(
-    source: Path, out: Path, batches: list[np.ndarray], target: Target, float_layers: list[str] | None = None
+    source: Path,
+    out: Path,
+    batches: list[np.ndarray],
+    target: Target,
+    float_layers: list[str] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> None:
     """Convert a float32 graph to int8 by static quantization, with weights per channel.
 
@@ -48,22 +54,24 @@ def to_int8(
             them.
         target: Decides how a graph is quantized: for ONNX Runtime on a CPU, or for TensorRT.
         float_layers: Names of nodes to leave in float.
+        on_progress: Called before each batch.
 
     Raises:
         ExportError: There are fewer than `MIN_CALIBRATION_IMAGES` batches.
     """
     if len(batches) < MIN_CALIBRATION_IMAGES:
         raise ExportError(
-            f"int8 needs at least {MIN_CALIBRATION_IMAGES} images to calibrate on, there are {len(batches)}: record "
-            "more, give the dataset's folder with --data DIR, or export fp32 or fp16"
+            f"int8 needs at least {MIN_CALIBRATION_IMAGES} images to calibrate on, there are {len(batches)}",
+            "record more, give the dataset's folder with --data DIR, or export fp32 or fp16",
         )
     for_tensorrt = target.operators is not None
+    step = "measuring the range of each layer" + (f", {len(float_layers)} stay exact" if float_layers else "")
     model = onnx.load(str(source))
     with _silence_quantizer():
         quantization.quantize_static(
             str(source),
             str(out),
-            _CalibrationReader(batches),
+            _CalibrationReader(track(batches, step, on_progress)),
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             # Weights of 7 bits keep processors without VNNI from overflowing (export/saturation.py). Unsigned weights
@@ -137,13 +145,13 @@ def _part_of_onnxruntime(name: str, precision: str) -> ModuleType:
         return import_module(f"onnxruntime.{name}")
     except ImportError:
         raise ExportError(
-            f"{precision}: ONNX Runtime {onnxruntime.__version__} is too old to make this model: "
-            "install 1.14 or newer, or give --precision fp32"
+            f"{precision}: ONNX Runtime {onnxruntime.__version__} is too old to make this model",
+            "install 1.14 or newer, or give --precision fp32",
         ) from None
 
 
 class _CalibrationReader(quantization.CalibrationDataReader):
-    def __init__(self, batches: list[np.ndarray]):
+    def __init__(self, batches: Iterable[np.ndarray]):
         self._batches = iter(batches)
 
     def get_next(self) -> dict[str, np.ndarray] | None:

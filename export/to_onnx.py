@@ -19,6 +19,8 @@ if __name__ == "__main__":  # before the other imports, see run_script
 from collections.abc import Iterator
 from pathlib import Path
 
+from tqdm import tqdm
+
 from teachcam import cli
 from teachcam.export import triton_repository
 from teachcam.export.conversion import PRECISIONS, ExportConfig
@@ -56,14 +58,17 @@ def main(argv: list[str] | None = None) -> int:
         allow_accuracy_drop=options.allow_accuracy_drop,
         check_images=options.check_images,
     )
-    if options.format == "triton":
-        out = options.out or checkpoint.parent / "model_repository"
-        validation = triton_repository.add_version(
-            out, config.batch_size, lambda file: export(checkpoint, file, options.data, config)
-        )
-    else:
-        out = options.out or checkpoint.parent / "model.onnx"
-        validation = export(checkpoint, out, options.data, config)
+    with tqdm(bar_format="{desc}", leave=False, disable=None) as line:
+
+        def export_to(file: Path) -> ValidationResult:
+            return export(checkpoint, file, options.data, config, lambda text, _: line.set_description_str(text))
+
+        if options.format == "triton":
+            out = options.out or checkpoint.parent / "model_repository"
+            validation = triton_repository.add_version(out, config.batch_size, export_to)
+        else:
+            out = options.out or checkpoint.parent / "model.onnx"
+            validation = export_to(out)
     for line in _summary(out, config, validation):
         print(line)
     return 0

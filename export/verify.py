@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Tuple, TypeVar
+from typing import Callable, Tuple, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,7 @@ MAX_ACCURACY_DROP = 0.01 + 1e-9  # one percentage point that int8 may lose; 1e-9
 MAX_CHANGED_LABELS = 0.1  # int8 that changes more labels than this is refused, even if as many are right
 
 LabeledImage = Tuple[np.ndarray, str]  # uint8 [H, W, 3], BGR, of any size, and its label
+OnProgress = Callable[[str, float], None]  # called with what is done, in plain words, and the part of that, 0 to 1
 T = TypeVar("T")
 
 
@@ -28,6 +30,7 @@ class Validator:
         validation: Validation images.
         calibration: Other images, which int8 is calibrated on.
         images: All images that files are compared on, the validation images first.
+        on_progress: What `convert` reports its progress to.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Validator:
         predict: Callable[[list[np.ndarray]], np.ndarray],
         validation: list[LabeledImage],
         calibration: list[LabeledImage],
+        on_progress: OnProgress | None = None,
     ):
         """Predict the images with the model.
 
@@ -44,10 +48,12 @@ class Validator:
             predict: The model, in float32. It returns the probabilities of images, float [N, num_classes].
             validation: Images that accuracy is measured on.
             calibration: Other images. There must be one of both at least.
+            on_progress: What the progress of an export is reported to, from its thread.
         """
         self.contract, self.validation, self.calibration = contract, validation, calibration
         self.images = [image for image, _ in (validation + calibration)[:MAX_IMAGES]]
         self._expected = predict(self.images)
+        self.on_progress = on_progress
         self._class_ids = np.array([contract.labels.index(label) for _, label in validation], int)
 
     def validate(self, file: Path, float_layers: list[str] | None = None) -> ValidationResult:
@@ -57,7 +63,8 @@ class Validator:
             file: The ONNX file.
             float_layers: Names of the layers that int8 left in float, for the result.
         """
-        probabilities = predict_probabilities(file, self.images, self.contract)
+        in_steps = partial(track, step="comparing the file with the model", on_progress=self.on_progress)
+        probabilities = predict_probabilities(file, self.images, self.contract, in_steps)
         return ValidationResult(
             parity=compare(probabilities, self._expected),
             num_validation_images=len(self._class_ids),
@@ -81,6 +88,18 @@ class Validator:
         """Return the accuracy on the validation images, which come first."""
         correct = probabilities[: len(self._class_ids)].argmax(1) == self._class_ids
         return float(correct.mean()) if len(correct) else None
+
+
+def track(batches: list[np.ndarray], step: str, on_progress: OnProgress | None) -> Iterator[np.ndarray]:
+    """Yield batches of images, and report before each how many images of the step are done."""
+    done, total = 0, sum(map(len, batches))
+    for batch in batches:
+        if on_progress is not None:
+            on_progress(f"{step}: {done} of {total} images", done / total)
+        yield batch
+        done += len(batch)
+    if on_progress is not None:
+        on_progress(f"{step}: {done} of {total} images", 1.0)
 
 
 def sample_evenly(items: Sequence[T]) -> list[T]:

@@ -44,7 +44,21 @@ class CheckpointError(UserError):
 
 
 class ExportError(UserError):
-    """The model can't be exported, or the exported file does not predict what the trained network predicts."""
+    """The model can't be exported, or the exported file does not predict what the trained network predicts.
+
+    Attributes:
+        reason: Its text without the advice, for a page, which has no options.
+    """
+
+    def __init__(self, reason: str, advice: str = ""):
+        """Create it.
+
+        Args:
+            reason: What is wrong; and what to do about it, unless that is for commands only.
+            advice: What to do about it with the options of a command.
+        """
+        super().__init__(f"{reason}: {advice}" if advice else reason)
+        self.reason = reason
 
 
 class ModelError(UserError):

@@ -10,7 +10,7 @@ import contextlib
 import os
 import threading
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Iterable, Iterator
 
 import numpy as np
 import onnxruntime
@@ -229,7 +229,12 @@ def _run_once(ort_session: onnxruntime.InferenceSession) -> None:
     ort_session.run(None, inputs)
 
 
-def predict_probabilities(path: Path, images: list[np.ndarray], contract: Contract) -> np.ndarray:
+def predict_probabilities(
+    path: Path,
+    images: list[np.ndarray],
+    contract: Contract,
+    track: Callable[[list[np.ndarray]], Iterable[np.ndarray]] = iter,
+) -> np.ndarray:
     """Return the probabilities that an ONNX file predicts on the CPU.
 
     int8 is computed exactly, as TensorRT computes it. So a file is not blamed for sums that a CPU without VNNI clips.
@@ -238,6 +243,7 @@ def predict_probabilities(path: Path, images: list[np.ndarray], contract: Contra
         path: The ONNX file.
         images: uint8 [H, W, 3], BGR, of any size.
         contract: The file's contract.
+        track: Yields the batches that it is called with, one by one, to see how far this is.
 
     Returns:
         float32 [num_images, num_classes].
@@ -247,7 +253,7 @@ def predict_probabilities(path: Path, images: list[np.ndarray], contract: Contra
     batch_size = graph_input.shape[0] if isinstance(graph_input.shape[0], int) else _BATCH_SIZE
     dtype = np.uint8 if graph_input.type == "tensor(uint8)" else np.float32
     batches = make_batches(images, contract, dtype, batch_size)
-    rows = [ort_session.run(["probabilities"], {graph_input.name: batch})[0] for batch in batches]
+    rows = [ort_session.run(["probabilities"], {graph_input.name: batch})[0] for batch in track(batches)]
     return np.concatenate(rows)[: len(images)]
 
 

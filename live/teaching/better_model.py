@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 import threading
 import time
@@ -12,9 +11,11 @@ from typing import Callable
 
 from teachcam.background_training import BackgroundTraining
 from teachcam.cli import first_line
-from teachcam.errors import ExportError, UserError
+from teachcam.errors import UserError
 from teachcam.export.conversion import ExportConfig
+from teachcam.export.verify import OnProgress
 from teachcam.live.classifier import Classifier
+from teachcam.live.teaching.export_process import ExportProcess
 from teachcam.live.teaching.teacher import Teacher
 
 POLL_INTERVAL = 0.5  # seconds between two looks at the process
@@ -52,10 +53,6 @@ class BetterModel:
     def stop(self) -> None:
         """Interrupt the training. It can be resumed."""
         self._training.stop()
-
-    def save_model(self, path: Path, config: ExportConfig) -> None:
-        """Write the trained model as a model file. Raises ExportError."""
-        _export(self.model.path.with_name("checkpoint.pt"), path, config)
 
     def state(self) -> dict[str, object]:
         """Return what the page shows, as JSON can hold it."""
@@ -98,7 +95,7 @@ class BetterModel:
         if accuracy is not None and taught is not None and accuracy <= taught:
             return f"kept the one before: it is {100 * taught:.1f} % right, and the new one {100 * accuracy:.1f} %"
         self._text = "trained; testing it"
-        _export(run / "checkpoint.pt", run / "model.onnx", ExportConfig())
+        ExportProcess(export_checkpoint, run / "checkpoint.pt", run / "model.onnx", ExportConfig()).wait()
         self.model = Classifier(run / "model.onnx")
         text = "the new model is in use"
         if accuracy is None or taught is None:
@@ -114,13 +111,11 @@ def _describe_epoch(training: str, epoch: int, epochs: int = 0, **_: object) -> 
     return f"training{network and ' network '}{network}: {epoch} of {epochs} passes over the images"
 
 
-def _export(checkpoint: Path, out: Path, config: ExportConfig) -> None:
-    """Export in a process of its own, which imports torch and the live loop does not. Raises ExportError."""
-    command = [sys.executable, "-m", "teachcam", "export", "--checkpoint", str(checkpoint), "--out", str(out)]
-    command += ["--target", config.target, "--precision", config.precision]
-    exported = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    if exported.returncode:
-        raise ExportError(exported.stdout.strip().split("\n")[-1])
+def export_checkpoint(checkpoint: Path, out: Path, config: ExportConfig, on_progress: OnProgress | None = None) -> None:
+    """Export a trained model, in a process that imports torch, which the live loop does not. Raises ExportError."""
+    from teachcam.export.exporter import export
+
+    export(checkpoint, out, None, config, on_progress)
 
 
 def why_no_training() -> str:

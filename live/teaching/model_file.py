@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from teachcam.contract import TrainingInfo
-from teachcam.errors import UserError
+from teachcam.collect.dataset import Sample
+from teachcam.contract import Contract, TrainingInfo
+from teachcam.errors import ExportError, UnreadableImage, UserError
 from teachcam.export.conversion import ExportConfig, convert
 from teachcam.export.parity import ValidationResult
 from teachcam.export.targets import TARGETS
-from teachcam.export.verify import Validator, sample_evenly
+from teachcam.export.verify import OnProgress, Validator, sample_evenly, track
 from teachcam.images import read_image
 from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.teaching.taught_model import TaughtModel
 from teachcam.live.teaching.teacher import Teacher
+from teachcam.onnx_session import make_batches
 from teachcam.preprocessing import shrink
 from teachcam.processor import processor_name
+from teachcam.ridge import RidgeHead
 from teachcam.ridge_inputs import SQRT_EPSILON
+
+
+class Taught(NamedTuple):
+    """What was taught, as another process can write it to a file."""
+
+    backbone: Path  # its folder
+    head: RidgeHead
+    contract: Contract
+    samples: list[Sample]  # some images that it has learned
 
 
 def save_model(path: Path, teacher: Teacher, config: ExportConfig | None = None) -> ValidationResult:
@@ -40,14 +54,15 @@ def save_model(path: Path, teacher: Teacher, config: ExportConfig | None = None)
         UserError: Nothing has been taught yet.
         ExportError: A check failed, or the file can't be written.
     """
-    model, progress, config = teacher.model.clone_for_thread(), teacher.progress, config or ExportConfig()
+    return write_taught(what_is_taught(teacher), path, config or ExportConfig())
+
+
+def what_is_taught(teacher: Teacher) -> Taught:
+    """Return what was taught until now. Raises UserError if that is nothing."""
+    model, progress = teacher.model, teacher.progress
     examples = [sample for sample in teacher.examples() if sample.label in model.contract.labels]
-    images = [
-        (shrink(read_image(sample.path), model.contract.input_size), sample.label)
-        for sample in sample_evenly(sorted(examples, key=lambda sample: sample.path))
-        if sample.path.is_file()
-    ]
-    if model.head is None or not images:
+    samples = sample_evenly(sorted(examples, key=lambda sample: sample.path))
+    if model.head is None or not samples:
         raise UserError("nothing to take along yet: record two labels, five images each")
     contract = replace(
         model.contract,
@@ -61,11 +76,33 @@ def save_model(path: Path, teacher: Teacher, config: ExportConfig | None = None)
             processor=processor_name(),
         ),
     )
+    return Taught(model.path.parent, model.head, contract, samples)
+
+
+def write_taught(
+    taught: Taught, path: Path, config: ExportConfig, on_progress: OnProgress | None = None
+) -> ValidationResult:
+    """Write what was taught as a model file. Raises as `save_model` does.
+
+    Args:
+        taught: What was taught.
+        path: The ONNX file.
+        config: Target and precision.
+        on_progress: Called with what is done, in plain words, and the part of that, 0 to 1.
+    """
+    contract, images = taught.contract, []
+    for sample in taught.samples:
+        with suppress(UnreadableImage):  # moved or removed since; the others are enough
+            images.append((shrink(read_image(sample.path), contract.input_size), sample.label))
+    if not images:
+        raise ExportError("the images were moved or removed meanwhile: take the model along again")
+    model = TaughtModel(Backbone(taught.backbone, "cpu"), taught.head, contract)
 
     def predict(images: list[np.ndarray]) -> np.ndarray:
-        return np.array([list(model.classify(image).probabilities.values()) for image in images])
+        batches = track(make_batches(images, contract, np.uint8, 1), "looking at the images", on_progress)
+        return np.array([model.predict_probabilities(batch[0]) for batch in batches])
 
-    validator = Validator(contract, predict, images[::2], images[1::2])
+    validator = Validator(contract, predict, images[::2], images[1::2], on_progress)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "fp32.onnx"
         graph = _add_head(onnx.load(str(model.path)), model)

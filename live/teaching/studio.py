@@ -17,15 +17,12 @@ from teachcam.collect.dataset import check_place, last_place
 from teachcam.collect.quality import CameraHints
 from teachcam.collect.recorder import Recorder
 from teachcam.errors import DatasetError, UserError
-from teachcam.export.conversion import PRECISIONS, ExportConfig
-from teachcam.export.metadata import read_metadata
-from teachcam.export.targets import TARGETS
 from teachcam.live.prediction import Model
 from teachcam.live.teaching.better_model import BetterModel
 from teachcam.live.teaching.camera_choice import CameraChoice
 from teachcam.live.teaching.label_images import LabelImages
-from teachcam.live.teaching.model_file import save_model
 from teachcam.live.teaching.progress import MIN_EXAMPLES
+from teachcam.live.teaching.take_along import TakeAlong
 from teachcam.live.teaching.teacher import Teacher
 
 FPS = 5.0  # recorded per second
@@ -41,6 +38,7 @@ class Studio:
     Attributes:
         teacher: Learns from the dataset.
         better: Trains a better model on it.
+        take_along: Writes the model in use as a file.
         place: The place of the next recording.
     """
 
@@ -55,10 +53,9 @@ class Studio:
         """
         self.teacher, self.better = teacher, BetterModel(data, teacher)
         self.place = last_place(data) or "place 1"
-        self._out = out
+        self.take_along = TakeAlong(teacher, self.better, out)
         self._labels = LabelImages(data)
         self._recorder = Recorder(camera, data, "label", FPS, place=self.place, on_saved=self._on_saved)
-        self._exported: dict[str, Path] = {}  # by name
         self._camera_choice = CameraChoice(camera)
         self._camera_lock = threading.Lock()  # `_lock` would stop the page for the seconds that a camera takes to open
         self._changing_camera = False
@@ -310,37 +307,6 @@ class Studio:
         is_new, self._taken = best is not self._taken, best
         return best if is_new else None
 
-    def export(self, target: str, precision: str) -> dict[str, str]:
-        """Write the model that is in use as a file to take along.
-
-        Args:
-            target: The device that it is for, a key of TARGETS.
-            precision: fp32, fp16 or int8.
-
-        Returns:
-            The name of the file, for `exported_path`, and a text about what was measured with it.
-
-        Raises:
-            UserError: There is no model yet, or no such target or precision.
-            ExportError: The file does not predict the same, or can't be written.
-        """
-        if target not in TARGETS or precision not in PRECISIONS:
-            raise UserError(f"choose a target of {', '.join(TARGETS)}, and one of {', '.join(PRECISIONS)}")
-        config = ExportConfig(target, precision)
-        path = self._out / ("model.onnx" if config == ExportConfig() else f"model-{target}-{precision}.onnx")
-        if self.better.model is not None:
-            self.better.save_model(path, config)
-        else:
-            save_model(path, self.teacher, config)
-        self._exported[path.name] = path
-        return {"name": path.name, "text": _describe(path)}
-
-    def exported_path(self, name: str) -> Path:
-        """Return the path of a file that `export` has written. Raises UserError if there is none of that name."""
-        if name not in self._exported:
-            raise UserError(f"there is no file {name[:100]}: take it along again on the page")
-        return self._exported[name]
-
     # The page
 
     def look(self, frame: Frame) -> None:
@@ -363,12 +329,13 @@ class Studio:
         return self._state
 
     def close(self) -> None:
-        """End the recording."""
+        """End the recording, and an export."""
         try:
             self._recorder.close()
         finally:
             with self._lock:
                 self._labels.history.end_recording()
+        self.take_along.close()
 
     def _make_state(self) -> dict[str, object]:
         progress, recorder, labels = self.teacher.progress, self._recorder, self._labels
@@ -400,8 +367,8 @@ class Studio:
             "accuracy": progress.describe(),
             "hints": self._hints.newest,
             "problem": next(filter(None, problems), ""),
-            "targets": {name: target.device for name, target in TARGETS.items()},
-            "precisions": PRECISIONS,
+            "export": self.take_along.state(),
+            "export_choices": self.take_along.choices(),
             "model": "taught" if self.better.model is None else "trained",
             "training": self.better.state(),
         }
@@ -437,13 +404,3 @@ class Studio:
         self._stated_at = float("-inf")
         self.better.model = None
         self.teacher.refresh()
-
-
-def _describe(path: Path) -> str:
-    """Return one line about a model file: what it is for, and whether it predicts the same as before."""
-    _, info = read_metadata(path)
-    parity, megabytes = info["validation"]["parity"], path.stat().st_size / 1e6
-    return (
-        f"{path.name}: {info['precision']} for {TARGETS[info['target']].device}, {megabytes:.1f} MB; the same label as "
-        f"here on {parity['same_label']} of {parity['num_images']} images"
-    )

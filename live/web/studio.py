@@ -5,7 +5,7 @@ GET  /studio/images?label=X          the file names of a label's images, the new
 GET  /studio/rejected                the labels and file names of images that were taken out, the last one first
 GET  /studio/cameras                 the cameras that can be chosen; takes seconds
 GET  /studio/image?label=X&name=Y    an image, small; with &size=large a large one, with &rejected=1 one taken out
-GET  /studio/model?name=X            a model file that the action "export" has written
+GET  /studio/model?name=X            a model file that was taken along
 GET  /studio/kit.zip?name=X          the same, with a program that runs it
 """
 
@@ -29,7 +29,6 @@ from starlette.routing import Route
 from teachcam.cli import first_line
 from teachcam.errors import UnreadableImage, UserError
 from teachcam.images import encode_jpeg, read_image
-from teachcam.live.sinks.base import lower_thread_priority
 from teachcam.live.teaching.studio import Studio
 from teachcam.live.web.json_requests import MAX_BODY_BYTES, json_error, read_json
 from teachcam.preprocessing import shrink
@@ -57,7 +56,7 @@ _IS_OF_TYPE: dict[str, Callable[[object], bool]] = {
 class StudioRoutes:
     """Answers the requests of the studio page. Actions run in one thread, one after another.
 
-    Exports and what opens cameras have threads of their own, because they take long.
+    What opens cameras has a thread of its own, because it takes long.
     """
 
     def __init__(self, studio: Studio):
@@ -81,19 +80,15 @@ class StudioRoutes:
             "restore": studio.restore_images,
             "camera": studio.set_camera,
             "mirror": studio.mirror,
-            "export": studio.export,
+            "export": studio.take_along.start,
+            "cancel_export": studio.take_along.cancel,
             "train": studio.better.train,
             "stop_training": studio.better.stop,
             "resume_training": studio.better.resume,
         }
         self._thread = ThreadPoolExecutor(1, "studio")
-        self._export_thread = ThreadPoolExecutor(1, "export", lower_thread_priority, (19,))
         self._camera_thread = ThreadPoolExecutor(1, "change camera")
-        self._threads = {  # of actions that take up to a minute, in which recording or the page goes on
-            "export": self._export_thread,
-            "camera": self._camera_thread,
-            "mirror": self._camera_thread,
-        }
+        self._threads = {"camera": self._camera_thread, "mirror": self._camera_thread}  # the page goes on meanwhile
         self.routes = [
             Route("/studio/cameras", self._get_cameras),
             Route("/studio/images", self._get_images),
@@ -107,7 +102,6 @@ class StudioRoutes:
     def close(self) -> None:
         """Finish the actions that are running."""
         self._thread.shutdown()
-        self._export_thread.shutdown()
         self._camera_thread.shutdown()
 
     async def page_opened(self, page: str) -> None:
@@ -160,7 +154,7 @@ class StudioRoutes:
     async def _get_model(self, request: Request) -> Response:
         name = request.query_params.get("name", "")
         return await self._answer(
-            functools.partial(self._studio.exported_path, name), lambda path: FileResponse(path, filename=name)
+            functools.partial(self._studio.take_along.path, name), lambda path: FileResponse(path, filename=name)
         )
 
     async def _get_kit(self, request: Request) -> Response:
@@ -174,12 +168,10 @@ class StudioRoutes:
         headers = {"Content-Disposition": 'attachment; filename="teachcam-kit.zip"'}
         return await self._answer(pack, lambda content: Response(content, 200, headers, "application/zip"))
 
-    async def _answer(
-        self, function: Callable, to_response: Callable[..., Response], thread: ThreadPoolExecutor | None = None
-    ) -> Response:
-        """Run a function in a thread, by default that of the actions. Return a response with its result or error."""
+    async def _answer(self, function: Callable, to_response: Callable[..., Response]) -> Response:
+        """Run a function in the thread of the actions. Return a response with its result or error."""
         try:
-            result = await asyncio.get_running_loop().run_in_executor(thread or self._thread, function)
+            result = await asyncio.get_running_loop().run_in_executor(self._thread, function)
         except (UserError, UnreadableImage) as error:
             return json_error(507 if isinstance(error.__context__, OSError) else 409, first_line(error))
         except OSError as error:

@@ -3,7 +3,7 @@
 import {$, act, drawLine, makeOption, setText} from "./dom.js";
 
 let wanted = null;  // {id, file}: the file that this page has asked for
-let choices = [];
+let choices = [], shownId = "";
 
 export function showModels(state) {
   setText($("accuracy"), state.accuracy);
@@ -31,6 +31,7 @@ function showExport(state) {
     fillPrecisions();
   }
   const own = state.export, running = own.running;
+  shownId = own.id || "";
   $("take-model").disabled = $("take-kit").disabled = $("target").disabled = $("precision").disabled = running;
   $("cancel-export").hidden = $("export-progress").hidden = !running;
   if (running && own.fraction !== null) $("export-progress").value = own.fraction;
@@ -64,7 +65,7 @@ function download(file, name) {
 $("target").onchange = fillPrecisions;
 $("take-model").onclick = () => take("model");
 $("take-kit").onclick = () => take("kit.zip");
-$("cancel-export").onclick = () => { act("studio/cancel_export", {id: wanted ? wanted.id : ""}); };
+$("cancel-export").onclick = () => { act("studio/cancel_export", {id: shownId}); };
 $("train").onclick = () => act("studio/train");
 $("stop-training").onclick = () => act("studio/stop_training");
 $("resume-training").onclick = () => act("studio/resume_training");
