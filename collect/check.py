@@ -29,7 +29,7 @@ from teachcam.collect.dataset import REJECTED, Sample, list_samples, move_to_rej
 from teachcam.collect.inspection import Finding, Inspection, inspect_samples, join_names, thumbnail
 from teachcam.collect.left_out import describe_left_out, describe_similar_labels
 from teachcam.errors import DatasetError
-from teachcam.files import expand, write_atomic
+from teachcam.files import expand, naming, write_atomic
 from teachcam.images import encode_jpeg
 
 FIXABLE = ("same image", "unreadable", "near-duplicate")  # kinds of findings whose images --fix moves away
@@ -164,7 +164,7 @@ def fix(data: Path, inspection: Inspection) -> int:
         for sample in finding.samples
     }
     (data / REJECTED).mkdir(exist_ok=True)
-    with _moves_file(data).open("a", encoding="utf-8") as file:
+    with naming(_moves_file(data)), _moves_file(data).open("a", encoding="utf-8") as file:
         for path, reason in reasons.items():
             file.write(json.dumps({"file": str(path.relative_to(data)), "why": reason}, ensure_ascii=False) + "\n")
     for path in reasons:

@@ -29,7 +29,7 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(3)}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with naming(path), temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -39,10 +39,20 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Give an OSError without a path this one. Opening a file names it; writing to it, as on a full disk, does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def append_json_line(path: Path, content: dict) -> None:
     """Add one line of JSON to a file. A line before it that was cut off is ended first. Raises OSError."""
     line = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-    with path.open("a+b") as file:
+    with naming(path), path.open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             line = line if file.read(1) == b"\n" else b"\n" + line

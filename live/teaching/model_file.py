@@ -16,6 +16,7 @@ from teachcam.export.conversion import ExportConfig, convert
 from teachcam.export.parity import ValidationResult
 from teachcam.export.targets import TARGETS
 from teachcam.export.verify import Validator, sample_evenly
+from teachcam.files import naming
 from teachcam.images import read_image
 from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.teaching.taught_model import TaughtModel
@@ -66,7 +67,7 @@ def save_model(path: Path, teacher: Teacher, config: ExportConfig | None = None)
         return np.array([list(model.classify(image).probabilities.values()) for image in images])
 
     validator = Validator(contract, predict, images[::2], images[1::2])
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, naming(folder):
         source = Path(folder) / "fp32.onnx"
         graph = _add_head(onnx.load(str(model.path)), model)
         if not TARGETS[config.target].uint8_input:
