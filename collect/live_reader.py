@@ -149,7 +149,7 @@ class LiveReader:
 
     def _reopen(self) -> Source | None:
         """Try to open a lost camera until it opens. Returns None if it was closed meanwhile."""
-        self.reconnecting = True
+        self.reconnecting, said = True, set()
         logger.warning("camera %s: lost, reconnecting", self._name)
         if time.monotonic() - self._opened > STABLE_AFTER:  # one that fails at once each time keeps its long pause
             self._pause = FIRST_PAUSE
@@ -157,8 +157,10 @@ class LiveReader:
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
             try:
                 source = self._open_camera()
-            except CameraError:
-                continue
+            except CameraError as error:
+                if str(error) not in said:  # each reason once: it may change, from a restart to a new password
+                    logger.warning("not back yet: %s", error)
+                said.add(str(error))
             else:
                 self._opened = time.monotonic()
                 logger.warning("camera %s: back", self._name)
