@@ -32,7 +32,7 @@ from teachcam.collect.left_out import describe_left_out, describe_similar_labels
 from teachcam.collect.names import normalize_text
 from teachcam.collect.session_lines import describe_damage, describe_unlisted
 from teachcam.errors import DatasetError
-from teachcam.files import expand, write_atomic
+from teachcam.files import expand, naming, write_atomic
 from teachcam.images import encode_jpeg
 from teachcam.json_lines import scan_json_lines
 
@@ -174,7 +174,7 @@ def fix(data: Path, inspection: Inspection) -> int:
         for sample in finding.samples
     }
     (data / REJECTED).mkdir(exist_ok=True)
-    with _moves_file(data).open("a", encoding="utf-8") as file:
+    with naming(_moves_file(data)), _moves_file(data).open("a", encoding="utf-8") as file:
         for path, reason in reasons.items():
             file.write(json.dumps({"file": str(path.relative_to(data)), "why": reason}, ensure_ascii=False) + "\n")
     for path in reasons:

@@ -266,11 +266,15 @@ class LiveReader:
             logger.warning("camera %s: lost, reconnecting", self._name)
             if time.monotonic() - self._opened > STABLE_AFTER:  # one that fails at once each time keeps its long pause
                 self._pause = FIRST_PAUSE
+        said: set[str] = set()
         while not self._wait_until_over(self._pause):
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
             try:
                 source = self._open()
-            except CameraError:
+            except CameraError as error:
+                if str(error) not in said:  # each reason once: it may change, from a restart to a new password
+                    logger.warning("not back yet: %s", error)
+                said.add(str(error))
                 continue
             with self._arrived:
                 if source is not None and self._is_current():

@@ -7,18 +7,19 @@ import http.client
 import re
 import ssl
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 
 import cv2
 import numpy as np
 
+from teachcam.collect.network_failure import TIMEOUT, ask_rtsp, describe_error, describe_sign, describe_status
 from teachcam.collect.video_capture import VideoCaptureSource
 from teachcam.errors import CameraError
 from teachcam.images import decode_image
 
 SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "rtp", "udp", "tcp", "srt")  # FFmpeg reads these
-TIMEOUT = 5  # seconds that a camera may take to answer, or to send the next image
 SNAPSHOT_FPS = 5.0  # pictures to fetch per second from the address of a single picture
 SECRET_NAMES = "user|usr|login|pass|pwd|pw|token|key|auth|secret|sig"  # names that begin so
 MAX_PICTURE_BYTES, MAX_LINE = 64 << 20, 1 << 16
@@ -28,12 +29,23 @@ PICTURES = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM")  # how files of JPEG, P
 class NetworkCamera(VideoCaptureSource):
     """A stream that FFmpeg reads. It scales every image to the size of the first one."""
 
-    def __init__(self, url: str):
+    def __init__(self, url: str, failure: str | None = None):
+        """Open the stream.
+
+        Args:
+            url: Its address.
+            failure: What an attempt without FFmpeg has found to be wrong. The error says it if FFmpeg fails, too.
+
+        Raises:
+            CameraError: It does not open.
+        """
         milliseconds = 1000 * TIMEOUT
         timeouts = (cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, milliseconds, cv2.CAP_PROP_READ_TIMEOUT_MSEC, milliseconds)
         super().__init__(url, cv2.CAP_FFMPEG, timeouts)
         if not self.opened:
-            raise CameraError(f"no stream at {hide_secrets(url)}: check that the camera is on and the address is right")
+            if url.startswith("rtsp://"):
+                failure = ask_rtsp(url)
+            raise _no_stream(url, failure or "check that the camera is on and the address is right")
 
 
 class MjpegCamera:
@@ -143,9 +155,9 @@ def open_network_camera(url: str, fps: float | None) -> NetworkCamera | MjpegCam
         CameraError: Nothing answers there.
     """
     scheme, _, rest = url.partition("://")
-    url = f"{scheme.lower()}://{rest}"
+    url, failure = f"{scheme.lower()}://{rest}", None
     if url.startswith(("http://", "https://")):
-        with contextlib.suppress(OSError, ValueError, http.client.HTTPException):  # FFmpeg then says what is wrong
+        try:
             response = _request(url)
             kind, begin = response.headers.get_content_type(), response.peek(64)[:64].lstrip()
             if kind.startswith("multipart/") or begin.startswith(b"--"):  # some call a stream image/jpeg
@@ -153,7 +165,21 @@ def open_network_camera(url: str, fps: float | None) -> NetworkCamera | MjpegCam
             response.close()
             if kind.startswith("image/") or begin.startswith(PICTURES):
                 return SnapshotCamera(url, fps)
-    return NetworkCamera(url)
+            failure = "check the path: " + ("it sends a web page" if kind == "text/html" else "it sends no picture")
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise _no_stream(url, describe_status(error.code, url)) from None
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            failure = describe_error(error)
+            if failure:
+                raise _no_stream(url, failure) from None
+    return NetworkCamera(url, failure)
+
+
+def _no_stream(url: str, failure: str) -> CameraError:
+    """Return the error of a camera that gives no picture."""
+    sign = describe_sign(url)
+    return CameraError(f"no stream at {hide_secrets(url)}: {failure}{'; ' + sign if sign else ''}")
 
 
 def hide_secrets(name: str) -> str:
@@ -193,8 +219,18 @@ def _request(url: str) -> http.client.HTTPResponse:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     opener = urllib.request.build_opener(
+        _RefusalCloser(),
         urllib.request.HTTPSHandler(context=context),
         urllib.request.HTTPBasicAuthHandler(passwords),
         urllib.request.HTTPDigestAuthHandler(passwords),
     )
     return opener.open(bare_url, timeout=TIMEOUT)
+
+
+class _RefusalCloser(urllib.request.BaseHandler):
+    """Closes a connection on which the camera asked for a password, before the next one: some let only one in."""
+
+    handler_order = 480  # before the handlers of passwords
+
+    def http_error_401(self, request: object, response: http.client.HTTPResponse, *_: object) -> None:
+        response.close()

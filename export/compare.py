@@ -31,7 +31,7 @@ from teachcam.export.exporter import export
 from teachcam.export.metadata import read_metadata
 from teachcam.export.parity import ValidationResult
 from teachcam.export.verify import MAX_ACCURACY_DROP
-from teachcam.files import expand
+from teachcam.files import expand, naming
 from teachcam.onnx_session import PROVIDERS, open_session
 from teachcam.preprocessing import preprocess
 from teachcam.processor import processor_name
@@ -111,7 +111,7 @@ def measure(checkpoint: Path, data: Path | None, num_images: int) -> list[Row]:
         ExportError: Not even fp32 can be exported.
     """
     running = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, naming(folder):
         for precision in PRECISIONS:
             file = Path(folder) / f"{precision}.onnx"
             try:

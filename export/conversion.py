@@ -24,6 +24,7 @@ from teachcam.export.quantize import rank_layers_by_error, to_half, to_int8
 from teachcam.export.saturation import find_saturating_layers
 from teachcam.export.targets import TARGETS, Target, lint
 from teachcam.export.verify import MAX_ACCURACY_DROP, Validator
+from teachcam.files import naming
 from teachcam.onnx_session import make_batches
 from teachcam.processor import processor_name
 from teachcam.self_check import SelfCheck
@@ -80,7 +81,7 @@ def convert(
     Raises:
         ExportError: A check failed, or `out` can't be written.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, naming(folder):
         file, float_layers = Path(folder) / "model.onnx", []
         if config.precision == "int8":
             float_layers = _write_int8(source, file, validator, config)

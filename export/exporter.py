@@ -20,7 +20,7 @@ from teachcam.export.parity import ValidationResult
 from teachcam.export.quantize import MIN_CALIBRATION_IMAGES
 from teachcam.export.targets import TARGETS
 from teachcam.export.verify import LabeledImage, OnProgress, Validator, sample_evenly
-from teachcam.files import expand
+from teachcam.files import expand, naming
 from teachcam.images import read_image
 from teachcam.preprocessing import shrink
 from teachcam.train.model.checkpoint import Checkpoint, load_checkpoint
@@ -65,7 +65,7 @@ def export(
         model = fold_normalization(model, loaded.contract.input_size)
     origin: dict[str, object] = {"torch": torch.__version__}
     origin["checkpoint_sha256"] = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, naming(folder):
         source = Path(folder) / "fp32.onnx"
         write_onnx(source, model, loaded.contract.input_size, target, config.fixed_batch)
         return convert(source, out, validator, config, origin)

@@ -21,6 +21,7 @@ from onnxruntime.quantization.onnx_model import ONNXModel
 from teachcam.errors import ExportError
 from teachcam.export.targets import Target
 from teachcam.export.verify import OnProgress, track
+from teachcam.files import naming
 
 MIN_CALIBRATION_IMAGES = 20  # with fewer, the measured range of the activations is too narrow
 LAYERS = ("Conv", "Gemm", "MatMul")  # the operators with weights
@@ -118,7 +119,7 @@ def rank_layers_by_error(source: Path, quantized: Path, batches: list[np.ndarray
         batches: Inputs of the graph. The error is the signal-to-noise ratio of a layer's output on them.
     """
     qdq_loss_debug = _part_of_onnxruntime("quantization.qdq_loss_debug", "int8")
-    with tempfile.TemporaryDirectory() as folder, _silence_quantizer():
+    with tempfile.TemporaryDirectory() as folder, naming(folder), _silence_quantizer():
         activations = []
         for number, path in enumerate((source, quantized)):
             with_outputs = Path(folder) / f"{number}.onnx"  # the same graph with all activations as outputs

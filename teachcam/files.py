@@ -37,7 +37,7 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
 
     ending.hold(finish)
     try:
-        with temporary.open("wb") as file:
+        with naming(path), temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -49,6 +49,16 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
         ending.release(finish)
 
 
+@contextmanager
+def naming(path: Path | str) -> Iterator[None]:
+    """Give an OSError without a path this one. Opening a file names it; writing to it, as on a full disk, does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
 def append_json_line(path: Path, content: dict, sync: bool = False) -> None:
     """Add one line of JSON to a file. A line before it that was cut off is ended first. Raises OSError.
 
@@ -58,7 +68,7 @@ def append_json_line(path: Path, content: dict, sync: bool = False) -> None:
         sync: Wait until the line is on the disk, so that a power cut leaves it there: some milliseconds.
     """
     line = json.dumps(content, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-    with path.open("a+b") as file:
+    with naming(path), path.open("a+b") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             line = line if file.read(1) == b"\n" else b"\n" + line

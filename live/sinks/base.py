@@ -192,6 +192,8 @@ class ThreadedSink:
             finally:
                 self._finish()
         except (OSError, UserError) as error:
+            if isinstance(error, OSError):
+                error.filename = error.filename or self._name()  # a write on a full disk names no file
             self._error = error
         except BaseException as error:  # whatever it is: a thread that ends without a word would look like success
             self._error = UserError(f"{self._name()}: {type(error).__name__}: {first_line(error)}")

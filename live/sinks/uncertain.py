@@ -82,4 +82,5 @@ class UncertainFrames(ThreadedSink):
         if self.saved:
             full = " (the limit of one run)" if self.saved >= MAX_SAVED else ""
             command = as_called(f"python collect/capture.py --review {self._folder}")
-            logger.info(f"saved {self.saved} uncertain frames{full}; label them with {command}")
+            frames = "1 uncertain frame" if self.saved == 1 else f"{self.saved} uncertain frames"
+            logger.info(f"saved {frames}{full}; label {'it' if self.saved == 1 else 'them'} with {command}")

@@ -87,7 +87,7 @@ class Webhook(ThreadedSink):
         return result.to_dict(), result.frame.image if self._with_image else None
 
     def _next(self) -> Entry | None:
-        """Wait for the next entry. While a state waits to be posted again, that is the newest, or it after its pause."""
+        """Wait for the next entry. While a state waits to be posted again: a newer one, or that one after its pause."""
         if self._unsent is None:
             return self._queue.get()
         entry: Entry | None = self._unsent

@@ -19,6 +19,7 @@ from teachcam.export.conversion import ExportConfig, convert
 from teachcam.export.parity import ValidationResult
 from teachcam.export.targets import TARGETS
 from teachcam.export.verify import OnProgress, Validator, sample_evenly, track
+from teachcam.files import naming
 from teachcam.images import read_image
 from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.teaching.taught_model import TaughtModel
@@ -103,7 +104,7 @@ def write_taught(
         return np.array([model.predict_probabilities(batch[0]) for batch in batches])
 
     validator = Validator(contract, predict, images[::2], images[1::2], on_progress)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, naming(folder):
         source = Path(folder) / "fp32.onnx"
         graph = _add_head(onnx.load(str(model.path)), model)
         if not TARGETS[config.target].uint8_input:

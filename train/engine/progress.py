@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from teachcam.files import naming
 from teachcam.runs import EPOCHS_FILE
 
 
@@ -92,7 +93,7 @@ class ProgressBar(Progress):
                     self._tensorboard.add_scalar(f"{self._name}/{name}", metrics[name], metrics["epoch"])
 
     def _write(self, text: str) -> None:
-        with self._log.open("a", encoding="utf-8") as file:
+        with naming(self._log), self._log.open("a", encoding="utf-8") as file:
             file.write(text)
 
 
@@ -115,7 +116,7 @@ class _TensorBoardEvents:
         self._write(step=step, summary=self._summary(value=[self._summary.Value(tag=name, simple_value=value)]))
 
     def _write(self, **fields: object) -> None:
-        with self._path.open("ab") as file:
+        with naming(self._path), self._path.open("ab") as file:
             self._record_writer(file).write(self._event(wall_time=time.time(), **fields).SerializeToString())
 
 

@@ -104,9 +104,10 @@ def test_a_camera_that_sends_nothing_is_an_error_after_the_timeout():
     blocked.set()
 
 
-def test_a_lost_camera_is_opened_again(caplog):
+def test_a_lost_camera_is_opened_again_and_each_reason_is_said_once(caplog, monkeypatch):
+    monkeypatch.setattr(live_reader, "LONGEST_PAUSE", 0.01)
     first, second = FakeSource(), FakeSource()
-    sources = [first, CameraError("still off"), second]
+    sources = [first, CameraError("off"), CameraError("off"), CameraError("wrong password"), CameraError("off"), second]
 
     def opener(*_):
         source = sources.pop(0)
@@ -119,7 +120,12 @@ def test_a_lost_camera_is_opened_again(caplog):
         first.send(None)
         frame = camera.read_frame()
         assert (number_of(frame.image), frame.number) == (0, 1)
-    assert [record.message for record in caplog.records] == ["camera 0: lost, reconnecting", "camera 0: back"]
+    assert [record.message for record in caplog.records] == [
+        "camera 0: lost, reconnecting",
+        "not back yet: off",
+        "not back yet: wrong password",
+        "camera 0: back",
+    ]
 
 
 def test_observers_get_every_image_even_an_equal_one():

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import base64
+import errno
+import hashlib
+import http.client
+import socket
+import socketserver
 import threading
 import time
+import urllib.error
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -14,6 +21,7 @@ from conftest import Clock, assert_one_line_error, call_here, wait_until
 from teachcam.collect import network_camera
 from teachcam.collect.camera import Camera, CameraError
 from teachcam.collect.network_camera import MjpegCamera, SnapshotCamera, hide_secrets, open_network_camera
+from teachcam.collect.network_failure import ask_rtsp, describe_error
 from teachcam.images import encode_jpeg
 
 LANDSCAPE, PORTRAIT = np.full((48, 64, 3), 50, np.uint8), np.full((64, 48, 3), 90, np.uint8)
@@ -194,10 +202,99 @@ def test_a_password_is_used_and_neither_kept_nor_printed(serve, tmp_path, kind, 
     kept = (tmp_path / "data/sessions.jsonl").read_text()
     assert f"http://***@{server.address}/x?pwd=***" in kept
     wrong = call_here("collect/capture.py", "--label", "x", "--camera", url.replace("adm", "bad"), cwd=tmp_path)
-    assert_one_line_error(wrong, "no stream at")
+    assert_one_line_error(wrong, "no stream at", "the user or the password is wrong (401)")
     for text in (kept, result.stdout, result.stderr, wrong.stderr):
         assert "cret" not in text
         assert "t0p" not in text
+
+
+@pytest.mark.parametrize(
+    ("user", "status", "words"),
+    [
+        ("me:secret@", 401, "the user or the password is wrong (401)"),
+        ("", 401, "the camera asks for a user and a password (401): give http://USER:PASSWORD@..."),
+        ("me:secret@", 403, "the user or the password is wrong, or this user may not see it (403)"),
+        ("", 403, "the camera asks for a user and a password (403)"),
+        ("me:secret@", 404, "the camera has nothing at this path (404): check what follows the host's name"),
+        ("me:secret@", 503, "the camera itself answered with an error (503, service unavailable)"),
+        ("", 599, "the camera itself answered with an error (599)"),
+        ("me:sec#ret@", 401, "if the # belongs to the password, write %23 for it"),
+        ("me:12/34@", 401, "if the / belongs to the password, write %2F for it"),
+        ("me:12?34@", 401, "if the ? belongs to the password, write %3F for it"),
+        ("me:12@34@", 401, "the user or the password is wrong (401)"),
+    ],
+)
+def test_what_is_wrong_is_said(serve, user, status, words):
+    server = serve("image/jpeg", [b""])
+
+    def refuse(handler):
+        handler.send_response(status)
+        if status == 401:
+            handler.send_header("WWW-Authenticate", 'Basic realm="camera"')
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    server.RequestHandlerClass.do_GET = refuse
+    with pytest.raises(CameraError) as error:
+        open_network_camera(f"http://{user}{server.address}/x.jpg", None)
+    assert words in str(error.value)
+    for text in ("secret", "sec#", "12", "34@"):
+        assert text not in str(error.value).replace(server.address, "")
+
+
+@pytest.mark.parametrize(
+    ("raised", "words"),
+    [
+        (ConnectionRefusedError(), "nothing answers at this port"),
+        (urllib.error.URLError(socket.gaierror(-2, "secret")), "knows no machine of this name"),
+        (TimeoutError(), "no answer within 5 s"),
+        (urllib.error.URLError(OSError(errno.EHOSTUNREACH, "x")), "no way leads to this address"),
+    ],
+)
+def test_a_connection_that_fails_has_a_sentence(raised, words):
+    assert words in describe_error(raised)
+    assert describe_error(ConnectionResetError()) is None  # FFmpeg may get further
+
+
+def test_a_camera_that_does_not_answer_is_said(monkeypatch):
+    monkeypatch.setattr(network_camera, "TIMEOUT", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with pytest.raises(CameraError, match="no answer within"):
+            open_network_camera(f"http://127.0.0.1:{silent.getsockname()[1]}/", None)
+        port = silent.getsockname()[1]
+    with pytest.raises(CameraError, match="nothing answers at this port"):
+        open_network_camera(f"http://127.0.0.1:{port}/", None)
+
+
+class RtspCamera(socketserver.StreamRequestHandler):
+    """Asks for the user "me" with the password "right", by Digest, and has the path /stream."""
+
+    def handle(self):
+        request, headers = self.rfile.readline().decode().split(), http.client.parse_headers(self.rfile)
+        values = urllib.request.parse_keqv_list(urllib.request.parse_http_list(headers.get("Authorization", "")[7:]))
+        ha1, ha2 = (hashlib.md5(text.encode()).hexdigest() for text in ("me:cam:right", "DESCRIBE:" + request[1]))
+        status = "401 Unauthorized"
+        if values.get("response") == hashlib.md5(f"{ha1}:abc:{ha2}".encode()).hexdigest():
+            status = "200 OK" if request[1].endswith("/stream") else "404 Not Found"
+        challenge = 'WWW-Authenticate: Digest realm="cam", nonce="abc"\r\n'
+        self.wfile.write(f"RTSP/1.0 {status}\r\nCSeq: 1\r\n{challenge}\r\n".encode())
+
+
+@pytest.mark.parametrize(
+    ("user", "path", "words"),
+    [
+        ("", "stream", "asks for a user and a password (401): give rtsp://USER:PASSWORD@..."),
+        ("me:wrong@", "stream", "the user or the password is wrong (401)"),
+        ("me:right@", "x", "nothing at this path (404)"),
+        ("me:right@", "stream", None),
+    ],
+)
+def test_rtsp_says_what_is_wrong(user, path, words):
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), RtspCamera) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        said = ask_rtsp(f"rtsp://{user}127.0.0.1:{server.server_address[1]}/{path}")
+        server.shutdown()
+    assert said is None if words is None else words in said
 
 
 @pytest.mark.parametrize(

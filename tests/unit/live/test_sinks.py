@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -25,6 +26,8 @@ from teachcam.live.loop import loop
 from teachcam.live.model_watcher import ModelWatcher
 from teachcam.live.prediction import Prediction
 from teachcam.live.sinks.base import FrameResult, ThreadedSink
+from teachcam.live.sinks.text import LabelChanges
+from teachcam.live.sinks.uncertain import UncertainFrames
 from teachcam.live.sinks.video import Video
 
 
@@ -157,6 +160,25 @@ def test_a_recording_is_complete_beside_busy_programs(model, tmp_path):
             process.kill()
             process.wait()
     assert count_frames(tmp_path / "out.mkv") >= 30
+
+
+def test_an_output_that_can_not_be_written_is_named(monkeypatch):
+    full = Path("/dev/full").open("w")  # noqa: SIM115  # closing it fails
+    monkeypatch.setattr(sys, "stdout", full)
+    sink = LabelChanges(live=True)
+    sink(result(0))
+    with pytest.raises(OSError, match="No space left") as error:
+        sink.close()
+    with pytest.raises(OSError, match="No space left"):
+        full.close()
+    assert error.value.filename == "stdout"
+
+
+def test_one_uncertain_frame_is_one(tmp_path, capfd):
+    sink = UncertainFrames(tmp_path, live=False)
+    sink(replace(result(0), raw_prediction=Prediction("a", 0.5, {"a": 0.5, "b": 0.5})))
+    sink.close()
+    assert "saved 1 uncertain frame; label it with" in capfd.readouterr().err
 
 
 def test_no_empty_recording_is_left_if_another_sink_cannot_open(model, tmp_path):
