@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from conftest import assert_one_line_error, call
+from conftest import assert_one_line_error, call, call_here
 
+from teachcam.live import bench, tuning
 from teachcam.live.board import find_board, read_watts
 
 
@@ -48,12 +50,18 @@ def test_the_jetpack_of_a_board(tmp_path):
     assert find_board(tmp_path).jetpack == "6 (L4T 36.4.3)"
 
 
-def test_the_table_has_every_precision_with_speed_and_energy(run_copy, dataset, tmp_path):
+def test_the_table_has_every_precision_with_speed_and_energy(run_copy, dataset, tmp_path, monkeypatch):
+    """On a clock of its own: a second has ten readings of the power, or fifty frames."""
+    readings, frames = [], []
+    monkeypatch.setattr(bench, "read_watts", lambda root: readings.append(read_watts(root)) or readings[-1])
+    clock = {"perf_counter": lambda: len(readings) / 10, "monotonic": lambda: frames.append(0) or len(frames) / 50}
+    monkeypatch.setattr(bench, "time", SimpleNamespace(**clock))
+    monkeypatch.setattr(tuning, "NUM_RUNS", 3)
     root = tmp_path / "root"
     write(root, sensor({"VDD_IN": (5000, 2000)}))
     write(root, {"proc/device-tree/model": "NVIDIA Jetson Orin Nano\0", "etc/nv_tegra_release": "# R36, REVISION: 4.3"})
     options = ("--model", run_copy / "model.onnx", "--data", dataset, "--seconds", 1, "--root", root)
-    result = call("live/bench.py", *options, cwd=tmp_path)
+    result = call_here("live/bench.py", *options, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "- board: NVIDIA Jetson Orin Nano" in result.stdout
     assert "- JetPack: 6 (L4T 36.4.3), power mode unknown" in result.stdout
