@@ -168,10 +168,12 @@ class StudioRoutes:
         headers = {"Content-Disposition": 'attachment; filename="teachcam-kit.zip"'}
         return await self._answer(pack, lambda content: Response(content, 200, headers, "application/zip"))
 
-    async def _answer(self, function: Callable, to_response: Callable[..., Response]) -> Response:
-        """Run a function in the thread of the actions. Return a response with its result or error."""
+    async def _answer(
+        self, function: Callable, to_response: Callable[..., Response], thread: ThreadPoolExecutor | None = None
+    ) -> Response:
+        """Run a function in a thread, by default that of the actions. Return a response with its result or error."""
         try:
-            result = await asyncio.get_running_loop().run_in_executor(self._thread, function)
+            result = await asyncio.get_running_loop().run_in_executor(thread or self._thread, function)
         except (UserError, UnreadableImage) as error:
             return json_error(507 if isinstance(error.__context__, OSError) else 409, first_line(error))
         except OSError as error:
