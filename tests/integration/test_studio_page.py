@@ -242,7 +242,7 @@ def test_undo_takes_back_the_last_thing_done_whatever_it_was(chromium, serve, tm
     page.locator("#pictures button").nth(0).click()
     page.locator("#pictures button").nth(1).click(modifiers=["Shift"])
     see(page, "#chosen", f"2 of {count} images chosen")
-    assert page.locator("#large").is_visible()
+    page.wait_for_selector("#large")
     page.locator("#take-out").click()
     see(page, "#done", "took 2 images out")
     assert is_in_sight(page, "#toast")
