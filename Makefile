@@ -28,7 +28,9 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	rm -rf build/lib build/site  # setuptools would put files of an older build into the package
 	$(BIN)/pip install --quiet --no-deps --target build/site .
-	cd build/site && ../../$(BIN)/mypy --config-file ../../pyproject.toml
+	cd build/site && for platform in linux darwin win32; do \
+		../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../mypy --platform $$platform || exit 1; \
+	done
 
 docs: .venv/ready
 	$(BIN)/mkdocs build --strict --quiet --site-dir build/docs

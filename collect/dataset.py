@@ -196,7 +196,8 @@ def check_labels(data: Path | str, labels: Iterable[str]) -> list[str]:
     Raises:
         DatasetError: One can't name a folder, or differs from another one or from a label of the dataset only in case.
     """
-    existing, checked = existing_labels(data), []
+    existing = existing_labels(data)
+    checked: list[str] = []
     for label in labels:
         label = check_label(label, [*existing, *checked])
         if label not in checked:

@@ -210,10 +210,11 @@ def _field(caps: str, name: str, pattern: str) -> str:
 
 
 def _enlarge(pipe: int) -> None:
-    with contextlib.suppress(ImportError, OSError):
+    if sys.platform == "linux":
         import fcntl
 
-        fcntl.fcntl(pipe, getattr(fcntl, "F_SETPIPE_SZ", 1031), PIPE_BYTES)  # Python 3.10 has the name
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipe, getattr(fcntl, "F_SETPIPE_SZ", 1031), PIPE_BYTES)  # Python 3.10 has the name
 
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -221,4 +222,5 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 def _die_with_parent() -> None:
     """Have Linux kill this process when the thread that started it ends. It runs in the new process."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if sys.platform == "linux":
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

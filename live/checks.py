@@ -139,8 +139,8 @@ def model(options: argparse.Namespace) -> Iterator[Finding]:
     if working is None:
         yield Finding("error", f"The model can't be used: {reason}.", "python export/to_onnx.py")
         return
-    backbone = working.contract.trained_on.backbone or "network"
-    yield Finding("ok", f"{options.model}: a {backbone} with the labels {', '.join(working.contract.labels)}.")
+    backbone = working.contract.trained_on.backbone or "a network"
+    yield Finding("ok", f"{options.model}: {backbone} with the labels {', '.join(working.contract.labels)}.")
     tuning = read_tuning(resolve_latest(options.model))
     if tuning:
         chosen = f"{tuning.calm.describe()}; beside busy programs {tuning.busy.describe()}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from collections import deque
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 import onnxruntime
 
 from teachcam.onnx_session import open_session, tied_cores
+from teachcam.processor import usable_cpus
 
 NUM_RECENT, NUM_TRIALS = 15, 3  # runs: half a second at 30 FPS, and a tenth
 RUNS_BETWEEN_TRIALS = 400  # so that less than 1 % of the frames pay for a trial
@@ -99,7 +101,7 @@ class ModelRunner:
 
         On one of theirs the two threads would take turns of 4 ms, while another core is idle.
         """
-        cores = os.sched_getaffinity(0) if self._pinned_cores else set()  # no core is pinned where this is missing
+        cores = usable_cpus() if self._pinned_cores else set()
         free_cores = cores - self._pinned_cores
         _move_to_cores(free_cores)
         try:
@@ -156,6 +158,6 @@ def _timed(runner: Runner, model_input: np.ndarray) -> tuple[np.ndarray, float]:
 
 def _move_to_cores(cores: set[int]) -> None:
     """Let the calling thread run on these cores only, if there are any and the system allows it."""
-    if cores:
+    if cores and sys.platform == "linux":
         with contextlib.suppress(OSError):
             os.sched_setaffinity(0, cores)

@@ -6,12 +6,13 @@ import logging
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 from teachcam import cli
 from teachcam.errors import ModelError
 from teachcam.live.classifier import Classifier
-from teachcam.runs import latest_run
+from teachcam.runs import LATEST, latest_run
 
 logger = logging.getLogger("teachcam.live.model_watcher")  # not __name__: this file also runs as a script, see _export
 
@@ -30,6 +31,16 @@ def find_model(model: Path | None) -> Path:
     """
     model = _newest_file() if model is None else model
     return _export(model) if model.suffix == ".pt" else model
+
+
+def describe_file(model: Path) -> str:
+    """Return where a model file is and when it was written, and whether it is a newest run outside runs/."""
+    file = model.resolve()
+    shown = file.relative_to(Path.cwd()) if Path.cwd() in file.parents else file
+    written = time.strftime("%Y-%m-%d %H:%M", time.localtime(file.stat().st_mtime))
+    is_newest = file.parent == latest_run().resolve()
+    outside = is_newest and LATEST.parent.resolve() not in file.parents
+    return f"{shown} (written {written}{', by the newest run, which is not in runs/' if outside else ''})"
 
 
 def _newest_file() -> Path:

@@ -19,6 +19,7 @@ if __name__ == "__main__":  # before the other imports, see run_script
 import argparse
 import logging
 import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -31,7 +32,7 @@ from teachcam.errors import ModelError
 from teachcam.files import expand
 from teachcam.live.feedback import CorrectionWriter
 from teachcam.live.loop import loop
-from teachcam.live.model_watcher import ModelWatcher, find_model
+from teachcam.live.model_watcher import ModelWatcher, describe_file, find_model
 from teachcam.live.prediction import SMOOTHING, Model
 from teachcam.live.sinks.actions import COOL_DOWN, Actions
 from teachcam.live.sinks.base import Sink
@@ -57,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
     watcher = ModelWatcher(options.model, options.provider) if options.watch else None
     classifier = open_model(model, options.provider, options.tune, options.data)
     labels = classifier.contract.labels
-    logger.info(f"{classifier.path}: {', '.join(labels)}; {classifier.provider}")
+    logger.info(f"{describe_file(classifier.path)}: {', '.join(labels)}; {classifier.provider}")
     try:
         classifier.self_check()
     except ModelError as error:  # only a warning: the user may want to look at the model all the same
@@ -100,7 +101,7 @@ def _open_sinks(
         sinks.append(Mqtt(options.mqtt, read_password(options.mqtt_password_file)))
     if options.post:
         sinks.append(Webhook(options.post, camera.live, options.post_image))
-    if os.environ.get("NOTIFY_SOCKET"):  # systemd started this program, and waits for signs of life
+    if sys.platform == "linux" and os.environ.get("NOTIFY_SOCKET"):  # systemd waits for signs of life
         sinks.append(Watchdog(os.environ["NOTIFY_SOCKET"]))
     if options.save_uncertain:
         sinks.append(UncertainFrames(options.save_uncertain, camera.live))

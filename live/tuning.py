@@ -35,7 +35,7 @@ from teachcam.live.classifier import Classifier
 from teachcam.live.model_runner import LoadedModel, Runner, Setup
 from teachcam.onnx_session import PROVIDERS
 from teachcam.preprocessing import shrink
-from teachcam.processor import processor_name
+from teachcam.processor import processor_name, usable_cpus
 from teachcam.runs import resolve_latest
 
 FOLDER = "tuned"  # beside the model
@@ -231,7 +231,7 @@ def _load_all(file: Path, precision: str) -> dict[Choice, LoadedModel]:
 
 def _thread_counts() -> list[int]:
     """Return 1, 2, 4, ... and the number of cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(usable_cpus()) or os.cpu_count() or 1
     return sorted({cores, *(1 << power for power in range(cores.bit_length()) if 1 << power <= cores)})
 
 

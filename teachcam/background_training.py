@@ -26,6 +26,7 @@ class BackgroundTraining:
         """Create it. Nothing runs before `start` or `resume`."""
         self.run: Path | None = None
         self._process: subprocess.Popen | None = None
+        self._stopped = False
 
     def start(self, arguments: list) -> None:
         """Begin a new run with these arguments of the command line."""
@@ -40,11 +41,16 @@ class BackgroundTraining:
 
     def stop(self) -> None:
         """Interrupt the process. It ends after it has saved its state."""
-        if self._process is not None:
+        if self._process is None:
+            return
+        self._stopped = True
+        if sys.platform == "win32":  # which can't interrupt one process: the last finished epoch was saved before
+            self._process.terminate()
+        else:
             self._process.send_signal(signal.SIGINT)
 
     def _start(self, run: Path, arguments: list) -> None:
-        self.run = run
+        self.run, self._stopped = run, False
         command = [sys.executable, "-m", "teachcam", "train", *map(str, arguments)]
         run.mkdir(parents=True, exist_ok=True)
         # A new process session and output to a file: the process goes on if this one is interrupted or ends.
@@ -72,7 +78,7 @@ class BackgroundTraining:
         code = None if self._process is None else self._process.poll()
         if self.run is None or code is None or code == 0:
             return ""
-        if code in (130, -signal.SIGINT):
+        if self._stopped or code in (130, -signal.SIGINT):
             return "stopped: it can go on from there"
         lines = [line for line in (self.run / LOG).read_text(errors="replace").split("\n") if line.strip()]
         return lines[-1] if lines else f"the training ended with exit code {code}"

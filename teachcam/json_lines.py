@@ -12,6 +12,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 BETWEEN = re.compile("[\\s,\ufeff]*")  # what may be between two objects
 TRAILING_COMMA = re.compile(r",\s*\}\s*\Z")
@@ -52,7 +53,8 @@ def scan_json_lines(path: Path, key: str = "") -> JsonLines:
 
 
 def _scan(text: str, key: str) -> JsonLines:
-    found, damaged = JsonLines(), set()
+    found = JsonLines()
+    damaged: set[int] = set()
     position, number, attempts = 0, 1, 0  # attempts: after something in this line that is no object
     while True:
         start = BETWEEN.match(text, position).end()
@@ -96,7 +98,7 @@ def _to_dict(pairs: list) -> dict:
 _DECODER = json.JSONDecoder(object_pairs_hook=_to_dict)
 
 
-def _decode(text: str, start: int) -> tuple[object, int]:
+def _decode(text: str, start: int) -> tuple[Any, int]:
     """Return the JSON value that begins at a position, and where it ends; None if there is none."""
     try:
         return _DECODER.raw_decode(text, start)

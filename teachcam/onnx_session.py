@@ -21,6 +21,7 @@ from teachcam.contract import Contract
 from teachcam.errors import ModelError
 from teachcam.files import parse_json
 from teachcam.preprocessing import preprocess
+from teachcam.processor import usable_cpus
 
 # Our names of the execution providers, and ONNX Runtime's. The fastest is first; the first that runs a model is used.
 PROVIDERS = {
@@ -128,7 +129,7 @@ def _session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
     # By default the workers spin between two runs. At 30 FPS that costs a whole core, taken from the camera's thread,
     # and saves 0.1 of 4 ms (SqueezeNet, two cores). Other thread counts, the arena and memory patterns did not matter.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if hasattr(os, "sched_getaffinity"):  # Linux; elsewhere ONNX Runtime chooses the number of threads
+    if usable_cpus():  # Linux; elsewhere ONNX Runtime chooses the number of threads
         workers = _worker_cores()[: None if threads is None else threads - 1]
         options.intra_op_num_threads = 1 + len(workers)
         if workers:  # not tied to a core, a run takes 2.6 ms in place of 1.7 at 30 FPS (SqueezeNet, two cores)
@@ -142,7 +143,7 @@ def _worker_cores() -> list[set[int]]:
 
     A core has several CPUs if it runs several hardware threads.
     """
-    allowed = os.sched_getaffinity(0)
+    allowed = usable_cpus()
     cores: list[set[int]] = []
     for cpu in sorted(allowed):
         if not any(cpu in core for core in cores):

@@ -1,12 +1,14 @@
-"""The name of this machine's processor, and its free memory.
+"""The name of this machine's processor, the CPUs that may be used, and the free memory.
 
 Measured times and accuracies hold for one processor, and name it.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 import re
+import sys
 from pathlib import Path
 
 
@@ -21,6 +23,13 @@ def processor_name() -> str:
     if platform.machine() != "x86_64":
         return name
     return f"{name}, {'VNNI' if re.search('avx512_vnni|avx_vnni', info) else 'no VNNI'}"
+
+
+def usable_cpus() -> set[int]:
+    """Return the CPUs that this thread may use. None where the system does not say: a thread can't be tied there."""
+    if sys.platform == "linux":
+        return os.sched_getaffinity(0)
+    return set()
 
 
 def free_memory() -> int | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 import time
 
+from teachcam.errors import UserError
 from teachcam.live.sinks.base import FrameResult
 
 INTERVAL = 5.0  # seconds between two signs of life; live/jetson/teachcam.service restarts the loop after 60 without
@@ -24,7 +26,7 @@ class Watchdog:
     """
 
     def __init__(self, address: str):
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket = _open_socket()
         self._socket.setblocking(False)  # the loop must not wait for systemd
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._message = b"READY=1"
@@ -51,3 +53,9 @@ class Watchdog:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+
+def _open_socket() -> socket.socket:
+    if sys.platform == "win32":
+        raise UserError("systemd's watchdog is not for Windows: remove NOTIFY_SOCKET from the environment")
+    return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

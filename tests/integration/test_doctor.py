@@ -74,7 +74,7 @@ def test_it_measures_how_fast_a_model_is(trained, capsys):
     assert any(re.fullmatch(r"cpu: [\d.]+ ms from a 480x640 image to its label\.", message) for message in found)
     assert starting(found, "cpu: predicts the same as where it was exported")["level"] == "ok"
     assert "live/run.py --tune" in starting(found, "It was not tuned for this device")["fix"]
-    assert "squeezenet1_1 with the labels palm, thumbs_down, thumbs_up." in starting(found, str(trained))["message"]
+    assert ": squeezenet1_1 with the labels palm, thumbs_down, thumbs_up." in starting(found, str(trained))["message"]
     assert starting(found, "Camera synthetic: 640x480")["level"] == "ok"
 
 
