@@ -82,7 +82,7 @@ class Recorder:
         self._lock = threading.Lock()
         self._queue: queue.Queue = queue.Queue(QUEUE_SIZE)
         self._error: Exception | None = None
-        self._ended = threading.Event()  # whether the writing thread has
+        self._ended = threading.Event()  # whether the writing thread has, or was given up
         threading.Thread(target=self._write, name="recorder", daemon=True).start()
         atexit.register(self.close)  # so that Python, ending, waits until the queue is on disk
         ending.hold(self.close)
@@ -198,10 +198,11 @@ class Recorder:
             try:
                 self.stop()
             finally:
-                with contextlib.suppress(queue.Full):
-                    self._queue.put(None, timeout=ending.PROGRESS_TIMEOUT)
-                # Thread.join may take an interrupted thread for one that has ended (Python 3.11).
-                self._ended.wait(ending.PROGRESS_TIMEOUT)
+                if not self._ended.is_set():
+                    with contextlib.suppress(queue.Full):
+                        self._queue.put(None, timeout=ending.PROGRESS_TIMEOUT)
+                    # Thread.join may take an interrupted thread for one that has ended (Python 3.11).
+                    self._ended.wait(ending.PROGRESS_TIMEOUT)
         ending.release(self.close)
         atexit.unregister(self.close)  # last: another Ctrl-C may interrupt the wait for the disk
 
@@ -262,6 +263,7 @@ class Recorder:
             if left != before:
                 since = time.monotonic()
             elif ending.was_asked() and time.monotonic() - since > ending.PROGRESS_TIMEOUT:
+                self._ended.set()  # nobody waits for it again
                 raise DatasetError(f"the disk of {self.data} takes nothing any more: {left} images were not saved")
 
     def _new_session(self) -> Session:

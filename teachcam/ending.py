@@ -46,6 +46,7 @@ class _State:
         self.asked_at: float | None = None  # time.monotonic() of the first signal
         self.interrupted = False  # whether KeyboardInterrupt was raised
         self.at_once = False
+        self.wakeup: socket.socket | None = None  # where Python writes the numbers of signals; kept open to the end
         self.hurry = False  # whether to end the program as soon as nothing is held
         self.num_held = 0  # blocks of `only_at_checks` that are open
         self.unfinished: dict[Callable[[], object], float] = {}  # what is held, and the time at which to give it up
@@ -63,6 +64,7 @@ def watched() -> Iterator[None]:
     global _state
     _state = _State()
     reader, writer = socket.socketpair()
+    _state.wakeup = writer
     writer.setblocking(False)
     # Python writes a signal's number there at once, even while the main thread is inside a library.
     before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)

@@ -78,6 +78,15 @@ def test_ctrl_c_again_and_again_loses_no_recorded_image(tmp_path, count):
     assert len(list_samples(tmp_path / "data")) == 30
 
 
+def test_a_stuck_disk_does_not_hold_up_the_end(tmp_path, count):
+    count("faults")
+    script = SLOW_DISK.replace("time.sleep(0.1)", "time.sleep(1000)")
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "data").rglob("*.tmp"))
+
+
 def catches(process: subprocess.Popen, number: int) -> bool:
     """Return whether a process has its own handler of a signal, or has ended."""
     try:

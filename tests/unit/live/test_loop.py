@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from conftest import LABELS, PATIENCE, ROOT, Clock, call, finish, wait_until
 
+from teachcam import ending
 from teachcam.collect import live_reader
 from teachcam.collect.camera import Camera
 from teachcam.collect.dataset import list_samples
@@ -385,6 +386,33 @@ def test_a_sinks_thread_that_dies_of_anything_is_an_error(camera, model, error, 
     with pytest.raises((UserError, OSError)):
         loop(camera, Classifier(model), [Dies(True, 8), results], max_frames=8)
     assert len(results) == 8
+
+
+def test_sinks_close_at_the_same_time(camera, model):
+    closed = threading.Event()
+
+    class First(ResultList):
+        def close(self):
+            assert closed.wait(30)
+
+    class Second(ResultList):
+        def close(self):
+            closed.set()
+
+    assert loop(camera, Classifier(model), [First(), Second()], max_frames=1) == 1
+
+
+def test_after_a_signal_a_sink_that_does_not_close_is_left_behind(camera, model, monkeypatch, capfd):
+    class NeverCloses(ResultList):
+        def close(self):
+            threading.Event().wait()
+
+    closes = ResultList()
+    monkeypatch.setattr(ending, "was_asked", lambda seconds=0.0: True)
+    with pytest.raises(UserError, match="NeverCloses did not close in time"):
+        loop(camera, Classifier(model), [NeverCloses(), closes], max_frames=1)
+    assert closes.closed
+    assert "an output failed: NeverCloses did not close in time" in capfd.readouterr().err
 
 
 def test_a_tiny_image_is_enlarged_before_text_is_drawn_on_it():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import shutil
+import threading
 
 import numpy as np
 import onnx
@@ -22,6 +23,7 @@ from teachcam.images import read_image
 from teachcam.live.classifier import Classifier
 from teachcam.live.prediction import UNKNOWN
 from teachcam.live.teaching import lite0
+from teachcam.live.teaching import teacher as teacher_module
 from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.teaching.feature_cache import FeatureCache, ImageFeatures
 from teachcam.live.teaching.model_file import save_model
@@ -58,6 +60,17 @@ def teach(backbone):
 def learn(teacher: Teacher) -> None:
     teacher.refresh()
     assert teacher.wait(PATIENCE)
+
+
+def test_a_teacher_that_computes_for_long_is_left_behind(data, backbone, monkeypatch):
+    learning, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(Teacher, "_learn", lambda self: (learning.set(), go_on.wait()))
+    monkeypatch.setattr(teacher_module, "CLOSE_TIMEOUT", 0.1)
+    teacher = Teacher(data, backbone)
+    assert learning.wait(60)
+    teacher.close()
+    assert not teacher._ended.is_set()
+    go_on.set()
 
 
 def test_the_backbone_is_the_one_that_training_has(backbone):

@@ -179,3 +179,22 @@ def main():
     wait_for_ever()
 cli.run(main)
 """) == ["at exit"]
+
+
+def test_a_second_signal_ends_a_program_that_is_ending():
+    script = """
+import atexit, gc
+ending.GRACE = 1000.0
+def press_again():
+    gc.collect()
+    say("ending")
+    while True:
+        time.sleep(0.1)
+        send()
+atexit.register(press_again)
+def main():
+    send()
+    wait_for_ever()
+cli.run(main)
+"""
+    assert said_by(script) == ["ending"]
