@@ -17,6 +17,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
+from PIL import ImageGrab
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a test; more threads than cores took half as long again
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -192,17 +193,23 @@ class Display:
         window = subprocess.run(find, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout.split()[0]
         subprocess.run(["xdotool", "windowfocus", "--sync", window], check=True, timeout=PATIENCE)
 
-    def press(self, key: str, seconds: float = 0.3) -> None:
-        """Press one key, and leave the program the time to see it."""
+    def press(self, key: str, pictures: int = 3) -> None:
+        """Press one key, and wait until the window has shown so many other pictures: then it has seen the key."""
+        before = self._picture()
         subprocess.run(["xdotool", "key", key], check=True, timeout=PATIENCE)
-        time.sleep(seconds)
+        for _ in range(pictures):
+            wait_until(lambda old=before: self._picture() != old)
+            before = self._picture()
 
-    def hold(self, key: str, seconds: float) -> None:
+    @contextlib.contextmanager
+    def hold(self, key: str) -> Iterator[None]:
         """Hold one key down; the screen's keyboard repeats it."""
         subprocess.run(["xdotool", "keydown", key], check=True, timeout=PATIENCE)
-        time.sleep(seconds)
+        yield
         subprocess.run(["xdotool", "keyup", key], check=True, timeout=PATIENCE)
-        time.sleep(1.2)
+
+    def _picture(self) -> bytes:
+        return ImageGrab.grab(xdisplay=os.environ["DISPLAY"]).tobytes()
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import LABELS, PATIENCE, ROOT, assert_one_line_error, call, wait_until
+from conftest import LABELS, PATIENCE, ROOT, Clock, assert_one_line_error, call, call_here, finish, wait_until
 
 from teachcam.collect.camera import Frame
 from teachcam.collect.synthetic import render
@@ -59,6 +59,17 @@ def silent_port() -> Iterator[int]:
     """A port that accepts connections, and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
+
+
+class Spy:
+    """Passes everything on to an object, and keeps which threads use it."""
+
+    def __init__(self, target: object):
+        self._target, self.threads = target, set()
+
+    def __getattr__(self, name: str):
+        self.threads.add(threading.get_ident())
+        return getattr(self._target, name)
 
 
 def free_port() -> int:
@@ -100,11 +111,35 @@ class Broker:
         self.kill()
         self._start()
 
-    def newest(self, *options: str) -> dict[str, str]:
+    def newest(self) -> dict[str, str]:
         """What the broker has retained, by topic."""
-        command = ["mosquitto_sub", "-p", str(self.port), "-u", "me", "-P", PASSWORD, "-t", "#", "-v", "-W", "1"]
-        output = subprocess.run([*command, *options], capture_output=True, text=True, timeout=PATIENCE).stdout
-        return dict(line.split(" ", 1) for line in output.splitlines())
+        with self.subscribed() as messages:
+            return dict(messages)
+
+    @contextlib.contextmanager
+    def subscribed(self) -> Iterator[list[tuple[str, str]]]:
+        """All messages, with their topics: first what the broker has retained, then what comes meanwhile."""
+        from paho.mqtt.client import Client
+        from paho.mqtt.enums import CallbackAPIVersion
+
+        messages, has_all = [], threading.Event()
+
+        def on_message(_client, _data, message) -> None:
+            has_all.set() if message.topic == "end" else messages.append((message.topic, message.payload.decode()))
+
+        client = Client(CallbackAPIVersion.VERSION2)
+        client.username_pw_set("me", PASSWORD)
+        client.on_connect = lambda *_: client.subscribe("#")
+        client.on_subscribe = lambda *_: client.publish("end")  # it comes after what was retained
+        client.on_message = on_message
+        client.connect("127.0.0.1", self.port)
+        client.loop_start()
+        try:
+            assert has_all.wait(PATIENCE)
+            yield messages
+        finally:
+            client.disconnect()
+            client.loop_stop()
 
     @property
     def url(self) -> str:
@@ -112,7 +147,9 @@ class Broker:
 
 
 @pytest.fixture
-def broker(tmp_path) -> Iterator[Broker]:
+def broker(tmp_path, monkeypatch) -> Iterator[Broker]:
+    for limit in ("START_WAIT", "CLOSE_WAIT"):
+        monkeypatch.setattr(mqtt, limit, PATIENCE)
     folder = tmp_path / "broker"
     folder.mkdir()
     broker = Broker(folder)
@@ -183,24 +220,19 @@ def test_a_program_that_ends_says_offline(broker, monkeypatch):
 
 
 @needs_mosquitto
-@pytest.mark.slow
-def test_the_state_comes_at_each_change_and_else_once_a_second(broker):
-    command = ["mosquitto_sub", "-p", str(broker.port), "-u", "me", "-P", PASSWORD, "-t", f"{TOPIC}/state"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as reader:
+def test_the_state_comes_at_each_change_and_else_once_a_second(broker, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(mqtt, "time", clock)
+    with broker.subscribed() as messages:
         sink = Mqtt(broker_address(broker.url), PASSWORD)
-        time.sleep(0.5)  # until mosquitto_sub has subscribed
-        started = time.monotonic()
-        for number in range(75):  # at least 2.25 s, the label changes at frame 10
+        for number in range(75):  # 2.22 s, the label changes at frame 10
             sink(result("a" if number < 10 else "b", number))
-            time.sleep(0.03)
-        seconds = time.monotonic() - started
+            wait_until(lambda: sink._queue.empty() and sink._state == sink._published and sink._sending is None)
+            clock.now += 0.03
         sink.close()
-        time.sleep(0.2)
-        reader.terminate()
-        states = [json.loads(line) for line in reader.stdout]
-    assert states[0]["frame"] == 0
-    assert next(state["frame"] for state in states if state["label"] == "b") == 10
-    assert 3 <= len(states) <= 3 + seconds, states
+        wait_until(lambda: (f"{TOPIC}/availability", "offline") in messages)
+        states = [json.loads(text) for topic, text in messages if topic == f"{TOPIC}/state"]
+    assert [(state["frame"], state["label"]) for state in states] == [(0, "a"), (10, "b"), (44, "b")]
 
 
 @needs_mosquitto
@@ -209,18 +241,25 @@ def test_a_wrong_password_is_one_line(trained, broker, tmp_path):
     password.write_text("wrong-one\n")
     live_options = ("--camera", "synthetic", "--headless", "--model", trained / "model.onnx", "--mqtt", broker.url)
     live_options += ("--max-frames", "5", "--mqtt-password-file", password)
-    failed = call("live/run.py", *live_options, cwd=tmp_path)
+    failed = call_here("live/run.py", *live_options, cwd=tmp_path)
     assert_one_line_error(failed, "--mqtt", "refused the user name or the password")
     assert "wrong-one" not in failed.stderr
     password.write_text(PASSWORD + "\n")
-    done = call("live/run.py", *live_options, cwd=tmp_path)
+    done = call_here("live/run.py", *live_options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
 
 
 @needs_mosquitto
 @pytest.mark.slow
-def test_a_password_that_is_changed_later_is_a_warning(broker, capfd):
+def test_a_password_that_is_changed_later_is_a_warning(broker, capfd, monkeypatch):
+    refusals, on_connect = [], Mqtt._on_connect
+
+    def count_refusals(self, client, data, flags, reason, properties) -> None:
+        on_connect(self, client, data, flags, reason, properties)
+        refusals.append(reason) if reason.is_failure else None
+
+    monkeypatch.setattr(Mqtt, "_on_connect", count_refusals)
     sink = Mqtt(broker_address(broker.url), PASSWORD)
     subprocess.run(["mosquitto_passwd", "-b", broker.folder / "passwords", "me", "another"], check=True)
     broker.restart()
@@ -233,7 +272,7 @@ def test_a_password_that_is_changed_later_is_a_warning(broker, capfd):
         return "refused the connection" in seen
 
     wait_until(refused)
-    time.sleep(4)  # two more attempts
+    wait_until(lambda: len(refusals) >= 3)
     sink.close()
     seen += capfd.readouterr().err
     assert seen.count("warning") == 2, seen  # the connection was lost, and is refused
@@ -272,22 +311,20 @@ def test_a_broker_with_tls(tmp_path, monkeypatch, capfd):
 @pytest.mark.slow
 @pytest.mark.parametrize("broken", ["down", "silent"])
 def test_a_broker_that_does_not_work_holds_nothing_up(broken, capfd, monkeypatch):
+    """The loop's thread does nothing with the network, and the end does not wait for the broker."""
     pytest.importorskip("paho.mqtt.enums")
     monkeypatch.setattr(mqtt, "KEEPALIVE", 2)
+    failures, warn = [], Mqtt._warn
+    monkeypatch.setattr(Mqtt, "_warn", lambda *arguments: failures.append(arguments) or warn(*arguments))
     with silent_port() if broken == "silent" else contextlib.nullcontext(free_port()) as port:
-        started = time.monotonic()
-        sink = Mqtt(broker_address(f"mqtt://127.0.0.1:{port}/{TOPIC}"))
-        assert time.monotonic() - started < 1.5
-        longest = 0.0
+        sink = finish(Mqtt, broker_address(f"mqtt://127.0.0.1:{port}/{TOPIC}"))
+        sink._client = client = Spy(sink._client)
         for number in range(200):
-            started = time.monotonic()
             assert sink(result(str(number), number))
-            longest = max(longest, time.monotonic() - started)
-            time.sleep(0.02)
-        started = time.monotonic()
-        sink.close()
-        assert time.monotonic() - started < 2.5
-    assert longest < 0.5  # a call that waited would take a second or more
+        wait_until(lambda: sink._queue.empty() and len(failures) > 1)
+        assert client.threads
+        assert threading.get_ident() not in client.threads
+        finish(sink.close)
     assert sink._queue.maxsize == 1
     said = capfd.readouterr().err
     assert said.count("warning") == 1, said
@@ -304,7 +341,7 @@ def test_a_broker_that_stops_gets_only_the_newest_state_when_it_goes_on(broker, 
     # Long labels fill the socket's buffers, so that a publish stays unfinished.
     for number in range(300):
         sink(result(f"{number} " + "x" * 50_000, number))
-        time.sleep(0.005)
+        wait_until(lambda number=number: sink.written == 2 + number)
     queued = sum(len(packet["packet"]) for packet in list(sink._client._out_packet))
     assert queued < 200_000
     os.kill(broker.process.pid, signal.SIGCONT)
@@ -367,13 +404,14 @@ def test_options_that_need_another(tmp_path):
 
 
 class Receiver(ThreadingHTTPServer):
-    """A server that stores what is posted; `answer` is its status, `delay` its seconds until then."""
+    """A server that stores what is posted; `answer` is its status, which it gives when the gate is open."""
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.posts, self.headers, self.answer, self.delay = [], [], 200, 0.0
+        self.posts, self.headers, self.answer, self.gate = [], [], 200, threading.Event()
+        self.gate.set()
         self.first_answers: list[int] = []  # of the first posts
         self.url = f"http://127.0.0.1:{self.server_port}/hook/token?x=1"
         self.thread = threading.Thread(target=self.serve_forever, args=(0.02,))
@@ -391,7 +429,7 @@ class Receiver(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        time.sleep(self.server.delay)
+        self.server.gate.wait(PATIENCE)
         self.server.headers.append(self.headers)
         self.server.posts.append(json.loads(body))
         answer = self.server.first_answers.pop(0) if self.server.first_answers else self.server.answer
@@ -406,7 +444,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
+def receiver(monkeypatch) -> Iterator[Receiver]:
+    monkeypatch.setattr(webhook, "TIMEOUT", PATIENCE)
     receiver = Receiver()
     yield receiver
     receiver.stop()
@@ -425,8 +464,9 @@ def test_each_change_of_the_label_is_posted(receiver):
 
 
 def test_each_picture_of_a_folder_is_posted_and_none_is_lost(receiver):
-    receiver.delay = 0.02
+    receiver.gate.clear()
     sink = Webhook(receiver.url, live=False)
+    threading.Thread(target=lambda: (wait_until(sink._queue.full), receiver.gate.set())).start()
     for number in range(20):
         sink(result("a", number, file=f"{number}.jpg"))
     sink.close()
@@ -516,31 +556,27 @@ def test_a_receiver_that_fails_is_one_warning_until_it_works_again(receiver, cap
     assert len(receiver.posts) == 6
 
 
-@pytest.mark.parametrize(
-    "broken", ["dead", pytest.param("slow", marks=pytest.mark.slow), pytest.param("silent", marks=pytest.mark.slow)]
-)
-def test_a_receiver_that_does_not_work_holds_nothing_up(broken, receiver, capfd):
-    receiver.delay = 1.0
+@pytest.mark.parametrize("broken", ["dead", "slow", "silent"])
+def test_a_receiver_that_does_not_work_holds_nothing_up(broken, receiver, capfd, monkeypatch):
+    """The loop's thread does nothing with the network, and the end does not wait for one that never answers."""
+    receiver.gate.clear()
+    monkeypatch.setattr(webhook, "TIMEOUT", 0.1 if broken == "silent" else PATIENCE)
     with silent_port() as silent:
         port = {"dead": free_port(), "slow": receiver.server_port, "silent": silent}[broken]
         sink = Webhook(f"http://127.0.0.1:{port}/", live=True, image=True)
-        longest = 0.0
+        sink._opener = opener = Spy(sink._opener)
         for number in range(100):
-            started = time.monotonic()
             assert sink(result(str(number), number))
-            longest = max(longest, time.monotonic() - started)
-            time.sleep(0.01)
-        started = time.monotonic()
-        sink.close()
-        closing = time.monotonic() - started
-    assert longest < 0.5  # a call that waited would take a second or more
+        if broken != "slow":
+            wait_until(lambda: sink._failing)
+        receiver.gate.set()
+        finish(sink.close)
+    assert opener.threads == {sink._thread.ident}
     said = capfd.readouterr().err
     if broken == "slow":
         assert receiver.posts[-1]["label"] == "99"  # the newest is never the one that is dropped
-        assert closing < 8
         assert "were not posted" in said
     else:
-        assert closing < 5
         assert said.count("; the live loop goes on") == 1, said
 
 

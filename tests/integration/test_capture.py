@@ -6,12 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import time
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
-from conftest import PATIENCE, ROOT, assert_one_line_error, call
+from conftest import PATIENCE, ROOT, Clock, assert_one_line_error, call, call_here, wait_until
 
 from teachcam.collect import capture, dataset
 from teachcam.images import read_image
@@ -64,16 +64,27 @@ def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, arguments, words):
     assert not (tmp_path / "data").exists()
 
 
-def test_headless_records_each_label_for_the_duration(tmp_path):
-    arguments = ["--label", "a", "b", "--camera", "synthetic:palm", "--fps", "20", "--duration", "0.5", "--delay", "1"]
-    result = call("collect/capture.py", *arguments, "--headless", "--note", "kitchen", cwd=tmp_path)
+def test_headless_records_each_label_after_a_count_down(tmp_path, monkeypatch):
+    monkeypatch.setattr(capture, "time", Clock())
+    arguments = ["--label", "a", "b", "--camera", "synthetic:palm", "--fps", "20", "--duration", "0.2", "--delay", "2"]
+    result = call_here("collect/capture.py", *arguments, "--headless", "--note", "kitchen", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["a in 1 s", "a", "b in 1 s", "b"]
+    said = [line.split(":")[0] for line in result.stderr.splitlines()]
+    assert said == ["a in 2 s", "a in 1 s", "a", "b in 2 s", "b in 1 s", "b"]
     assert "frames a second, none lost" in result.stderr
-    labels = [sample.label for sample in dataset.list_samples(tmp_path / "data")]
-    assert 8 <= labels.count("a") <= 12
-    assert 8 <= labels.count("b") <= 12
+    assert {sample.label for sample in dataset.list_samples(tmp_path / "data")} == {"a", "b"}
     assert "kitchen" in (tmp_path / "data/sessions.jsonl").read_text()
+
+
+def test_a_session_ends_after_its_duration_by_the_clock_of_the_frames():
+    times, stopped = iter(np.arange(0.2, 9, 0.25)), []
+    camera = SimpleNamespace(live=True, read_frame=lambda wait: SimpleNamespace(time=next(times)))
+    recorder = SimpleNamespace(
+        label="a", saved={"a": 0}, done=False, measured_fps=4.0, dropped=0, switch=lambda label: None,
+        start=lambda max_frames: None, check_writer=lambda: None, stop=lambda: stopped.append(next(times)),
+    )  # fmt: skip
+    capture.record_headless(camera, recorder, ["a"], duration=1.0)
+    assert stopped == [pytest.approx(1.45)]  # the frame after the one at 1.2
 
 
 def test_a_flipped_camera_is_recorded_flipped_and_noted(tmp_path):
@@ -131,10 +142,7 @@ def test_an_interrupted_recording_keeps_its_images(tmp_path):
     command = [sys.executable, str(ROOT / "collect/capture.py"), "--label", "x", "--camera", "synthetic"]
     process = subprocess.Popen([*command, "--headless", "--max-frames", "1000"], cwd=tmp_path, stderr=subprocess.PIPE)
     folder = tmp_path / "data" / "x"
-    end = time.monotonic() + 20
-    while not (folder.is_dir() and any(folder.iterdir())):
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_until(lambda: folder.is_dir() and any(folder.iterdir()))
     process.send_signal(subprocess.signal.SIGINT)
     _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, stderr
@@ -167,28 +175,23 @@ def test_the_keys_of_the_window(tmp_path, display):
         sessions = sorted({sample.session for sample in samples})
         return [sum(sample.session == session for sample in samples) for session in sessions]
 
-    display.press("space", seconds=1)  # start
-    display.press("space")  # stop
-    display.press("space", seconds=0.6)
-    display.press("space")
-    assert len(recorded("palm")) == 2
-    assert all(frames > 5 for frames in recorded("palm"))
+    for number in range(2):
+        display.press("space")  # start
+        wait_until(lambda number=number: len(recorded("palm")) > number and recorded("palm")[number] > 5)
+        display.press("space")  # stop
     display.press("u")  # takes the second one back
-    assert len(recorded("palm")) == 1
+    wait_until(lambda: len(recorded("palm")) == 1)
     display.press("2")
-    display.press("s")
-    display.press("s")
-    assert recorded("none") == [2]
-    display.hold("r", seconds=1.5)
-    held = recorded("none")
-    assert len(held) == 2
-    assert held[1] > 10
-    time.sleep(0.5)
-    assert recorded("none") == held
+    for number in (1, 2):
+        display.press("s")
+        wait_until(lambda number=number: recorded("none") == [number])
+    with display.hold("r"):  # when it is let go, it stops: tests/unit/collect/test_viewfinder.py
+        wait_until(lambda: len(recorded("none")) == 2 and recorded("none")[1] > 10)
     display.press("m")
     display.press("h")
-    display.press("q")
+    display.press("q", pictures=0)
     stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr
-    assert f"{sum(recorded('palm'))} frames of palm in data/palm\n{sum(held)} frames of none" in stdout
+    palms, others = (sum(recorded(label)) for label in ("palm", "none"))
+    assert f"{palms} frames of palm in data/palm\n{others} frames of none" in stdout
     assert len(list((tmp_path / "data/.rejected/palm").iterdir())) > 5

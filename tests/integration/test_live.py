@@ -373,7 +373,7 @@ def test_the_window_shows_and_closes(trained, tmp_path, display):
         stderr=subprocess.PIPE,
     )
     display.wait_for_window("teachcam")
-    display.press("q")
+    display.press("q", pictures=0)
     _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr
     assert b"frames, " in stderr

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 from conftest import CHROMIUM, PATIENCE, ROOT, wait_until
@@ -40,8 +39,8 @@ def test_it_shows_the_camera_and_records_the_chosen_label(panel):
     wait_until(lambda: panel.recorder.saved["palm"] >= 3)
     panel._labels.value = "none"  # this ends the recording; the next one gets this label
     assert not panel._record.value
-    palms = len(labels_in(panel))
-    time.sleep(0.2)
+    palms, frame = len(labels_in(panel)), panel.recorder._camera.read_frame()
+    wait_until(lambda: panel.recorder._camera.read_frame().number > frame.number + 10)
     assert len(labels_in(panel)) == palms
     panel._record.value = True
     wait_until(lambda: panel.recorder.saved["none"] >= 2)

@@ -8,13 +8,12 @@ import json
 import re
 import sys
 import threading
-import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import LABELS, PATIENCE, assert_one_line_error, call, record, wait_until
+from conftest import LABELS, PATIENCE, Clock, assert_one_line_error, call, record, wait_until
 
 from teachcam.background_training import BackgroundTraining
 from teachcam.collect.camera import Camera
@@ -258,16 +257,18 @@ def test_while_a_label_is_recorded_it_stays(opened):
 
 
 def test_a_recording_ends_by_itself_when_its_page_is_gone(opened, monkeypatch):
-    monkeypatch.setattr(studio_module, "RECORD_TIMEOUT", 0.3)
+    clock = Clock()
+    monkeypatch.setattr(studio_module, "time", clock)
     opened.studio.add_label("a")
-    opened.studio.record("a")
-
-    def frames_go_on() -> bool:
+    for _ in range(2):  # the page says again and again that its key is held
+        opened.studio.record("a")
+        clock.now += 0.9 * studio_module.RECORD_TIMEOUT
         opened.studio.look(opened.camera.read_frame())
-        return opened.studio._make_state()["recording"] is None
-
-    wait_until(frames_go_on)
-    assert opened.counts()["a"] >= 1
+    wait_until(lambda: opened.counts()["a"] >= 1)
+    assert opened.studio._make_state()["recording"] == "a"
+    clock.now += 0.2 * studio_module.RECORD_TIMEOUT
+    opened.studio.look(opened.camera.read_frame())
+    wait_until(lambda: opened.studio._make_state()["recording"] is None)
 
 
 def test_only_one_page_records_at_a_time(opened):
@@ -286,12 +287,15 @@ def test_a_full_disk_is_said_and_what_was_recorded_stays(opened, monkeypatch):
     opened.studio.add_label("a")
     saved = opened.hold("a", 2)
 
+    tried = threading.Event()
+
     def full(*_):
+        tried.set()
         raise OSError(28, "No space left on device", "file")
 
     monkeypatch.setattr("teachcam.collect.dataset.write_atomic", full)
     opened.studio.record("a")
-    time.sleep(0.5)
+    assert tried.wait(PATIENCE)
     with pytest.raises(DatasetError, match="No space left on device"):
         opened.studio.stop()
     assert opened.counts()["a"] == len(list_samples(opened.data)) == saved
@@ -483,15 +487,14 @@ def test_the_loop_takes_each_newer_head(opened):
         def __call__(self, result) -> bool:
             if not labels or labels[-1] != result.labels:
                 labels.append(result.labels)
-            if len(labels) == 1:
-                record(opened.data, [0], LABELS[2:], frames=6)
-                opened.studio.refresh()
-                time.sleep(0.05)
+                if len(labels) == 1:
+                    record(opened.data, [0], LABELS[2:], frames=6)
+                    opened.studio.refresh()
             return len(labels) < 3 and labels[-1] != LABELS
 
         def close(self) -> None: ...
 
-    loop(opened.camera, opened.teacher.model, [Sink()], watcher=opened.studio)
+    loop(opened.camera, opened.teacher.model, [Sink()], watcher=opened.studio, max_frames=int(60 * PATIENCE))
     assert labels[0] == LABELS[:2]
     assert labels[-1] == LABELS
 

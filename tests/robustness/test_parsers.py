@@ -9,7 +9,7 @@ import time
 from datetime import datetime, timedelta, timezone
 
 import numpy as np
-from conftest import assert_one_line_error, call_here
+from conftest import PATIENCE, assert_one_line_error, call_here
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
@@ -152,7 +152,9 @@ def test_a_place_is_remembered_whatever_the_clock_says(tmp_path_factory, count, 
     recorded = datetime.now(timezone(timedelta(minutes=zone))) + timedelta(days=days, seconds=seconds)
     line = {"session": "s", "place": "kitchen", "time": recorded.strftime(dataset.TIME_FORMAT)}
     dataset.append_line(data, line)
-    far = abs(recorded.timestamp() - time.time()) > dataset.PLACE_REMEMBERED
+    age = abs(recorded.timestamp() - time.time())
+    assume(abs(age - dataset.PLACE_REMEMBERED) > PATIENCE)  # the border moves while the test runs
+    far = age > dataset.PLACE_REMEMBERED
     assert last_place(data) == ("" if far else "kitchen")
 
 

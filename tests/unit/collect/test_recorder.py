@@ -56,8 +56,7 @@ def test_every_frame_of_a_live_camera_is_recorded_once(tmp_path):
         Recorder(camera, tmp_path, "x", 0) as recorder,
     ):
         recorder.start(max_images=40)
-        while not recorder.done:
-            time.sleep(0.2)  # meanwhile nothing reads the camera
+        wait_until(lambda: recorder.done)  # meanwhile nothing reads the camera
     numbers = [read_number(read_image(sample.path)) for sample in saved_in(tmp_path)]
     assert numbers == list(range(numbers[0], numbers[0] + 40))
     assert recorder.dropped == 0
@@ -123,8 +122,16 @@ def test_frames_that_do_not_fit_in_the_queue_are_counted(tmp_path, monkeypatch):
 
 def test_a_file_waits_for_the_disk(tmp_path, monkeypatch):
     write = dataset.write_atomic
-    monkeypatch.setattr(dataset, "write_atomic", lambda *arguments: (time.sleep(0.002), write(*arguments)))
+    queue_is_full = threading.Event()
+
+    def write_when_full(*arguments) -> None:
+        if not queue_is_full.is_set():
+            wait_until(lambda: recorder._queue.full())
+            queue_is_full.set()
+        write(*arguments)
+
     with Recorder(fake_camera(live=False), tmp_path, "a", 0) as recorder:
+        monkeypatch.setattr(dataset, "write_atomic", write_when_full)
         recorder.start()
         assert all(recorder.offer(frame_at(number / 30)) for number in range(3 * QUEUE_SIZE))
     assert len(saved_in(tmp_path)) == 3 * QUEUE_SIZE
@@ -161,9 +168,8 @@ def test_killed_at_any_moment_it_leaves_no_broken_image(tmp_path):
         process = subprocess.Popen(
             [*command, "--headless", "--fps", "0", "--max-frames", "9999"], cwd=tmp_path, stdout=subprocess.DEVNULL
         )
-        while len(saved_in(tmp_path / "data")) == before:
-            assert process.poll() is None
-            time.sleep(0.01)
+        wait_until(lambda old=before, one=process: len(saved_in(tmp_path / "data")) > old or one.poll() is not None)
+        assert process.poll() is None
         time.sleep(rng.uniform(0, 0.2))
         process.kill()
         process.wait()

@@ -137,8 +137,9 @@ def test_in_a_window(uncertain, tmp_path, display):
     command = [sys.executable, str(ROOT / "collect/capture.py"), "--review", str(uncertain), "--label", "thumbs_up"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     display.wait_for_window("teachcam: review")
-    for key in ("Return", "1", "1", "u", "3", "q"):
-        display.press(key)
+    for key in ("Return", "1", "1", "u", "3"):
+        display.press(key, pictures=1)
+    display.press("q", pictures=0)
     stdout, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr
     assert stdout.splitlines() == [f"1 frame of {label} in data/{label}" for label in ("none", "palm", "thumbs_up")]

@@ -312,7 +312,7 @@ def test_keys_in_the_window(model, tmp_path, display):
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     display.wait_for_window("teachcam")
     for key, saved in (("1", 1), ("m", 1), ("2", 2), ("1", 3), ("h", 3), ("q", 3)):
-        display.press(key)
+        display.press(key, pictures=0 if key == "q" else 3)
         wait_until(lambda saved=saved: len(list((tmp_path / "data").glob("*/*.jpg"))) == saved)
     _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, stderr
