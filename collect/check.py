@@ -31,6 +31,7 @@ from teachcam.collect.left_out import describe_left_out, describe_similar_labels
 from teachcam.errors import DatasetError
 from teachcam.files import expand, naming, write_atomic
 from teachcam.images import encode_jpeg
+from teachcam.labels import warnings_of_labels
 
 FIXABLE = ("same image", "unreadable", "near-duplicate")  # kinds of findings whose images --fix moves away
 MAX_ADVICE = 6  # lines printed
@@ -53,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     inspection = inspect_samples(samples)
     unused = describe_left_out(options.data) + describe_similar_labels(options.data)
     inspection.findings += [Finding("left out", line) for line in unused]
+    inspection.findings += [Finding("label", line) for line in warnings_of_labels(inspection.labels)]
     _print_inspection(inspection)
     if options.html:
         page = to_html(options.data, samples, inspection)
