@@ -38,6 +38,7 @@ from teachcam.collect.ui.viewfinder import Viewfinder
 from teachcam.collect.ui.window import Window
 from teachcam.errors import CameraTimeout, UserError
 from teachcam.files import expand
+from teachcam.labels import warnings_of_labels
 
 logger = logging.getLogger("teachcam.collect.capture")  # not __name__, which is __main__ for a command
 
@@ -55,6 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     if options.review:
         review(options.review, options.data, labels)
         return 0
+    for warning in warnings_of_labels(labels):
+        logger.warning("warning: %s", warning)
     if len(labels) > 1 and not is_live(options.camera):
         raise UserError("a file is recorded under one label: give one --label")
     place = choose_place(options.data, options.place)

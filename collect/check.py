@@ -35,6 +35,7 @@ from teachcam.errors import DatasetError
 from teachcam.files import expand, naming, write_atomic
 from teachcam.images import encode_jpeg
 from teachcam.json_lines import scan_json_lines
+from teachcam.labels import warnings_of_labels
 
 logger = logging.getLogger("teachcam.collect.check")  # not __name__, which is __main__ for a command
 
@@ -63,6 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     inspection.findings += [Finding("names", line) for line in names]
     damage = filter(None, [describe_damage(options.data), *describe_unlisted(options.data, inspection.scenes)])
     inspection.findings += [Finding("sessions.jsonl", line) for line in damage]
+    inspection.findings += [Finding("label", line) for line in warnings_of_labels(inspection.labels)]
     _print_inspection(inspection)
     if options.html:
         page = to_html(options.data, samples, inspection)

@@ -64,6 +64,7 @@ class MjpegCamera:
             response: The answer to the request, whose body has not been read.
         """
         self._response = response
+        self._name = f"camera {hide_secrets(response.url)}"
         self._boundary: bytes | None = None
         self._at_part = False  # whether a boundary was the last thing read
 
@@ -72,7 +73,7 @@ class MjpegCamera:
         with contextlib.suppress(OSError, http.client.HTTPException):
             while (content := self._read_part()) is not None:
                 with contextlib.suppress(ValueError, cv2.error):
-                    return decode_image(content)
+                    return decode_image(content, self._name)
         return None
 
     def _read_part(self) -> bytes | None:
@@ -136,7 +137,7 @@ class SnapshotCamera:
         self._due = max(self._due, time.monotonic() - 1 / self.fps) + 1 / self.fps
         try:
             with _request(self._url) as response:
-                return decode_image(response.read(MAX_PICTURE_BYTES))
+                return decode_image(response.read(MAX_PICTURE_BYTES), f"camera {hide_secrets(self._url)}")
         except (OSError, ValueError, cv2.error, http.client.HTTPException):
             return None
 

@@ -9,7 +9,6 @@ import re
 import socket
 import urllib.parse
 import urllib.request
-from types import SimpleNamespace
 
 TIMEOUT = 5  # seconds that a camera may take to answer, or to send the next image
 RTSP_PORT = 554
@@ -95,7 +94,8 @@ def _authorization(challenges: list[str], url: str, user: str, password: str) ->
             passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
             passwords.add_password(None, url, user, password)
             handler = urllib.request.AbstractDigestAuthHandler(passwords)
-            request = SimpleNamespace(full_url=url, selector=url, data=None, get_method=lambda: "DESCRIBE")
+            request = urllib.request.Request(url, method="DESCRIBE")
+            request.selector = url  # RTSP names the whole address in its first line
             values = urllib.request.parse_keqv_list(urllib.request.parse_http_list(rest))
             return f"Authorization: Digest {handler.get_authorization(request, values)}\r\n"
     return f"Authorization: Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}\r\n"

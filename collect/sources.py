@@ -30,6 +30,7 @@ from teachcam.collect.network_camera import SCHEMES, hide_secrets, open_network_
 from teachcam.collect.synthetic import SyntheticCamera
 from teachcam.collect.video_capture import VideoCaptureSource
 from teachcam.collect.video_file import VideoFile
+from teachcam.decoder_messages import call_decoder
 from teachcam.errors import CameraError, UnreadableImage
 from teachcam.files import expand
 from teachcam.images import IMAGE_SUFFIXES, describe_other_files, is_image, read_image, visible_files
@@ -163,6 +164,12 @@ class UsbCamera(VideoCaptureSource):
             if value:
                 self._capture.set(name, value)
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or 0.0
+        self._name = f"camera {device}"
+
+    def _read_capture(self) -> np.ndarray | None:
+        if not self._capture.grab():  # waits for the picture; `retrieve` decodes it
+            return None
+        return call_decoder(self._capture.retrieve, self._name, repeatable=False)[1]
 
 
 class ImageFolder:

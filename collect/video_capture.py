@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from teachcam.errors import UserError
+from teachcam.images import silence_opencv
 
 
 class VideoCaptureSource:
@@ -28,8 +29,11 @@ class VideoCaptureSource:
 
     def read(self) -> np.ndarray | None:
         """Return the next image, uint8 [H, W, 3] BGR. None at the end of a file, or if a live camera broke."""
-        image = self._capture.read()[1]
+        image = self._read_capture()
         return image if image is None or image.shape[2:] == (3,) else _to_bgr(image)
+
+    def _read_capture(self) -> np.ndarray | None:
+        return self._capture.read()[1]
 
     def close(self) -> None:
         """Release the device, stream or file."""
@@ -53,10 +57,3 @@ def opencv_name(path: Path) -> str:
         return os.fsencode(path.absolute()).decode()
     except UnicodeDecodeError:
         raise UserError(f"the name {str(path)!a} is not valid UTF-8: rename it") from None
-
-
-def silence_opencv() -> None:
-    """Keep OpenCV and FFmpeg from writing to stderr. Their failures are raised as CameraError, once."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # "quiet"
-    if hasattr(cv2, "utils") and hasattr(cv2.utils, "logging"):  # older versions have neither
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

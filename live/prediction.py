@@ -10,6 +10,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from teachcam.labels import UNKNOWN
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from teachcam.collect.camera import Camera
     from teachcam.contract import Contract
 
-UNKNOWN = "unknown"
 # Seconds. The smallest value that hides one spoiled frame in five; it delays a change by 3 to 4 frames at 30 FPS
 # (benchmarks/steady.py).
 SMOOTHING = 0.15

@@ -30,6 +30,7 @@ from teachcam.collect.sources import is_live
 from teachcam.commands import as_called
 from teachcam.errors import UserError
 from teachcam.files import expand
+from teachcam.labels import warnings_of_labels
 from teachcam.live.loop import loop
 from teachcam.live.sinks.text import JsonLines, LabelChanges
 from teachcam.live.teaching.backbone import Backbone
@@ -49,6 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     """Record the labels that were given, learn, write the model, and classify until the camera or the user ends it."""
     options = _parse(argv)
     labels = check_labels(options.data, options.label)
+    for warning in warnings_of_labels(labels):
+        logger.warning(f"warning: {warning}")
     if labels and not is_live(options.camera):
         raise UserError("--label: teaching needs a live camera; record a file with python collect/capture.py")
     place = choose_place(options.data, options.place) if labels else ""

@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from teachcam.decoder_messages import call_decoder
 from teachcam.errors import UnreadableImage, UserError
 
 WHITE = 255
@@ -90,22 +91,28 @@ def decode_file(content: bytes, path: Path | str) -> np.ndarray:
     if content.startswith(b"\x89PNG") and b"IEND" not in content[-4096:]:
         raise UnreadableImage(f"{path}: truncated PNG")
     try:
-        return decode_image(content)
+        return decode_image(content, str(path))
     except (cv2.error, ValueError):  # cv2.error: the header promises more pixels than OpenCV allows
         raise UnreadableImage(f"{path}: not a readable image") from None
 
 
-def decode_image(content: bytes) -> np.ndarray:
+def decode_image(content: bytes, name: str | None = None) -> np.ndarray:
     """Return the image in the bytes of an image file, uint8 [H, W, 3] BGR. Raises ValueError for other bytes.
 
     What is transparent shows white, whatever color the file has beneath.
+
+    Args:
+        content: The bytes.
+        name: The file or the camera that a warning names if the picture is damaged. None for no warning.
     """
+    silence_opencv()
     buffer = np.frombuffer(content, np.uint8)
-    image = cv2.imdecode(buffer, cv2.IMREAD_COLOR)
+    image = call_decoder(lambda: cv2.imdecode(buffer, cv2.IMREAD_COLOR), name)
     if image is None:
         raise ValueError("not an image")
     if _may_be_transparent(content):
-        opacity = _opacity(content, cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED), image)
+        channels = call_decoder(lambda: cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED), None)
+        opacity = _opacity(content, channels, image)
         if opacity is not None:
             image = np.round(opacity * image + (1 - opacity) * WHITE).astype(np.uint8)
     return image
@@ -138,6 +145,13 @@ def _may_be_transparent(content: bytes) -> bool:
     if content.startswith(b"\x89PNG"):
         return content[25] in (4, 6) or b"tRNS" in content[: content.find(b"IDAT")]
     return not content.startswith((b"\xff\xd8", b"BM"))
+
+
+def silence_opencv() -> None:
+    """Keep OpenCV and FFmpeg from writing to stderr. Their failures are raised as errors, once."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # "quiet"
+    if hasattr(cv2, "utils") and hasattr(cv2.utils, "logging"):  # older versions have neither
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def encode_jpeg(image: np.ndarray, quality: int = 95) -> bytes:

@@ -25,6 +25,7 @@ from urllib.parse import unquote, urlsplit
 from teachcam import __version__
 from teachcam.cli import first_line
 from teachcam.errors import UserError
+from teachcam.labels import NO_VALUE, UNKNOWN
 from teachcam.live.sinks.base import FrameResult, ThreadedSink, lower_thread_priority
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 PASSWORD_VARIABLE = "TEACHCAM_MQTT_PASSWORD"
 PORTS = {"mqtt": 1883, "mqtts": 8883}
+MAX_STATE = 255  # characters; Home Assistant shows "unknown" for a longer state
 INTERVAL = 1.0  # seconds between two states while the label stays the same
 EXPIRE_AFTER = 30  # seconds without a state until Home Assistant shows "unavailable", for example for a lost camera
 START_WAIT = 1.0  # seconds to wait at start for the broker's answer, to report a wrong password as an error
@@ -132,6 +134,7 @@ class Mqtt(ThreadedSink):
         # A readable name and a checksum, because two topics may differ in other characters only.
         slug = re.sub("[^a-zA-Z0-9]+", "_", broker.topic).strip("_")[:40]
         self._id = f"teachcam_{slug}_{zlib.crc32(broker.topic.encode()):08x}"
+        self._labels: tuple[str, ...] | None = None  # of the model, as far as they were checked
         self._last_label: str | None = None
         self._next_time = float("-inf")  # seconds, of time.monotonic()
         self._state: str | None = None  # the newest
@@ -180,6 +183,14 @@ class Mqtt(ThreadedSink):
     # The loop's thread.
 
     def _prepare(self, result: FrameResult) -> FrameResult | None:
+        if result.labels != self._labels:  # at the start, and for a newer model
+            self._labels = result.labels
+            for shown in sorted(set(result.labels) & set(NO_VALUE)):
+                how = "an unknown state" if shown == UNKNOWN else f'"label {shown}"'
+                logger.warning(
+                    f"warning: {self._name()}: Home Assistant shows the label {shown} as {how}, because it has a "
+                    "meaning there; better give it another name"
+                )
         now, label = time.monotonic(), result.prediction.label
         if label == self._last_label and now < self._next_time:
             return None
@@ -278,7 +289,19 @@ def _discovery(identifier: str, topic: str) -> dict[str, dict[str, object]]:
         },
         "origin": {"name": "teachcam", "sw_version": __version__},
     }
-    label = {"name": "Label", "value_template": "{{ value_json.label }}", "icon": "mdi:camera"}
+    # A state of None or unavailable would be none at all: it gets a word before it. The model's own "unknown" stays.
+    no_value = [name for name in NO_VALUE if name != UNKNOWN]
+    label = {
+        "name": "Label",
+        "value_template": (
+            "{% set label = value_json.label %}"
+            f"{{{{ ('label ' ~ label if label in {no_value} else label)[:{MAX_STATE}] }}}}"
+        ),
+        # The label as it is. Not the whole state, because its times change every second, and each change is stored.
+        "json_attributes_topic": f"{topic}/state",
+        "json_attributes_template": "{{ {'label': value_json.label} | tojson }}",
+        "icon": "mdi:camera",
+    }
     confidence = {
         "name": "Confidence",
         "value_template": "{{ (value_json.confidence * 100) | round(1) }}",

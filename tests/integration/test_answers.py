@@ -400,6 +400,41 @@ def test_options_that_need_another(tmp_path):
         assert_one_line_error(call("live/run.py", *options, cwd=tmp_path), options[0])
 
 
+@pytest.mark.parametrize(
+    ("label", "state"),
+    [
+        ("None", "label None"),
+        ("unavailable", "label unavailable"),
+        ("none", "none"),
+        ("off", "off"),
+        ("1", "1"),
+        ("unknown", "unknown"),
+        ("it's <a>", "it's <a>"),
+        ("x" * 300, "x" * 255),
+    ],
+)
+def test_home_assistant_keeps_every_label(label, state):
+    jinja2 = pytest.importorskip("jinja2")  # Home Assistant's templates are jinja2's
+    config = mqtt._discovery("id", TOPIC)["label"]
+    values = {"value_json": {"label": label, "confidence": 0.5}}
+    assert jinja2.Template(config["value_template"]).render(values).strip() == state
+    assert json.loads(jinja2.Template(config["json_attributes_template"]).render(values)) == {"label": label}
+    assert config["json_attributes_topic"] == config["state_topic"]
+
+
+@needs_mosquitto
+def test_a_label_with_a_meaning_of_its_own_is_one_warning(broker, capfd):
+    sink = Mqtt(broker_address(broker.url), PASSWORD)
+    shown = result("None")
+    shown.classifier.contract = Contract(labels=("None", "a"), input_size=(224, 224))
+    for _ in range(3):
+        sink(shown)
+    sink.close()
+    said = capfd.readouterr().err
+    assert said.count("warning") == 1, said
+    assert 'shows the label None as "label None"' in said
+
+
 # The webhook.
 
 

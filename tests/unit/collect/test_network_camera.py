@@ -115,6 +115,20 @@ def test_an_address_without_a_readable_picture_is_an_error_at_once(serve):
         Camera(f"http://{server.address}/x.jpg")
 
 
+def test_a_stream_of_damaged_pictures_is_one_warning(serve, capfd):
+    jpeg = encode_jpeg(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))
+    whole = b"--frame\r\n\r\n" + jpeg[:-2] + b"\x12" * 20 + b"\xff\xd9\r\n"  # as many webcams send it
+    half = b"--frame\r\n\r\n" + jpeg[: len(jpeg) // 2] + b"\xff\xd9\r\n"
+    for parts, num_lines in (([whole] * 2, 0), ([half] * 2, 1)):
+        server = serve("multipart/x-mixed-replace; boundary=frame", parts)
+        source = open_network_camera(f"http://me:secret@{server.address}/", None)
+        assert [source.read().shape for _ in range(4)] == [(48, 64, 3)] * 4
+        source.close()
+        said = capfd.readouterr().err
+        assert said.count("\n") == num_lines, said
+    assert f"warning: camera http://{server.address}/: a damaged picture" in said
+
+
 def test_schemes_ignore_case(serve):
     server = serve("multipart/x-mixed-replace; boundary=frame", [part(LANDSCAPE)])
     with Camera(f"HTTP://{server.address}/") as camera:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ import pytest
 from teachcam.collect import probe, sources
 from teachcam.collect.camera import Camera, CameraError
 from teachcam.collect.sources import is_live, usb_device
+from teachcam.images import encode_jpeg
 
 
 @pytest.fixture
@@ -112,3 +114,34 @@ def test_cameras_are_found_without_opening_the_one_in_use(monkeypatch):
     monkeypatch.setattr(probe.Path, "glob", lambda self, pattern: [Path("/dev/video2"), Path("/dev/video0")])
     assert list(probe.find_cameras(in_use="0")) == []
     assert opened == ["/dev/video2"]
+
+
+class NoisyWebcam:
+    """A webcam as OpenCV reads it, whose pictures are decoded by libjpeg inside `retrieve`."""
+
+    def __init__(self, content: bytes):
+        self._content = np.frombuffer(content, np.uint8)
+
+    def isOpened(self):
+        return True
+
+    def get(self, _):
+        return 30.0
+
+    set = grab = release = lambda *_: True
+
+    def retrieve(self):
+        return True, cv2.imdecode(self._content, cv2.IMREAD_COLOR)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="C's stderr is a variable in glibc only")
+def test_a_webcam_fills_no_journal(monkeypatch, capfd):
+    jpeg = encode_jpeg(np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8))
+    whole, half = jpeg[:-2] + b"\x12" * 20 + b"\xff\xd9", jpeg[: len(jpeg) // 2] + b"\xff\xd9"
+    for content, num_lines in ((whole, 0), (half, 1)):
+        monkeypatch.setattr(cv2, "VideoCapture", lambda *_: NoisyWebcam(content))  # noqa: B023  # called at once
+        source = sources.UsbCamera(77, sources.CAMERA_DEFAULTS)
+        assert [source.read().shape for _ in range(3)] == [(48, 64, 3)] * 3
+        said = capfd.readouterr().err
+        assert said.count("\n") == num_lines, said
+    assert "warning: camera 77: a damaged picture" in said
