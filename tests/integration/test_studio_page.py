@@ -263,7 +263,7 @@ def test_undo_takes_back_the_last_thing_done_whatever_it_was(chromium, serve, tm
     page.get_by_role("button", name="Choose all").click()
     page.locator("#move").click()
     see(page, "#chosen", "no images")
-    page.get_by_role("button", name="Close").click()
+    page.locator("#close-gallery").click()
     page.keyboard.press("u")
     wait_until(lambda: count_on(page, "a") == count)
     page.locator(".card").first.get_by_role("button", name="Change").click()
@@ -289,7 +289,7 @@ def test_undo_takes_back_the_last_thing_done_whatever_it_was(chromium, serve, tm
     page.get_by_role("button", name="Choose all").click()
     page.locator("#put-back").click()
     see(page, "#chosen", "no images")
-    page.get_by_role("button", name="Close").click()
+    page.locator("#close-gallery").click()
     wait_until(lambda: page.locator(".card").count() == 2 and count_on(page, "a") == count)
     assert len(list_samples(tmp_path / "data")) == count
     page.close()
