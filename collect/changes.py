@@ -118,7 +118,8 @@ class Outcome:
     def describe(self) -> str:
         """Return " (3 of 10 images are gone)", or "" if all was done."""
         total = len(self.moved) + self.missing
-        gone = f"{self.missing} of {count_images(total)} {'is' if self.missing == 1 else 'are'} gone"
+        gone = f"{self.missing} of {total} images {'is' if self.missing == 1 else 'are'} gone"
+        gone = "the image is gone" if total == 1 else gone
         notes = ([gone] if self.missing else []) + self.notes
         return f" ({'; '.join(notes)})" if notes else ""
 
@@ -194,7 +195,7 @@ def _run_step(data: Path, step: Step, outcome: Outcome) -> bool:
 
 def _move(data: Path, step: Step, outcome: Outcome) -> bool:
     source, target = data / step.before, data / step.after
-    if target.exists():  # a rename would replace it
+    if target.exists() and not _is_same(source, target):  # a rename would replace it
         if source.exists():
             outcome.notes.append(f"{step.before} stays: there is a {step.after} already")
         return False
@@ -210,6 +211,14 @@ def _move(data: Path, step: Step, outcome: Outcome) -> bool:
     if step.moves_image:
         outcome.moved.append((step.before, step.after))
     return True
+
+
+def _is_same(source: Path, target: Path) -> bool:
+    """Return whether two paths name one file, as `up` and `Up` do on some systems: it can be renamed all the same."""
+    try:
+        return source.samefile(target)
+    except FileNotFoundError:
+        return False
 
 
 def is_visible_name(name: str) -> bool:

@@ -53,6 +53,7 @@ class History:
         """
         self._data, self._path = data, data / HISTORY_FILE
         self._recording: Change | None = None
+        self._read_signature: tuple[int, int, int] | None = None  # None: the file has to be read
         self._clear()
         try:
             with self._locked():
@@ -174,7 +175,6 @@ class History:
         self._recordings: dict[str, Change] = {}  # without an end
         self._pending: tuple[str, Change] | None = None  # do, undo or redo, whose end is not in the file
         self._before: tuple[list[Change], int] = [], 0  # the changes before the pending one
-        self._read_signature: tuple[int, int, int] | None = None
 
     def _read(self) -> None:
         self._clear()

@@ -65,7 +65,7 @@ class LabelImages:
             folders.setdefault(normalize_text(folder.name), []).append(folder)
         self._folders = folders
         files = {
-            label: sorted({path.name for folder in own for path in image_files(folder)})
+            label: sorted({path.name for folder in own for path in _shown(image_files(folder))})
             for label, own in folders.items()
         }
         self._refresh_order(files)
@@ -76,7 +76,7 @@ class LabelImages:
             samples = []
         self.sessions = Counter(label for label, _ in {(sample.label, sample.session) for sample in samples})
         self.places = {sample.scene for sample in samples if sample.scene != sample.session}
-        self.num_rejected = sum(len(image_files(folder)) for folder in self._rejected_folders())
+        self.num_rejected = sum(len(_shown(image_files(folder))) for folder in self._rejected_folders())
         return self.files != before
 
     def note(self, path: Path) -> None:
@@ -186,7 +186,7 @@ class LabelImages:
     def rejected(self) -> list[dict[str, str]]:
         """Return the label and the file name of images in data/.rejected/, the one that was moved last first."""
         dated = []
-        for path in (path for folder in self._rejected_folders() for path in image_files(folder)):
+        for path in (path for folder in self._rejected_folders() for path in _shown(image_files(folder))):
             with contextlib.suppress(FileNotFoundError):  # another program has taken it back
                 dated.append((path.stat().st_ctime_ns, path))  # on Linux and macOS, the time of the move
         newest = [path for _, path in sorted(dated, reverse=True)[:MAX_REJECTED_SHOWN]]
@@ -224,9 +224,9 @@ class LabelImages:
         return _describe("restored", outcome, len(wanted), f"to {to}")
 
     def _rejected_folders(self) -> list[Path]:
-        """Return the folders in data/.rejected/ whose names can be sent to a page."""
+        """Return the folders in data/.rejected/, one for each label."""
         try:
-            return [folder for folder in label_folders(self.data / REJECTED) if folder.name.isprintable()]
+            return _shown(label_folders(self.data / REJECTED))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -256,6 +256,11 @@ class LabelImages:
         if label in self.files:
             raise DatasetError(f"there is a label {label} already: choose another name, or move images there")
         return label
+
+
+def _shown(paths: list[Path]) -> list[Path]:
+    """Return the paths whose names can be sent to a page: not those with bytes that are not UTF-8."""
+    return [path for path in paths if path.name.isprintable()]
 
 
 def _rejecting_step(path: Path) -> Step:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import os
 import re
 import sys
 import threading
@@ -231,6 +232,20 @@ def test_what_was_taken_out_can_be_restored_also_without_its_label(opened):
     assert studio.undo() == "undone: 2 images restored to palm"
     assert opened.counts() == {"thumbs_down": 3}
     assert len(studio.rejected()) == 3
+
+
+def test_a_name_that_is_no_text_is_not_sent_to_the_page(tmp_path):
+    record(tmp_path, [0], LABELS[:1], frames=2)
+    names = sorted(path.name for path in (tmp_path / "palm").iterdir())
+    for folder in (tmp_path / "palm", tmp_path / REJECTED / "palm"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / os.fsdecode(b"\xff.jpg")).write_bytes(b"x")
+    labels = LabelImages(tmp_path)
+    assert labels.files == {"palm": names}
+    assert (labels.rejected(), labels.num_rejected) == ([], 0)
+    assert labels.remove("palm") == 3  # it goes with the others
+    labels.refresh()
+    assert labels.files == {}
 
 
 def test_while_a_label_is_recorded_it_stays(opened):
