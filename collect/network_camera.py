@@ -57,14 +57,15 @@ class MjpegCamera:
     live = True
     fps = 0.0  # such a stream states no rate
 
-    def __init__(self, response: http.client.HTTPResponse):
+    def __init__(self, response: http.client.HTTPResponse, name: str | None = None):
         """Read nothing yet.
 
         Args:
             response: The answer to the request, whose body has not been read.
+            name: The camera, for a warning of damaged pictures. None for no warning.
         """
         self._response = response
-        self._name = f"camera {hide_secrets(response.url)}"
+        self._name = name
         self._boundary: bytes | None = None
         self._at_part = False  # whether a boundary was the last thing read
 
@@ -162,7 +163,7 @@ def open_network_camera(url: str, fps: float | None) -> NetworkCamera | MjpegCam
             response = _request(url)
             kind, begin = response.headers.get_content_type(), response.peek(64)[:64].lstrip()
             if kind.startswith("multipart/") or begin.startswith(b"--"):  # some call a stream image/jpeg
-                return MjpegCamera(response)
+                return MjpegCamera(response, f"camera {hide_secrets(url)}")
             response.close()
             if kind.startswith("image/") or begin.startswith(PICTURES):
                 return SnapshotCamera(url, fps)

@@ -126,7 +126,7 @@ def test_a_stream_of_damaged_pictures_is_one_warning(serve, capfd):
         source.close()
         said = capfd.readouterr().err
         assert said.count("\n") == num_lines, said
-    assert f"warning: camera http://{server.address}/: a damaged picture" in said
+    assert f"warning: camera http://***@{server.address}/: a damaged picture" in said
 
 
 def test_schemes_ignore_case(serve):
