@@ -12,8 +12,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import io
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import Callable
 
@@ -24,19 +22,12 @@ from starlette.routing import Route
 from teachcam.cli import first_line
 from teachcam.errors import UnreadableImage, UserError
 from teachcam.images import encode_jpeg, read_image
+from teachcam.live.teaching.kit import pack_kit
 from teachcam.live.teaching.studio import Studio
 from teachcam.live.web.json_requests import json_error, read_json
 from teachcam.preprocessing import shrink
 
 THUMBNAIL_SIZE = (120, 160)  # pixels: the image stays at least that large
-KIT_PROGRAM = '''\
-"""Print what the camera shows. It needs, in the project's folder: pip install '.[device]'"""
-
-from teachcam import Camera, Classifier
-
-for prediction in Classifier("model.onnx").predict_stream(Camera(0)):
-    print(prediction.label, round(prediction.confidence, 2))
-'''
 
 
 class StudioRoutes:
@@ -111,15 +102,12 @@ class StudioRoutes:
         )
 
     async def _get_kit(self, request: Request) -> Response:
-        def pack() -> bytes:
-            content = io.BytesIO()
-            with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-                archive.write(self._studio.exported_path(request.query_params.get("name", "")), "model.onnx")
-                archive.writestr("run.py", KIT_PROGRAM)
-            return content.getvalue()
-
+        name = request.query_params.get("name", "")
         headers = {"Content-Disposition": 'attachment; filename="teachcam-kit.zip"'}
-        return await self._answer(pack, lambda content: Response(content, 200, headers, "application/zip"))
+        return await self._answer(
+            lambda: pack_kit(self._studio.take_along.path(name)),
+            lambda content: Response(content, 200, headers, "application/zip"),
+        )
 
     async def _answer(self, function: Callable, to_response: Callable[..., Response]) -> Response:
         """Run a function in the thread of the actions. Return a response with its result or error."""
