@@ -52,8 +52,8 @@ class Target:
     operators: frozenset[str] | None = None
 
 
-# EfficientNet-Lite0 on a CPU with VNNI: 7.9 ms in fp32, 11.4 in fp16, 3.6 in int8. For TensorRT, int8 weights stay
-# in float in the file, because it quantizes them itself: 13.7 MB, and 13.5 in fp32.
+# EfficientNet-Lite0 on a CPU with VNNI: 7.9 ms in fp32, 11.4 in fp16, 3.6 in int8. For TensorRT, the weights of int8
+# stay in float in the file, because it quantizes them itself: 13.7 MB, and 13.5 in fp32.
 ON_CPU, ON_TENSORRT = ("fp32", "int8"), ("fp32", "fp16")
 TARGETS = {
     # Not the newest opset: ONNX Runtime on devices is often older.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from pathlib import Path
 
 from teachcam import __version__, cli, ending
 from teachcam.errors import UserError
@@ -23,6 +24,8 @@ COMMANDS = {
     "doctor": ("teachcam.live.doctor", "find what keeps this machine from running a model"),
     "demo": ("teachcam.live.demo", "do all of it once, on a synthetic camera"),
 }
+KIT_PROGRAM = "python run.py"  # of a kit (live/teaching/kit.py), which has no folders to call
+KIT_NEEDS = ("numpy", "cv2", "traitlets", "onnxruntime")  # what its requirements.txt installs
 TRAINING = ("train", "export", "compare", "demo")  # these need PyTorch, and Python 3.10
 
 
@@ -47,9 +50,18 @@ def run_script(name: str) -> None:
     cli.run(lambda: _run(name, sys.argv[1:]))
 
 
+def run_kit(model: Path) -> None:
+    """Run the live loop of a kit with the arguments of `python run.py`, and leave the program with its exit code."""
+    sys.argv[0] = KIT_PROGRAM
+    cli.run(lambda: _run("live", ["--model", str(model), *sys.argv[1:]]))
+
+
 def _run(name: str, arguments: list[str]) -> int | None:
     try:
-        return _command(name)(arguments)
+        try:
+            return _command(name)(arguments)
+        except ModuleNotFoundError as error:
+            raise UserError(_what_is_missing(name, error)) from None
     except UserError as error:
         raise type(error)(as_called(str(error))) from None
 
@@ -57,13 +69,15 @@ def _run(name: str, arguments: list[str]) -> int | None:
 def as_called(text: str) -> str:
     """Name the commands in a text as this one was called: `python live/run.py` or `teachcam live`.
 
-    An installed package has no folders to call.
+    An installed package has no folders to call, and neither has a kit: there it is `python run.py`.
     """
-    if not sys.argv[0].startswith("teachcam "):
+    program, in_kit = sys.argv[0], sys.argv[0] == KIT_PROGRAM
+    if not in_kit and not program.startswith("teachcam "):
         return text
     for command, (module, _) in COMMANDS.items():
         path = module.split(".", 1)[1].replace(".", "/")
-        text = text.replace(f"python {path}.py", f"teachcam {command}")
+        called = f"python -m teachcam {command}" if in_kit else f"teachcam {command}"
+        text = text.replace(f"python {path}.py", KIT_PROGRAM if in_kit and command == "live" else called)
     return text
 
 
@@ -74,16 +88,21 @@ def _command(name: str):
     if name in TRAINING and sys.version_info < (3, 10):
         version = ".".join(map(str, sys.version_info[:2]))
         raise UserError(f"teachcam {name} needs Python 3.10 or newer, and this is {version}: train on another machine")
-    try:
-        with ending.at_once():
-            return import_module(COMMANDS[name][0]).main
-    except ModuleNotFoundError as error:
-        package = (error.name or "").split(".")[0]
-        extra = "train" if name in TRAINING else "device"
-        raise UserError(
-            f"teachcam {name} needs the package {package}, which is not installed: in the project's folder, "
-            f"run pip install '.[{extra}]'"
-        ) from None
+    with ending.at_once():
+        return import_module(COMMANDS[name][0]).main
+
+
+def _what_is_missing(name: str, error: ModuleNotFoundError) -> str:
+    """Return what a command needs, and how to install it."""
+    package = (error.name or "").split(".")[0]
+    if sys.argv[0] == KIT_PROGRAM:
+        needed = "-r requirements.txt" if package in KIT_NEEDS else package  # onnx, for --tune
+        return f"{package} is not installed: run python -m pip install {needed}"
+    extra = "train" if name in TRAINING else "device"
+    return (
+        f"teachcam {name} needs the package {package}, which is not installed: in the project's folder, "
+        f"run pip install '.[{extra}]'"
+    )
 
 
 def _help() -> str:

@@ -48,7 +48,7 @@ class LiveWindow:
         self._heat_map_thread = ThreadPoolExecutor(1, "heat map")  # it takes as long as 37 predictions, too long here
         self._next_heat_map: Future | None = None
         self._heat_map: np.ndarray | None = None
-        self._message = "? shows help"
+        self._message = "h shows help"
 
     def __call__(self, result: FrameResult) -> bool:
         """Take the newest result. Returns False when the user has closed the window."""

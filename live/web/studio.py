@@ -15,8 +15,6 @@ import asyncio
 import contextlib
 import functools
 import inspect
-import io
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import Callable
 
@@ -29,6 +27,7 @@ from starlette.routing import Route
 from teachcam.cli import first_line
 from teachcam.errors import UnreadableImage, UserError
 from teachcam.images import encode_jpeg, read_image
+from teachcam.live.teaching.kit import pack_kit
 from teachcam.live.teaching.studio import Studio
 from teachcam.live.web.json_requests import MAX_BODY_BYTES, json_error, read_json
 from teachcam.preprocessing import shrink
@@ -36,14 +35,6 @@ from teachcam.preprocessing import shrink
 THUMBNAIL_SIZE = (120, 160)  # pixels: the image stays at least that large
 LARGE_SIDE = 1280  # pixels at most
 MAX_NAMES_BYTES = 256 * 1024  # of a body with the names of images: 2,000 of 60 characters, or more
-KIT_PROGRAM = '''\
-"""Print what the camera shows. It needs, in the project's folder: pip install '.[device]'"""
-
-from teachcam import Camera, Classifier
-
-for prediction in Classifier("model.onnx").predict_stream(Camera(0)):
-    print(prediction.label, round(prediction.confidence, 2))
-'''
 
 # Whether a value of a request can be the argument for a parameter with this annotation.
 _IS_OF_TYPE: dict[str, Callable[[object], bool]] = {
@@ -158,15 +149,12 @@ class StudioRoutes:
         )
 
     async def _get_kit(self, request: Request) -> Response:
-        def pack() -> bytes:
-            content = io.BytesIO()
-            with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-                archive.write(self._studio.exported_path(request.query_params.get("name", "")), "model.onnx")
-                archive.writestr("run.py", KIT_PROGRAM)
-            return content.getvalue()
-
+        name = request.query_params.get("name", "")
         headers = {"Content-Disposition": 'attachment; filename="teachcam-kit.zip"'}
-        return await self._answer(pack, lambda content: Response(content, 200, headers, "application/zip"))
+        return await self._answer(
+            lambda: pack_kit(self._studio.take_along.path(name)),
+            lambda content: Response(content, 200, headers, "application/zip"),
+        )
 
     async def _answer(
         self, function: Callable, to_response: Callable[..., Response], thread: ThreadPoolExecutor | None = None

@@ -483,13 +483,25 @@ def test_the_routes(page, opened):
     opened.studio.refresh()
     assert opened.teacher.wait(PATIENCE)
     assert page.act("export", target="toaster", precision="fp32")[0] == 409
-    status, body = page.act("export", target="jetpack4", precision="fp16")
+    status, body = page.act("export", target="desktop", precision="int8")
     assert status == 200
-    assert re.search(r"fp16 for TensorRT 8.2 .* on (\d+) of \1 images", body["result"]["text"])
-    assert page.ask("GET", f"/studio/model?name={body['result']['name']}")[0] == 200
+    assert page.act("export", target="desktop", precision="fp32") == (
+        409,
+        {"error": "a file is being made: wait, or cancel it"},
+    )
+    assert page.act("cancel_export", id=body["result"]) == (200, {"result": None})
+    assert page.act("export", target="jetpack4", precision="fp16")[0] == 200
+    wait_until(lambda: not page.state()["studio"]["export"]["running"], 240)
+    state = page.state()["studio"]
+    name = state["export"]["name"]
+    assert name == "model-jetpack4-fp16.onnx"
+    assert re.fullmatch(r"the same label as here on (\d+) of \1 images", state["export"]["text"])
+    assert state["export_choices"][0]["device"] == "PC, laptop or Raspberry Pi"
+    assert page.ask("GET", f"/studio/model?name={name}")[0] == 200
     assert page.ask("GET", "/studio/model?name=../../data/sessions.jsonl")[0] == 409
-    archive = zipfile.ZipFile(io.BytesIO(page.ask("GET", f"/studio/kit.zip?name={body['result']['name']}")[1]))
-    assert archive.namelist() == ["model.onnx", "run.py"]
+    assert page.ask("GET", "/studio/kit.zip?name=model.onnx")[0] == 409
+    archive = zipfile.ZipFile(io.BytesIO(page.ask("GET", f"/studio/kit.zip?name={name}")[1]))
+    assert {"model.onnx", "run.py", "README.txt", "requirements.txt"} <= set(archive.namelist())
 
 
 def test_the_loop_takes_each_newer_head(opened):
@@ -539,9 +551,10 @@ def test_a_better_model_is_trained_behind_it(tmp_path, backbone, monkeypatch):
             assert fixture.studio._make_state()["model"] == "trained"
             assert fixture.studio.take().contract.labels == LABELS
             assert fixture.studio.take() is None
-            exported = fixture.studio.export("jetpack5", "fp16")
-            assert "fp16 for TensorRT 8.5" in exported["text"]
-            assert read_metadata(fixture.studio.exported_path(exported["name"]))[0].labels == LABELS
+            take_along = fixture.studio.take_along
+            take_along.start("jetpack5", "fp16")
+            wait_until(lambda: not take_along.state()["running"], 240)
+            assert read_metadata(take_along.path(take_along.state()["name"]))[0].labels == LABELS
         record(fixture.data, [9], LABELS[:1], frames=1)
         fixture.studio.refresh()
         assert fixture.studio._make_state()["model"] == "taught"  # it knows the new image, the trained one does not

@@ -24,7 +24,7 @@ from teachcam.live.teaching.teacher import Teacher
 def teacher(tmp_path_factory):
     folder = tmp_path_factory.mktemp("taught")
     teacher = Teacher(record(folder / "data", range(4), LABELS[:2], frames=6), Backbone(folder / "backbone", "cpu"))
-    assert teacher.wait(60)
+    assert teacher.wait(300)
     yield teacher
     teacher.close()
 
@@ -39,7 +39,7 @@ def take_along(teacher, tmp_path, monkeypatch):
 
 
 def finish(take_along: TakeAlong) -> dict:
-    wait_until(lambda: not take_along.state()["running"], 240)
+    wait_until(lambda: not take_along.state()["running"], 600)
     return take_along.state()
 
 
@@ -74,7 +74,7 @@ def test_it_writes_what_was_chosen_and_says_how_far_it_is(take_along, teacher, t
 def test_canceled_in_the_middle_it_leaves_nothing_and_the_next_one_succeeds(take_along, tmp_path, step):
     export = take_along.start("desktop", "int8")
     take_along.cancel("another")
-    wait_until(lambda: str(take_along.state()["text"]).startswith(step), 120)
+    wait_until(lambda: str(take_along.state()["text"]).startswith(step), 600)
     take_along.cancel(export)
     state = take_along.state()
     assert (state["running"], state["text"], state["error"], state["name"]) == (False, "canceled", "", "")
@@ -143,7 +143,7 @@ def test_too_few_images_for_int8_are_said_without_an_option(tmp_path):
     teacher = Teacher(record(folder / "data", [0], LABELS[:2], frames=6), Backbone(folder / "backbone", "cpu"))
     try:
         take_along = TakeAlong(teacher, SimpleNamespace(model=None), tmp_path / "runs")
-        assert teacher.wait(60)
+        assert teacher.wait(300)
         take_along.start("desktop", "int8")
         error = finish(take_along)["error"]
     finally:
