@@ -147,6 +147,16 @@ def messages_on_stderr() -> None:
     cli.log_to_stderr()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def teachers_of_normal_priority() -> Iterator[None]:
+    """Let a teacher learn with the priority of its test: with the lowest one it waits for all other programs."""
+    from teachcam.live.teaching import teacher
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(teacher, "lower_thread_priority", lambda nice: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def package_path(tmp_path_factory) -> str:
     """A folder for PYTHONPATH that holds `teachcam`, for Pythons that it is not installed in."""
