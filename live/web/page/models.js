@@ -5,14 +5,20 @@ import {$, act, drawLine, makeOption, setText} from "./dom.js";
 let wanted = null;  // {id, file}: the file that this page has asked for
 let choices = [], shownId = "";
 
+// Return whether there are enough images, and it has not learned them yet.
+export function isLearning(state) {
+  return !state.ready && state.labels.filter(label => label.count >= state.min_examples).length > 1;
+}
+
 export function showModels(state) {
-  setText($("accuracy"), state.accuracy);
+  setText($("accuracy"), isLearning(state) ? "It learns the images, and begins to answer soon." : state.accuracy);
   const {training} = state;
   $("train").hidden = training.running || Boolean(training.impossible);
   $("train").disabled = state.labels.length < 2;
   $("stop-training").hidden = !training.running;
   $("resume-training").hidden = !training.can_resume;
-  setText($("training"), training.impossible || training.text);
+  setText($("training"), training.impossible || training.text
+    || "Training takes minutes in place of seconds. The result is used if it is right more often.");
   $("curve").hidden = training.curve.length < 2;
   if (training.curve.length > 1) drawLine($("curve"), training.curve.map((value, index) =>
     [index / (training.curve.length - 1), value || 0]));
@@ -20,7 +26,8 @@ export function showModels(state) {
 }
 
 function showExport(state) {
-  setText($("take"), state.ready ? "A file with what it has learned, or a zip with a program that runs it on a PC."
+  setText($("take"), state.ready ? "A file with what it has learned, or a zip with a program that runs it on a PC. "
+    + "Both contain eight of your images, to check that it answers the same there."
     : "There is nothing to take along yet.");
   $("files").hidden = !state.ready;
   if (JSON.stringify(choices) !== JSON.stringify(state.export_choices)) {

@@ -1,6 +1,7 @@
 // The live page: its connection, the camera's image, the answer, and corrections. studio.js adds what teaches labels.
 
 import {$, act, drawLine, hush, make, makeKey, say, setText} from "./dom.js";
+import {isLearning} from "./models.js";
 import {endRecording, pressStudioKey, releaseStudioKey, showStudio, studio} from "./studio.js";
 
 const MINUTE = 60000, SILENCE = 3500, CHECK_INTERVAL = 500, RETRY = 1000;  // ms; a heartbeat comes each second
@@ -110,7 +111,7 @@ function show(state) {
   if (state.label === undefined) return;
   if (studio && !studio.ready) {
     setText($("label"), "\u2013");
-    setText($("confidence"), "nothing learned yet");
+    setText($("confidence"), isLearning(studio) ? "learning the images" : "nothing learned yet");
     $("bars").hidden = true;
     return;
   }

@@ -179,7 +179,8 @@ function fillCard(card, label, index, state) {
   const recorded = state.recording === label.name, byOther = state.recording !== null && state.recording_page !== page;
   card.classList.toggle("recording", recorded);
   button.disabled = byOther;
-  setText(button.firstChild, byOther && recorded ? "another page records" : recorded ? "Recording: let go to stop" : "Hold to record");
+  setText(button.firstChild, !recorded ? "Hold to record" : byOther ? "Another page records"
+    : held && held.by === "hands-free" ? "Recording" : "Recording: let go to stop");
   setText(tools.children[1], countdownLabel === label.name ? "Stop" : "Hands-free");
   if (newest.dataset.names !== label.newest.join()) {
     newest.dataset.names = label.newest.join();
