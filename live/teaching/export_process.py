@@ -76,7 +76,7 @@ class ExportProcess:
 def _export(connection: Connection, export: Callable, source: object, file: Path, config: ExportConfig) -> None:
     """Write the file. Sends tuples of text and part while it works, then an error, or None."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches this process, too; the other one then kills it
-    lower_thread_priority(19)
+    lower_thread_priority(10)  # not 19: beside other busy programs it would take minutes
     tempfile.tempdir = str(file.parent)  # so that nothing is left of a process that is killed
     null = os.open(os.devnull, os.O_WRONLY)  # PyTorch prints what it does
     os.dup2(null, 1)

@@ -129,8 +129,8 @@ class TakeAlong:
             self._files[path.name] = path
             outcome = _outcome(_describe(path), path.name, path.stat().st_size / 1e6)
         except Exception as error:  # the page has to show it, whatever it is
-            outcome = _outcome("canceled") if self._is_canceled else _outcome(error=_explain(error))
-        self._change(running=False, **outcome)
+            outcome = _outcome(error=_explain(error))
+        self._change(running=False, **(_outcome("canceled") if self._is_canceled else outcome))
 
     def _change(self, **changes: object) -> None:
         self._state = {**self._state, **changes}

@@ -26,6 +26,7 @@ from teachcam.images import decode_image
 from teachcam.live.loop import loop
 from teachcam.live.teaching import camera_choice
 from teachcam.live.teaching import studio as studio_module
+from teachcam.live.teaching import take_along
 from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.teaching.better_model import why_no_training
 from teachcam.live.teaching.label_images import LabelImages
@@ -441,7 +442,11 @@ def page(opened):
     web.close()
 
 
-def test_the_routes(page, opened):
+def never_end(*_: object) -> None:
+    threading.Event().wait()
+
+
+def test_the_routes(page, opened, monkeypatch):
     assert page.act("add", label="a") == (200, {"result": None})
     assert page.act("add", label="a")[0] == 409
     assert page.act("fly")[0] == 404
@@ -483,7 +488,9 @@ def test_the_routes(page, opened):
     opened.studio.refresh()
     assert opened.teacher.wait(PATIENCE)
     assert page.act("export", target="toaster", precision="fp32")[0] == 409
-    status, body = page.act("export", target="desktop", precision="int8")
+    with monkeypatch.context() as patch:
+        patch.setattr(take_along, "write_taught", never_end)
+        status, body = page.act("export", target="desktop", precision="int8")
     assert status == 200
     assert page.act("export", target="desktop", precision="fp32") == (
         409,
@@ -491,7 +498,7 @@ def test_the_routes(page, opened):
     )
     assert page.act("cancel_export", id=body["result"]) == (200, {"result": None})
     assert page.act("export", target="jetpack4", precision="fp16")[0] == 200
-    wait_until(lambda: not page.state()["studio"]["export"]["running"], 240)
+    wait_until(lambda: not page.state()["studio"]["export"]["running"], 600)
     state = page.state()["studio"]
     name = state["export"]["name"]
     assert name == "model-jetpack4-fp16.onnx"
@@ -551,10 +558,10 @@ def test_a_better_model_is_trained_behind_it(tmp_path, backbone, monkeypatch):
             assert fixture.studio._make_state()["model"] == "trained"
             assert fixture.studio.take().contract.labels == LABELS
             assert fixture.studio.take() is None
-            take_along = fixture.studio.take_along
-            take_along.start("jetpack5", "fp16")
-            wait_until(lambda: not take_along.state()["running"], 240)
-            assert read_metadata(take_along.path(take_along.state()["name"]))[0].labels == LABELS
+            taken = fixture.studio.take_along
+            taken.start("jetpack5", "fp16")
+            wait_until(lambda: not taken.state()["running"], 600)
+            assert read_metadata(taken.path(taken.state()["name"]))[0].labels == LABELS
         record(fixture.data, [9], LABELS[:1], frames=1)
         fixture.studio.refresh()
         assert fixture.studio._make_state()["model"] == "taught"  # it knows the new image, the trained one does not
