@@ -215,7 +215,7 @@ def test_signals_at_random_moments(commands, tmp_path, count, display):
         with running([ROOT / script, *arguments], folder) as process:
             wait_until(lambda one=process: catches(one, signal.SIGTERM), 60)
             if rng.random() < 0.5:
-                wait_until(lambda: has_begun(folder), 120)  # noqa: B023  (called in this round only)
+                wait_until(lambda one=process, where=folder: one.poll() is not None or has_begun(where), 120)
                 watch_page(folder)
                 time.sleep(rng.uniform(0.0, 3.0))
             else:
