@@ -24,9 +24,8 @@ from teachcam.errors import CameraError, DatasetError, UserError
 from teachcam.export.metadata import read_metadata
 from teachcam.images import decode_image
 from teachcam.live.loop import loop
-from teachcam.live.teaching import camera_choice
+from teachcam.live.teaching import camera_choice, take_along
 from teachcam.live.teaching import studio as studio_module
-from teachcam.live.teaching import take_along
 from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.teaching.better_model import why_no_training
 from teachcam.live.teaching.label_images import LabelImages
