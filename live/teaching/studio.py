@@ -26,7 +26,7 @@ from teachcam.live.teaching.take_along import TakeAlong
 from teachcam.live.teaching.teacher import Teacher
 
 FPS = 5.0  # recorded per second
-RECORD_TIMEOUT = 3.0  # seconds after which a recording ends by itself
+RECORD_TIMEOUT = 10.0  # seconds after which a recording ends that nobody asks for any more
 HINT_INTERVAL = 0.2  # seconds
 STATE_LIFETIME = 0.2  # seconds for which a state is not computed again
 NUM_SHOWN = 8  # newest images of each label that the page shows

@@ -134,7 +134,7 @@ class Teacher:
     # The thread
 
     def _run(self) -> None:
-        lower_thread_priority(19)
+        lower_thread_priority(10)  # not 19: beside three busy programs it would learn nothing for minutes
         sys.setswitchinterval(SWITCH_INTERVAL)
         threadpool_limits(1, "blas")  # its other threads would have the priority of the live loop, and its cores
         try:

@@ -20,6 +20,7 @@ MAX_RATE = 40  # updates per second, at most
 CLIENTS_PER_UPDATE = 4  # the others have to wait for their turn, so that many clients leave the loop its cores
 HEARTBEAT = 1.0  # seconds after which a client gets an update even if there is no new result
 JPEG_QUALITY = 80
+NICE = 5  # of the page's threads; with 19, a page took 18 s to load beside busy programs
 MAX_IMAGE_SIDE = 1280  # pixels: larger images are sent smaller
 
 
@@ -118,7 +119,7 @@ class Broadcast:
 
     def _encode_and_wake(self) -> None:
         """After a result, encode its image if a client shows it, and wake clients; at most MAX_RATE times a second."""
-        lower_thread_priority(19)
+        lower_thread_priority(NICE)
         while not self._closed:
             self._new_result.wait()
             self._new_result.clear()

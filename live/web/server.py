@@ -44,7 +44,7 @@ from teachcam.collect.dataset import normalize_text
 from teachcam.errors import UserError
 from teachcam.live.sinks.base import FrameResult, lower_thread_priority
 from teachcam.live.web.auth import SECURITY_HEADERS, AccessControl, AccessMiddleware, listen
-from teachcam.live.web.broadcast import Broadcast
+from teachcam.live.web.broadcast import NICE, Broadcast
 from teachcam.live.web.connection import Connection
 from teachcam.live.web.json_requests import json_error, read_json
 from teachcam.live.web.metrics import CONTENT_TYPE, Metrics
@@ -137,7 +137,7 @@ class Web:
     # The server's thread.
 
     def _run_server(self, listener: socket.socket) -> None:
-        lower_thread_priority(19)
+        lower_thread_priority(NICE)
         try:
             asyncio.run(self._serve(listener))
         except BaseException as error:
