@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import io
 import os
@@ -15,7 +16,9 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
 from PIL import ImageGrab
 
@@ -29,6 +32,7 @@ from teachcam.collect.synthetic import render
 ROOT = Path(__file__).resolve().parent.parent
 LABELS = ("palm", "thumbs_down", "thumbs_up")
 REAL_DATA = ROOT.parent / "shared" / "data"  # real recordings, where a machine has them
+SMALL = ("--backbone", "squeezenet1_1", "--image-size", "64")  # takes a tenth of the time, where any network will do
 PATIENCE = 300.0  # seconds until what would wait for ever is a failure, on the busiest machine; no measure of speed
 
 
@@ -171,6 +175,23 @@ def package_path(tmp_path_factory) -> str:
 def dataset(tmp_path_factory) -> Path:
     """Five sessions of each of three labels, four frames each. Not to be changed: copy it."""
     return record(tmp_path_factory.mktemp("dataset") / "data", range(5))
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory):
+    """The backbone of teaching. It remembers the features of each image, for 20 ms each: all tests learn the same."""
+    from teachcam.live.teaching.backbone import Backbone
+
+    class Remembering(Backbone):
+        known: ClassVar[dict[bytes, np.ndarray]] = {}
+
+        def features(self, image: np.ndarray) -> np.ndarray:
+            key = hashlib.sha256(image).digest()
+            if key not in self.known:
+                self.known[key] = super().features(image)
+            return self.known[key].copy()
+
+    return Remembering(tmp_path_factory.mktemp("backbone"), "cpu")
 
 
 @pytest.fixture(scope="session")

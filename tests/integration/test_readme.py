@@ -150,6 +150,8 @@ def test_command(words, home, dataset):
         arguments += ["--num-images", "5"]
     if script == "train/finetune.py":
         arguments += ["--budget", "1"] + ([] if "ridge" in arguments else ["--epochs", "1"])
+        if "--image-size" not in arguments and not any(argument.startswith("@") for argument in arguments):
+            arguments += ["--image-size", "64"]
         if "resnet18" in arguments:
             arguments += ["--weights", "none"]
     is_torch_loaded = script.startswith(("train/", "export/")) and words != first_with(script)

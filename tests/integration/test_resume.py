@@ -13,7 +13,7 @@ import time
 
 import pytest
 import torch
-from conftest import PATIENCE, ROOT, assert_one_line_error, call, call_here
+from conftest import PATIENCE, ROOT, SMALL, assert_one_line_error, call, call_here
 
 from teachcam.errors import TrainingError
 from teachcam.runs import read_epochs
@@ -122,7 +122,7 @@ def test_a_run_that_can_not_be_resumed_is_an_error(dataset, tmp_path, monkeypatc
         finetune.main(["--resume"])
     with pytest.raises(TrainingError, match="there is no run"):
         finetune.main(["--resume", "runs/none"])
-    finetune.main(["--data", str(dataset), "--strategy", "head", "--epochs", "1", "--out", "runs/done"])
+    finetune.main(["--data", str(dataset), "--strategy", "head", *SMALL, "--epochs", "1", "--out", "runs/done"])
     with pytest.raises(TrainingError, match="the run is finished"):
         finetune.main(["--resume", "runs/done"])
     with pytest.raises(SystemExit):
@@ -168,7 +168,7 @@ def test_an_image_deleted_during_training_does_no_harm(dataset, tmp_path, monkey
         min((tmp_path / "data/palm").glob("*.jpg")).unlink()
 
     monkeypatch.setattr(TrainingState, "write", delete_an_image)
-    assert finetune.main([*OPTIONS, "--epochs", "1", "--out", "runs/x"]) == 0
+    assert finetune.main([*OPTIONS, *SMALL, "--epochs", "1", "--out", "runs/x"]) == 0
     assert (tmp_path / "runs/x/checkpoint.pt").exists()
 
 

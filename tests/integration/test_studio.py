@@ -39,7 +39,7 @@ class Fixture:
 
     def __init__(self, folder: Path, backbone: Backbone):
         self.data = folder / "data"
-        self.camera = Camera("synthetic?seed=3&fps=60")
+        self.camera = Camera("synthetic?seed=3&size=320x240")
         self.teacher = Teacher(self.data, backbone)
         self.studio = Studio(self.camera, self.data, self.teacher, folder / "runs")
 
@@ -57,11 +57,6 @@ class Fixture:
         self.studio.close()
         self.teacher.close()
         self.camera.close()
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory) -> Backbone:
-    return Backbone(tmp_path_factory.mktemp("backbone"), "cpu")
 
 
 @pytest.fixture

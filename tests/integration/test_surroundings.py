@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, call
+from conftest import ROOT, call, call_here
 
 from teachcam.collect.camera import Camera
 from teachcam.live.sinks import base
@@ -47,18 +47,20 @@ def test_a_console_that_lacks_characters_ends_no_command(dataset, tmp_path, enco
         assert b"Traceback" not in run.stderr
 
 
-def test_tilde_is_the_home_folder_in_every_option(dataset, tmp_path):
+def test_tilde_is_the_home_folder_in_every_option(dataset, tmp_path, monkeypatch):
     home = tmp_path / "home"
     shutil.copytree(dataset, home / "data")
-    (tmp_path / "a.args").write_text("--data=~/data\n--out=~/run\n--strategy=head\n")
-    environment = {**os.environ, "HOME": str(home)}
+    (tmp_path / "a.args").write_text(
+        "--data=~/data\n--out=~/run\n--strategy=head\n--backbone=squeezenet1_1\n--image-size=64\n"
+    )
+    monkeypatch.setenv("HOME", str(home))
     for command in (
         ("train/finetune.py", "@a.args"),
         ("export/to_onnx.py", "--checkpoint=~/run/checkpoint.pt", "--out=~/model.onnx"),
         ("live/run.py", "--model=~/model.onnx", "--camera=~/data/palm", "--headless", "--record=~/out.mp4"),
         ("collect/check.py", "--data=~/data", "--html=~/check.html"),
     ):
-        result = call(*command, cwd=tmp_path, env=environment)
+        result = call_here(*command, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.args", "home", "runs"]  # runs/latest
     assert {"run", "model.onnx", "out.mp4", "check.html"} <= {path.name for path in home.iterdir()}

@@ -35,7 +35,7 @@ class Served:
     def __init__(self, folder: Path):
         (folder / "secret.jpg").write_bytes(SECRET)
         self.data = folder / "data"
-        self.camera = Camera("synthetic?seed=3&fps=30&size=160x120")
+        self.camera = Camera("synthetic?seed=3&fps=5&size=160x120")
         self.teacher = Teacher(self.data, Backbone(folder / "backbone", "cpu"))
         self.studio = Studio(self.camera, self.data, self.teacher, folder / "runs")
         self.web = Web("127.0.0.1", 0, [], self.camera, studio=self.studio)

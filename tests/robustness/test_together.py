@@ -25,7 +25,6 @@ from teachcam.collect.synthetic import render
 from teachcam.errors import DatasetError
 from teachcam.images import encode_jpeg, read_image
 from teachcam.live.model_watcher import find_model
-from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.teaching.feature_cache import FeatureCache
 from teachcam.live.teaching.label_images import LabelImages
 from teachcam.live.teaching.studio import Studio
@@ -73,11 +72,6 @@ def test_two_trainings_into_one_run_are_one_training_and_one_error(dataset, tmp_
     _, messages = first.communicate(timeout=PATIENCE)
     assert first.returncode == 0, messages
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["labels"] == list(LABELS)
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory):
-    return Backbone(tmp_path_factory.mktemp("backbone"), "cpu")
 
 
 def act(studio: Studio, dice: random.Random, new: str) -> None:

@@ -120,20 +120,20 @@ def test_fix_moves_and_undo_moves_back(data, tmp_path):
     shutil.copy(paths[0], data / "thumbs_up" / "copy_0001.jpg")
     paths[1].write_bytes(b"junk")
     before = files(data)
-    assert_one_line_error(call("collect/check.py", cwd=tmp_path), "under two labels")
+    assert_one_line_error(call_here("collect/check.py", cwd=tmp_path), "under two labels")
 
-    result = call("collect/check.py", "--fix", cwd=tmp_path)
+    result = call_here("collect/check.py", "--fix", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     after = files(data)
     assert before.keys() - after.keys() >= {f"palm/{paths[0].name}", f"palm/{paths[1].name}", "thumbs_up/copy_0001.jpg"}
     assert after[f".rejected/palm/{paths[1].name}"] == b"junk"
     assert kinds(data) == {}
-    assert call("collect/check.py", cwd=tmp_path).returncode == 0
+    assert call_here("collect/check.py", cwd=tmp_path).returncode == 0
 
-    result = call("collect/check.py", "--undo", cwd=tmp_path)
+    result = call_here("collect/check.py", "--undo", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert files(data) == before
-    assert_one_line_error(call("collect/check.py", "--undo", cwd=tmp_path), "nothing to move back")
+    assert_one_line_error(call_here("collect/check.py", "--undo", cwd=tmp_path), "nothing to move back")
 
 
 def test_undo_keeps_a_damaged_list_of_moves(data, tmp_path):
@@ -153,13 +153,13 @@ def test_undo_keeps_a_damaged_list_of_moves(data, tmp_path):
 
 def test_the_html_report_has_images(data, tmp_path):
     (data / "palm/bad_0001.jpg").write_bytes(b"junk")
-    result = call("collect/check.py", "--html", "page.html", cwd=tmp_path)
+    result = call_here("collect/check.py", "--html", "page.html", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/jpeg;base64,") >= 12  # the first of each session
     assert "bad_0001.jpg" in page
     assert "http" not in page
-    assert_one_line_error(call("collect/check.py", "--html", "no/such/folder.html", cwd=tmp_path), "can't write")
+    assert_one_line_error(call_here("collect/check.py", "--html", "no/such/folder.html", cwd=tmp_path), "can't write")
 
 
 def test_labels_are_escaped_in_the_page(tmp_path):

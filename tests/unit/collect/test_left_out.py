@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import assert_one_line_error, call_here
+from conftest import SMALL, assert_one_line_error, call_here
 
 from teachcam.collect.dataset import Session, list_samples
 from teachcam.collect.left_out import describe_left_out, describe_similar_labels
@@ -60,7 +60,7 @@ def test_loose_images_and_broken_links_are_counted(data, tmp_path):
 def test_check_training_and_its_report_say_what_is_left_out(data, tmp_path):
     checked = call_here("collect/check.py", "--data", data, cwd=tmp_path)
     assert "warning: photos has no image that can be read" in checked.stdout
-    trained = call_here("train/finetune.py", "--data", data, "--strategy", "head", "--out", "run", cwd=tmp_path)
+    trained = call_here("train/finetune.py", "--data", data, "--strategy", "head", *SMALL, "--out", "run", cwd=tmp_path)
     assert trained.returncode == 0
     assert "photos has no image that can be read" in trained.stderr
     assert len(json.loads((tmp_path / "run/metrics.json").read_text())["left_out"]) == 3
@@ -102,7 +102,7 @@ def test_labels_that_look_alike_are_named(tmp_path, other):
 def test_a_label_can_be_given_in_both_forms(tmp_path, dataset):
     data = shutil.copytree(dataset, tmp_path / "data")
     (data / "palm").rename(data / "grün")
-    arguments = ("--data", data, "--labels", NFD, "thumbs_up", "--strategy", "head", "--out", "run")
+    arguments = ("--data", data, "--labels", NFD, "thumbs_up", "--strategy", "head", *SMALL, "--out", "run")
     assert call_here("train/finetune.py", *arguments, cwd=tmp_path).returncode == 0
     assert call_here("export/to_onnx.py", "--checkpoint", "run/checkpoint.pt", cwd=tmp_path).returncode == 0
     arguments = ("--model", "run/model.onnx", "--camera", data, "--headless", "--on", f"{NFD}=true")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import assert_one_line_error, call
+from conftest import assert_one_line_error, call_here
 
 from teachcam.collect import scenes as scenes_module
 from teachcam.collect.dataset import Sample, Session, last_place, list_samples, read_places
@@ -94,12 +94,12 @@ def test_sessions_with_several_labels_are_never_joined():
 
 def test_capture_writes_and_remembers_the_place(tmp_path):
     camera = ("--camera", "synthetic:palm?seed=1", "--headless", "--max-frames", "2", "--label", "palm")
-    assert call("collect/capture.py", *camera, "--place", "küche", cwd=tmp_path).returncode == 0
-    again = call("collect/capture.py", *camera, cwd=tmp_path)
+    assert call_here("collect/capture.py", *camera, "--place", "küche", cwd=tmp_path).returncode == 0
+    again = call_here("collect/capture.py", *camera, cwd=tmp_path)
     assert "place: küche; for another one, give --place NAME" in again.stderr
     assert set(read_places(tmp_path / "data").values()) == {"küche"}
     assert len(read_places(tmp_path / "data")) == 2
-    assert_one_line_error(call("collect/capture.py", *camera, "--place", "a\nb", cwd=tmp_path), "place 'a\\nb'")
+    assert_one_line_error(call_here("collect/capture.py", *camera, "--place", "a\nb", cwd=tmp_path), "place 'a\\nb'")
 
 
 def test_a_place_is_remembered_for_an_hour(tmp_path):
@@ -118,16 +118,16 @@ def test_a_place_is_remembered_for_an_hour(tmp_path):
 
 def test_check_shows_joins_and_parts_scenes(tmp_path):
     first, second = record_room(tmp_path / "data", 1), record_room(tmp_path / "data", 2)
-    shown = call("collect/check.py", cwd=tmp_path).stdout
+    shown = call_here("collect/check.py", cwd=tmp_path).stdout
     assert f"scene {first[0]} ({first[0]}, {first[1]}): 12 images of palm, thumbs_up" in shown
-    done = call("collect/check.py", "--place", "kitchen", "--sessions", *first, second[0], cwd=tmp_path)
+    done = call_here("collect/check.py", "--place", "kitchen", "--sessions", *first, second[0], cwd=tmp_path)
     assert done.stdout == "3 sessions of kitchen\n"
-    done = call("collect/check.py", "--place", "attic", "--sessions", f"{first[1]}*", cwd=tmp_path)
+    done = call_here("collect/check.py", "--place", "attic", "--sessions", f"{first[1]}*", cwd=tmp_path)
     assert done.stdout == "1 session of attic\n"
     # The last one has no name. It is before the background of the third, and so in the kitchen, too.
     found = scenes_of(tmp_path / "data")
     assert [found[session] for session in first + second] == ["kitchen", "attic", "kitchen", "kitchen"]
-    done = call("collect/check.py", "--place", "", "--sessions", "kitchen", cwd=tmp_path)
+    done = call_here("collect/check.py", "--place", "", "--sessions", "kitchen", cwd=tmp_path)
     assert done.stdout == "2 sessions of no named place\n"
     assert set(read_places(tmp_path / "data").values()) == {"attic"}
 
@@ -142,7 +142,7 @@ def test_check_shows_joins_and_parts_scenes(tmp_path):
 )
 def test_what_check_can_not_do_with_places_is_an_error(options, words, tmp_path):
     record_room(tmp_path / "data", 1)
-    assert_one_line_error(call("collect/check.py", *options, cwd=tmp_path), words)
+    assert_one_line_error(call_here("collect/check.py", *options, cwd=tmp_path), words)
 
 
 def test_no_pair_of_like_backgrounds_is_passed_over():

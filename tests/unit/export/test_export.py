@@ -588,7 +588,7 @@ def test_without_images_the_error_asks_for_their_folder(run_copy, dataset, tmp_p
 
 
 def test_a_bad_checkpoint_is_a_one_line_error(tmp_path):
-    assert_one_line_error(call("export/to_onnx.py", cwd=tmp_path), "no checkpoint at runs/latest/checkpoint.pt")
+    assert_one_line_error(call_here("export/to_onnx.py", cwd=tmp_path), "no checkpoint at runs/latest/checkpoint.pt")
     (tmp_path / "x.pt").write_bytes(b"PK nonsense")
     result = call_here("export/to_onnx.py", "--checkpoint", "x.pt", cwd=tmp_path)
     assert_one_line_error(result, "x.pt is damaged or not a checkpoint")

@@ -32,11 +32,6 @@ from teachcam.train.model.backbones import build_network
 from teachcam.train.model.inference import Normalize
 
 
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory) -> Backbone:
-    return Backbone(tmp_path_factory.mktemp("backbone"), "cpu")
-
-
 @pytest.fixture
 def data(dataset, tmp_path):
     return shutil.copytree(dataset, tmp_path / "data")
@@ -164,9 +159,9 @@ def test_after_any_changes_the_head_is_that_of_the_images_that_are_left(teach, d
     assert teacher.model.head.weight.shape != before.weight.shape
 
 
-def test_a_restart_computes_nothing_again(teach, data, monkeypatch):
+def test_a_restart_computes_nothing_again(teach, data, backbone, monkeypatch):
     first = teach(data).model.head
-    monkeypatch.setattr(Backbone, "features", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(type(backbone), "features", lambda *_: pytest.fail("computed again"))
     assert teach(data).model.head.weight == pytest.approx(first.weight)
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import PATIENCE, ROOT, wait_until
+from conftest import PATIENCE, ROOT, SMALL, wait_until
 from test_train import make_trainer
 
 from teachcam.errors import TrainingError
@@ -142,7 +142,9 @@ def test_prefetch_makes_items_while_others_are_used_and_measures_the_wait(use_ta
 
 def test_epochs_are_logged_and_written_for_tensorboard(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    finetune.main(["--data", str(dataset), "--strategy", "head", "--epochs", "3", "--no-refit", "--out", "runs/x"])
+    finetune.main(
+        ["--data", str(dataset), "--strategy", "head", *SMALL, "--epochs", "3", "--no-refit", "--out", "runs/x"]
+    )
     epochs = read_epochs(tmp_path / "runs/x")
     logged = [(metrics["training"], metrics["epoch"], metrics["epochs"]) for metrics in epochs]
     assert logged == [("head", 1, 3), ("head", 2, 3), ("head", 3, 3)]

@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import CHROMIUM
+from conftest import CHROMIUM, SMALL
 
 from teachcam.contract import Contract
 from teachcam.train.model.backbones import Network
@@ -63,7 +63,7 @@ def test_labels_are_escaped_in_the_report(dataset, tmp_path, monkeypatch):
     data = shutil.copytree(dataset, tmp_path / "data")
     (data / "palm").rename(data / "<script>alert(1)<")
     monkeypatch.chdir(tmp_path)
-    finetune.main(["--strategy", "head", "--epochs", "1", "--no-refit", "--out", "runs/x"])
+    finetune.main(["--strategy", "head", *SMALL, "--epochs", "1", "--no-refit", "--out", "runs/x"])
     assert "<script" not in (tmp_path / "runs/x/report.html").read_text()
 
 

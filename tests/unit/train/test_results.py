@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import LABELS, record
+from conftest import LABELS, SMALL, record
 
 from teachcam.collect.dataset import list_samples
 from teachcam.errors import TrainingError
@@ -24,7 +24,7 @@ from teachcam.train.report import summary
 @pytest.mark.slow
 def test_accuracy_on_random_images_comes_with_that_on_whole_scenes(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    finetune.main(["--data", str(dataset), "--strategy", "head", "--split", "frames"])
+    finetune.main(["--data", str(dataset), "--strategy", "head", *SMALL, "--split", "frames"])
     first, second, _ = capsys.readouterr().out.splitlines()
     assert "on 12 random validation images" in first
     assert re.search(r"a head alone is [01]\.\d+ accurate on random images and [01]\.\d+ on whole scenes", second)
@@ -36,7 +36,7 @@ def test_accuracy_on_random_images_comes_with_that_on_whole_scenes(dataset, tmp_
 @pytest.mark.slow
 def test_cross_validation_evaluates_every_scene_once(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    finetune.main(["--data", str(dataset), "--strategy", "head", "--folds", "3"])
+    finetune.main(["--data", str(dataset), "--strategy", "head", *SMALL, "--folds", "3"])
     metrics = json.loads((tmp_path / "runs/latest/metrics.json").read_text())
     assert (metrics["validation"]["num_images"], metrics["num_folds"], metrics["num_training_images"]) == (60, 3, 60)
     assert len(metrics["validation_scenes"]) == 5
@@ -46,7 +46,7 @@ def test_cross_validation_evaluates_every_scene_once(dataset, tmp_path, monkeypa
 def test_test_scenes_are_not_trained_on_and_no_choice_depends_on_them(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     sessions = sorted({item.session for item in list_samples(dataset)})[:2]
-    finetune.main(["--data", str(dataset), "--strategy", "head", "--test", *sessions])
+    finetune.main(["--data", str(dataset), "--strategy", "head", *SMALL, "--test", *sessions])
     metrics = json.loads((tmp_path / "runs/latest/metrics.json").read_text())
     assert (metrics["test"]["scenes"], metrics["test"]["num_images"]) == (sessions[:1], 12)  # both are in one scene
     checkpoint = load_checkpoint(tmp_path / "runs/latest/checkpoint.pt")
@@ -95,7 +95,7 @@ def test_a_truncated_image_is_skipped_and_named(dataset, tmp_path, monkeypatch, 
     broken = next(iter(sorted((data / "palm").iterdir())))
     broken.write_bytes(broken.read_bytes()[:-700])
     monkeypatch.chdir(tmp_path)
-    assert finetune.main(["--out", "runs/x", "--strategy", "head", "--epochs", "2"]) == 0
+    assert finetune.main(["--out", "runs/x", "--strategy", "head", *SMALL, "--epochs", "2"]) == 0
     assert f"skipped: {broken.relative_to(tmp_path)}: truncated JPEG" in capsys.readouterr().err
     assert broken.name in json.loads((tmp_path / "runs/x/metrics.json").read_text())["skipped"][0]
 
@@ -104,7 +104,7 @@ def test_the_accuracy_on_a_split_scene_is_reported_apart(tmp_path, monkeypatch, 
     record(tmp_path / "data", [1], ["none"], frames=10)
     record(tmp_path / "data", [1, 2, 3], ["palm"], frames=4)
     monkeypatch.chdir(tmp_path)
-    finetune.main(["--strategy", "head", "--epochs", "2"])
+    finetune.main(["--strategy", "head", *SMALL, "--epochs", "2"])
     whole, split_by_time, _ = capsys.readouterr().out.splitlines()
     assert "on 4 images of 1 scene that training never saw" in whole
     assert "on 2 later images of scenes that training saw (none): optimistic" in split_by_time

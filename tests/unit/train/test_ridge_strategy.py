@@ -9,7 +9,7 @@ import onnx
 import pytest
 import timm
 import torch
-from conftest import LABELS, REAL_DATA, assert_one_line_error, call_here, record
+from conftest import LABELS, REAL_DATA, SMALL, assert_one_line_error, call_here, record
 
 from teachcam.collect.dataset import list_samples
 from teachcam.collect.split import Split
@@ -41,7 +41,8 @@ from teachcam.train.model.timm_backbones import LITES, _weights_of_package
 def run(dataset, tmp_path_factory):
     """A finished run by ridge."""
     home = tmp_path_factory.mktemp("ridge")
-    result = call_here("train/finetune.py", "--data", dataset, "--strategy", "ridge", "--out", "run", cwd=home)
+    arguments = ("--data", dataset, "--strategy", "ridge", "--image-size", "128")
+    result = call_here("train/finetune.py", *arguments, "--out", "run", cwd=home)
     assert result.returncode == 0, result.stderr
     assert "training on 60 images of 5 scenes" in result.stderr
     assert "images of 5 scenes, each judged by a model that never saw it" in result.stdout
@@ -73,7 +74,7 @@ def test_the_exported_model_predicts_the_same(run, dataset, tmp_path, target, pr
 
 def new_network(data: Dataset) -> tuple[Network, Contract]:
     network, _ = build_network("squeezenet1_1", len(LABELS), "imagenet", head="sqrt")
-    return network, Contract(labels=data.labels, input_size=(224, 224))
+    return network, Contract(labels=data.labels, input_size=(64, 64))
 
 
 def train_on(dataset, context: Context | None = None, **options) -> tuple[StrategyResult, list[Split]]:
@@ -192,7 +193,7 @@ def test_an_interrupted_fine_tuning_goes_on_after_the_folds_that_are_done(datase
 
 def test_one_scene_is_judged_by_time_and_called_optimistic(tmp_path):
     data = record(tmp_path / "data", range(1), frames=10)
-    result = call_here("train/finetune.py", "--data", data, "--out", "run", cwd=tmp_path)
+    result = call_here("train/finetune.py", "--data", data, *SMALL, "--out", "run", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "of scenes that training saw" in result.stdout
     assert "fine-tuning was not tried: there are too few scenes" in result.stdout
@@ -202,7 +203,7 @@ def test_one_scene_is_judged_by_time_and_called_optimistic(tmp_path):
 
 
 def test_images_at_random_are_judged_as_such(dataset, tmp_path):
-    arguments = ("--data", dataset, "--strategy", "ridge", "--split", "frames", "--out", "run")
+    arguments = ("--data", dataset, "--strategy", "ridge", *SMALL, "--split", "frames", "--out", "run")
     result = call_here("train/finetune.py", *arguments, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "60 random validation images" in result.stdout
@@ -215,7 +216,7 @@ def test_bare_backgrounds_become_unknown(tmp_path):
     with_none = record(tmp_path / "none", range(6), labels=("none", *LABELS[:2]))
     data = Dataset(with_none)
     network, _ = build_network("squeezenet1_1", 3, "imagenet", head="sqrt")
-    contract = Contract(labels=data.labels, input_size=(224, 224))
+    contract = Contract(labels=data.labels, input_size=(64, 64))
     result, _ = train_from_ridge(network, contract, data, data.samples, RunConfig(strategy="ridge"), Context())
     assert result.contract.unknown_threshold == 0.0
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import LABELS, assert_one_line_error, call, call_here, record
+from conftest import LABELS, SMALL, assert_one_line_error, call_here, record
 
 from teachcam.contract import Contract, TrainingInfo
 from teachcam.errors import ContractError, TrainingError
@@ -174,7 +174,7 @@ def test_the_same_seed_gives_the_same_weights(dataset, trained, tmp_path, monkey
 
 
 def test_an_invalid_dataset_or_backbone_is_a_one_line_error(tmp_path):
-    assert_one_line_error(call("train/finetune.py", cwd=tmp_path), "no dataset at data", "collect/capture.py")
+    assert_one_line_error(call_here("train/finetune.py", cwd=tmp_path), "no dataset at data", "collect/capture.py")
     (tmp_path / "data").mkdir()
     assert_one_line_error(call_here("train/finetune.py", cwd=tmp_path), "no images in data")
     record(tmp_path / "data", [1], ["palm"], frames=2)
@@ -187,7 +187,7 @@ def test_an_invalid_dataset_or_backbone_is_a_one_line_error(tmp_path):
 
 def test_a_run_folder_that_can_not_be_made_is_an_error_before_training(dataset, tmp_path):
     (tmp_path / "file").touch()
-    result = call("train/finetune.py", "--data", dataset, "--out", "file", cwd=tmp_path)
+    result = call_here("train/finetune.py", "--data", dataset, "--out", "file", cwd=tmp_path)
     assert_one_line_error(result, "file: File exists")
     assert "epoch" not in result.stderr
 
@@ -197,7 +197,7 @@ def test_label_folders_may_be_links(dataset, tmp_path, monkeypatch):
     for label in LABELS:
         (tmp_path / "data" / label).symlink_to(dataset / label)
     monkeypatch.chdir(tmp_path)
-    assert finetune.main(["--out", "runs/x", "--strategy", "head", "--epochs", "1"]) == 0
+    assert finetune.main(["--out", "runs/x", "--strategy", "head", *SMALL, "--epochs", "1"]) == 0
     assert len(load_checkpoint(tmp_path / "runs/latest/checkpoint.pt").validation_files) == 12
 
 
