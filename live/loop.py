@@ -147,11 +147,12 @@ def _close(sinks: list[Sink]) -> list[Exception]:
             thread.join(0.05)
         if thread.is_alive():
             raised[number] = UserError(f"{type(sink).__name__} did not close in time: its last results are lost")
-    failures = [(error, sinks[number]) for number, error in sorted(raised.items())]
-    for error, _ in failures:
+    failures = []
+    for number, error in sorted(raised.items()):
         if not isinstance(error, Exception):
             raise error
-    return [_explained(error, sink) for error, sink in failures]
+        failures.append(_explained(error, sinks[number]))
+    return failures
 
 
 def _explained(error: Exception, sink: Sink) -> Exception:

@@ -189,10 +189,10 @@ def assert_ended_well(process: subprocess.Popen, folder: Path) -> None:
         ("capture", "LiveReader"),
     ],
 )
-def test_a_signal_while_a_lock_is_taken(commands, tmp_path, count, request, rounds, command, name):
+def test_a_signal_while_a_lock_is_taken(commands, tmp_path, count, request, command, name):
     if command == "window":
         request.getfixturevalue("display")
-    for number in (1, 3) if rounds(1, 0) else range(1, 40):
+    for number in (1, 3):
         count("faults")
         folder = tmp_path / str(number)
         folder.mkdir()
