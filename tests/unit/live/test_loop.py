@@ -415,6 +415,25 @@ def test_after_a_signal_a_sink_that_does_not_close_is_left_behind(camera, model,
     assert "an output failed: NeverCloses did not close in time" in capfd.readouterr().err
 
 
+def test_a_signal_ends_the_wait_for_an_output_that_takes_nothing(monkeypatch):
+    """The results of a file wait for the output, and are not dropped."""
+
+    class Stuck(ThreadedSink):
+        def _prepare(self, result):
+            return result
+
+        def _write(self, entry):
+            threading.Event().wait()
+
+    def check() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ending, "check", check)
+    sink = Stuck(live=False, max_queued=1)
+    with pytest.raises(KeyboardInterrupt):
+        list(map(sink, range(3)))
+
+
 def test_a_tiny_image_is_enlarged_before_text_is_drawn_on_it():
     annotated = annotate(np.zeros((28, 20, 3), np.uint8), Prediction("palm", 0.5, {"palm": 0.5, "none": 0.5}), "30 FPS")
     assert annotated.shape == (252, 180, 3)
