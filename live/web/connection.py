@@ -45,6 +45,9 @@ class Connection(H11Protocol):
             self.cycle.message_event.set()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        if not all(value.isascii() for _, value in event.headers):  # wsproto would raise UnicodeDecodeError
+            self.send_400_response("Invalid HTTP request received.")
+            return
         super().handle_websocket_upgrade(event)
         self._is_websocket = True
         self._stop_timer()

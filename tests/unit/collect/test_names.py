@@ -15,6 +15,7 @@ from teachcam.collect.dataset import (
     Session,
     append_line,
     check_labels,
+    label_folders,
     last_place,
     list_samples,
     read_places,
@@ -126,7 +127,7 @@ def test_the_studio_refuses_a_label_in_another_case_but_changes_the_case_of_one(
     with pytest.raises(DatasetError, match="only in case"):
         labels.add("NONE")
     labels.rename("none", "NONE")
-    assert [folder.name for folder in tmp_path.iterdir()] == ["NONE"]
+    assert [folder.name for folder in label_folders(tmp_path)] == ["NONE"]
 
 
 def test_reviewed_images_go_to_the_label_that_is_there(tmp_path):

@@ -22,7 +22,7 @@ def test_a_training_is_ended_where_one_process_can_not_be_interrupted(tmp_path, 
         training.stop()
     training._process.communicate()
     assert not training.running
-    assert training.failure.startswith("stopped: Resume continues")
+    assert training.failure.startswith("stopped: it can go on")
 
 
 @pytest.mark.parametrize("platform", ["win32", "darwin"])
