@@ -128,6 +128,7 @@ class ThreadedSink:
         self._live, self._keep_newest = live, keep_newest
         self._queue: queue.Queue = queue.Queue(max_queued)
         self._error: BaseException | None = None
+        self._abandoned = False  # by `close`, which could not wait longer
         self._thread = threading.Thread(target=self._run, name=type(self).__name__, daemon=True)
         self._thread.start()
 
@@ -179,6 +180,7 @@ class ThreadedSink:
         if error is not None:
             raise error
         if waited >= stall_timeout:
+            self._abandoned = True
             raise UserError(f"{self._name()}: writing has stalled, so the last results are lost")
 
     def _run(self) -> None:
@@ -197,8 +199,9 @@ class ThreadedSink:
             self._error = error
         except BaseException as error:  # whatever it is: a thread that ends without a word would look like success
             self._error = UserError(f"{self._name()}: {type(error).__name__}: {first_line(error)}")
-        while entry is not None:
-            entry = self._queue.get()  # keep draining after a failure, so that a producer blocked in put() is released
+        while entry is not None and not self._abandoned:  # after a failure, so that whoever waits for room gets it
+            with contextlib.suppress(queue.Empty):
+                entry = self._queue.get(timeout=1.0)
 
     def _name(self) -> str:
         """Return the name that error messages use, for example the option that the user gave."""

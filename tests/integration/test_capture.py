@@ -65,7 +65,9 @@ def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, arguments, words):
 
 
 def test_headless_records_each_label_after_a_count_down(tmp_path, monkeypatch):
-    monkeypatch.setattr(capture, "time", Clock())
+    clock = Clock()
+    monkeypatch.setattr(capture, "time", clock)
+    monkeypatch.setattr(capture.ending, "sleep", clock.sleep)
     arguments = ["--label", "a", "b", "--camera", "synthetic:palm", "--fps", "20", "--duration", "0.2", "--delay", "2"]
     result = call_here("collect/capture.py", *arguments, "--headless", "--note", "kitchen", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
