@@ -129,11 +129,13 @@ def test_events_contain_the_prediction_the_cameras_state_and_a_newer_models_labe
     (empty,) = events(reply, 1)
     assert "label" not in empty
     assert empty["labels"] == LABELS
+    wait_until(lambda: served.web._broadcast._turns)
     served.web(result(7))
     (first,) = events(reply, 1)
     assert (first["frame"], first["label"], first["confidence"], first["provider"]) == (7, "none", 0.75, "cpu")
     assert first["probabilities"] == {"none": 0.75, "<b>bold</b>": 0.25}
     served.camera.reconnecting = True
+    wait_until(lambda: served.web._broadcast._turns)
     served.web(result(8, ["x", "y", "z"]))
     second = events(reply, 1)[0]
     assert (second["labels"], second["camera"]) == (["x", "y", "z"], "lost")
