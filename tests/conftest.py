@@ -48,6 +48,12 @@ NEEDS = {  # what a marker's tests need, and whether this machine has it
 }
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the number of workers for `-n auto`: two more than cores, because tests wait for processes and cameras."""
+    return (os.cpu_count() or 1) + 2
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip the tests whose marker asks for what this machine does not have."""
     for item in items:

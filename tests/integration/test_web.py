@@ -190,11 +190,13 @@ def test_events_contain_the_prediction_the_cameras_state_and_a_newer_models_labe
     (empty,) = events(reply, 1)
     assert "label" not in empty
     assert empty["labels"] == LABELS
+    wait_until(lambda: served.web._broadcast._turns)
     served.web(result(7))
     (first,) = events(reply, 1)
     assert (first["frame"], first["label"], first["confidence"], first["provider"]) == (7, "none", 0.75, "cpu")
     assert first["probabilities"] == {"none": 0.75, "<b>bold</b>": 0.25}
     served.camera.reconnecting = True
+    wait_until(lambda: served.web._broadcast._turns)
     served.web(result(8, ["x", "y", "z"]))
     second = events(reply, 1)[0]
     assert (second["labels"], second["camera"]) == (["x", "y", "z"], "lost")
@@ -325,15 +327,25 @@ def test_clients_that_never_read_delay_nobody(served):
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)  # as large as a JPEG can be
     stuck = []
     for _ in range(10):
-        client = socket.create_connection(("127.0.0.1", served.port))
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", served.port))
         client.sendall(b"GET /stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
         stuck.append(client)
     reply = served.ask("GET", "/events")
     events(reply, 1)
-    for number in range(60):
+
+    def are_stuck() -> bool:
+        connections = list(served.web._server.server_state.connections)
+        return sum(one.transport.get_write_buffer_size() > 0 for one in connections) == len(stuck)
+
+    for number in range(1000):
         finish(served.web, result(number, image=image))
         while events(reply, 1)[0].get("frame") != number:
             pass
+        if number >= 60 and are_stuck():
+            break
+    assert are_stuck()
     finish(served.web.close)
     wait_until(lambda: not served.web._thread.is_alive())
     for client in stuck:

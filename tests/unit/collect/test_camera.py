@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import cv2
 import numpy as np
 import pytest
-from conftest import PATIENCE, Clock, wait_until
+from conftest import PATIENCE, Clock, finish, wait_until
 
 from teachcam.collect import gstreamer, hands, live_reader, synthetic
 from teachcam.collect.camera import Camera, CameraError, CaptureSettings
@@ -244,7 +244,7 @@ def test_a_camera_that_hangs_is_opened_again(clock):
         assert number_of(camera.read()) == 0  # after that, the read of `hung` does not return
         fresh.frames[0] = numbered(9)
         clock.now += 5.1
-        assert number_of(camera.read()) == 9
+        assert number_of(finish(camera.read)) == 9
         hung.frames.append(numbered(3))  # it returns after all, and is ignored
         hung.step.release()
         fresh.send(numbered(10))
