@@ -50,6 +50,7 @@ def test_the_jetpack_of_a_board(tmp_path):
     assert find_board(tmp_path).jetpack == "6 (L4T 36.4.3)"
 
 
+@pytest.mark.slow
 def test_the_table_has_every_precision_with_speed_and_energy(run_copy, dataset, tmp_path, monkeypatch):
     """On a clock of its own: a second has ten readings of the power, or fifty frames."""
     readings, frames = [], []

@@ -47,7 +47,7 @@ def test_it_runs_by_itself_with_its_own_files(kit):
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert len(lines) == 20
     assert set(lines[0]["probabilities"]) == set(LABELS)
-    assert str(kit / "model.onnx") in result.stderr
+    assert str(Path("kit/model.onnx")) in result.stderr
     (kit / "probe.py").write_text(
         "import sys, teachcam, teachcam.live.run\n"
         "print(*(module.__file__ for name, module in sys.modules.items() if name.startswith('teachcam')), sep='\\n')\n"

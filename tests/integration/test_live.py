@@ -174,6 +174,7 @@ def test_the_newest_run_is_the_default_and_a_newer_checkpoint_is_exported_again(
     assert model.stat().st_mtime > 1
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_exported_again_with_the_same_target_and_precision(run_copy):
     checkpoint, model = run_copy / "checkpoint.pt", run_copy / "model.onnx"
     chosen = ExportConfig("jetpack5", "fp16")

@@ -158,6 +158,7 @@ def test_a_run_is_not_resumed_if_its_split_would_change(dataset, tmp_path, monke
     finetune.main(["--resume"])
 
 
+@pytest.mark.slow
 def test_an_image_deleted_during_training_does_no_harm(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(dataset, "data")

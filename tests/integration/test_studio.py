@@ -336,7 +336,7 @@ def test_the_camera_is_changed_and_mirrored_between_recordings(opened, monkeypat
     monkeypatch.setattr(camera_choice, "find_cameras", lambda in_use: found)
     studio.look(opened.camera.read_frame())
     assert studio.cameras() == [
-        {"source": first, "text": f"{first}, 640x480"},
+        {"source": first, "text": f"{first}, 320x240"},
         {"source": "synthetic:palm", "text": "synthetic:palm, 320x240"},
         {"source": "synthetic", "text": "synthetic: drawn hands, needs no camera"},
     ]
@@ -505,6 +505,7 @@ def test_the_routes(page, opened, monkeypatch):
     assert {"model.onnx", "run.py", "README.txt", "requirements.txt"} <= set(archive.namelist())
 
 
+@pytest.mark.slow
 def test_the_loop_takes_each_newer_head(opened):
     record(opened.data, [0], LABELS[:2], frames=6)
     opened.studio.refresh()

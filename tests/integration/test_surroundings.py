@@ -66,6 +66,7 @@ def test_tilde_is_the_home_folder_in_every_option(dataset, tmp_path, monkeypatch
     assert {"run", "model.onnx", "out.mp4", "check.html"} <= {path.name for path in home.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a niceness per thread")
 def test_a_niceness_that_can_not_be_lowered_stops_nothing(model, tmp_path):
     command = ["nice", "-n", "10", sys.executable, str(ROOT / "live/run.py"), "--model", str(model), "--headless"]
@@ -127,6 +128,7 @@ def test_a_recording_of_a_slow_video_lasts_as_long_as_the_video(model, tmp_path)
         assert list(camera)[-1].time == pytest.approx(20, abs=0.1)
 
 
+@pytest.mark.slow
 def test_each_picture_of_a_folder_gets_a_line_with_its_name(model, tmp_path):
     for name in ("b10", "b9", "a"):
         cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((48, 64, 3), 99, np.uint8))

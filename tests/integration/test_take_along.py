@@ -47,6 +47,7 @@ def left_behind(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 def test_it_writes_what_was_chosen_and_says_how_far_it_is(take_along, teacher, tmp_path, monkeypatch):
     told = []
     change = take_along._change
@@ -70,6 +71,7 @@ def test_it_writes_what_was_chosen_and_says_how_far_it_is(take_along, teacher, t
     Classifier(path, "cpu").self_check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", ["starting", "measuring the range of each layer: ", "comparing the file"])
 def test_canceled_in_the_middle_it_leaves_nothing_and_the_next_one_succeeds(take_along, tmp_path, step):
     export = take_along.start("desktop", "int8")
@@ -93,6 +95,7 @@ def test_closing_ends_it(take_along, tmp_path):
     assert left_behind(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_what_the_page_offers_is_what_it_takes_and_the_sizes_are_right(take_along):
     choices = {choice["target"]: choice for choice in take_along.choices()}
     assert set(choices) == set(TARGETS)
@@ -138,6 +141,7 @@ def test_a_command_is_told_the_option(tmp_path):
         ExportProcess(refuse, None, tmp_path / "model.onnx", None).wait()
 
 
+@pytest.mark.slow
 def test_too_few_images_for_int8_are_said_without_an_option(tmp_path):
     folder = tmp_path / "few"
     teacher = Teacher(record(folder / "data", [0], LABELS[:2], frames=6), Backbone(folder / "backbone", "cpu"))
@@ -161,6 +165,7 @@ def test_without_a_model_it_says_what_is_missing(tmp_path):
         teacher.close()
 
 
+@pytest.mark.slow
 def test_a_trained_model_is_taken_along_as_it_is(teacher, run_copy, tmp_path):
     better = SimpleNamespace(model=Classifier(run_copy / "model.onnx", "cpu"))
     take_along = TakeAlong(teacher, better, tmp_path / "out")

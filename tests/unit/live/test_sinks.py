@@ -262,6 +262,7 @@ def test_a_newer_model_that_fails_on_a_frame_is_rolled_back(model, tmp_path, cap
         Classifier(tmp_path / "newer.onnx").classify(np.full((8, 8, 3), 200, np.uint8))
 
 
+@pytest.mark.slow
 def test_a_killed_export_keeps_the_old_model_and_the_next_one_succeeds(run_copy, monkeypatch, capfd):
     monkeypatch.chdir(run_copy.parent.parent)
     (run_copy.parent / "latest").symlink_to("copy")

@@ -119,6 +119,7 @@ def test_it_learns_what_the_dataset_shows(teach, data):
     assert np.mean(correct) > 0.8
 
 
+@pytest.mark.slow
 def test_what_is_nothing_it_knows_is_unknown(teach, data):
     assert teach(data).model.contract.unknown_threshold > 0
     model = teach(data).model
@@ -126,6 +127,7 @@ def test_what_is_nothing_it_knows_is_unknown(teach, data):
     assert labels.count(UNKNOWN) > 15
 
 
+@pytest.mark.slow
 def test_before_two_labels_have_five_images_each_all_is_unknown(teach, tmp_path):
     teacher = teach(tmp_path / "data")
     assert teacher.model.classify(clutter_images()[0]).label == UNKNOWN
@@ -142,6 +144,7 @@ def test_before_two_labels_have_five_images_each_all_is_unknown(teach, tmp_path)
     assert teacher.take() is None
 
 
+@pytest.mark.slow
 def test_after_any_changes_the_head_is_that_of_the_images_that_are_left(teach, data):
     teacher = teach(data)
     before = teacher.model.head
@@ -159,12 +162,14 @@ def test_after_any_changes_the_head_is_that_of_the_images_that_are_left(teach, d
     assert teacher.model.head.weight.shape != before.weight.shape
 
 
+@pytest.mark.slow
 def test_a_restart_computes_nothing_again(teach, data, backbone, monkeypatch):
     first = teach(data).model.head
     monkeypatch.setattr(type(backbone), "features", lambda *_: pytest.fail("computed again"))
     assert teach(data).model.head.weight == pytest.approx(first.weight)
 
 
+@pytest.mark.slow
 def test_the_model_file_predicts_the_same(teach, data, tmp_path):
     teacher = teach(data)
     parity = save_model(tmp_path / "model.onnx", teacher).parity
@@ -181,6 +186,7 @@ def test_the_model_file_predicts_the_same(teach, data, tmp_path):
     assert "efficientnet_lite0" in described.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "precision"), [("jetpack4", "fp32"), ("jetpack5", "fp16"), ("desktop", "int8"), ("jetpack6", "int8")]
 )
@@ -199,6 +205,7 @@ def test_the_model_file_for_other_devices_and_precisions(teach, data, tmp_path, 
     assert np.mean(same) > 0.9
 
 
+@pytest.mark.slow
 def test_as_a_command(tmp_path):
     options = ["--camera", "synthetic?seed=3&fps=60", "--delay", "0.1", "--max-frames", "5", "--out", "model.onnx"]
     labels = ["--label", "a", "b", "--place", "kitchen", "--examples", "6"]
@@ -214,6 +221,7 @@ def test_as_a_command(tmp_path):
     assert (tmp_path / "data" / FOLDER).is_dir()
 
 
+@pytest.mark.slow
 def test_what_was_taught_is_the_newest_run(tmp_path):
     options = ["--camera", "synthetic?seed=3&fps=60", "--max-frames", "2"]
     result = call("live/teach.py", *options, "--label", "a", "b", "--examples", "5", "--delay", "0", cwd=tmp_path)
@@ -231,6 +239,7 @@ def test_with_too_little_it_says_what_is_missing(tmp_path):
     assert_one_line_error(result, "needs a live camera")
 
 
+@pytest.mark.slow
 def test_a_teacher_that_fails_says_so(teach, data, backbone, monkeypatch):
     teacher = teach(data)
     monkeypatch.setattr(Teacher, "_learn", lambda self: 1 / 0)

@@ -32,6 +32,7 @@ def test_the_choice_is_the_fastest_calm_and_the_fastest_busy_of_one_precision():
     assert Tuning("device", timings[:2]).calm.describe() == "fp32 on cpu, 2 threads"
 
 
+@pytest.mark.slow
 def test_it_is_measured_once_and_again_on_another_device(run_copy, dataset, monkeypatch):
     model = run_copy / "model.onnx"
     assert open_model(model).path == model

@@ -58,6 +58,7 @@ def test_every_scene_is_judged_once_and_all_images_are_trained_on(run, dataset):
     assert f"{100 * metrics['validation']['accuracy']:.1f} %" in (run / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["desktop", "jetpack4"])
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_exported_model_predicts_the_same(run, dataset, tmp_path, target, precision):
@@ -82,6 +83,7 @@ def train_on(dataset, context: Context | None = None, **options) -> tuple[Strate
     return train_from_ridge(*new_network(data), data, data.samples, RunConfig(**options), context or Context())
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_head(dataset):
     first, again = (train_on(dataset, strategy="ridge")[0].network.head[1].weight for _ in range(2))
     assert torch.equal(first, again)
@@ -108,6 +110,7 @@ def test_auto_says_what_the_budget_did_not_allow(dataset, capsys):
     assert note.endswith("to do it: python train/finetune.py --strategy finetune")
 
 
+@pytest.mark.slow
 def test_auto_does_not_keep_more_activations_than_memory_allows(dataset, monkeypatch):
     monkeypatch.setattr("teachcam.train.engine.selection.MAX_ACTIVATION_BYTES", 1000)
     result, splits = train_on(dataset, strategy="auto")
@@ -135,6 +138,7 @@ def test_auto_fine_tunes_for_as_many_epochs_as_the_budget_allows(dataset, monkey
     assert result.notes[0].startswith(words[result.strategy])
 
 
+@pytest.mark.slow
 def test_fine_tuning_changes_the_last_stages_only_and_leaves_the_head_of_ridge_alone(dataset):
     data = Dataset(dataset)
     network, contract = new_network(data)
@@ -151,6 +155,7 @@ def test_fine_tuning_changes_the_last_stages_only_and_leaves_the_head_of_ridge_a
     assert epochs == [1]
 
 
+@pytest.mark.slow
 def test_batches_that_are_filled_up_for_a_gpu_give_the_same_result(dataset, monkeypatch):
     options = {"strategy": "finetune", "overrides": {"epochs": 1, "dropout": 0.0}}
     expected, _ = train_on(dataset, **options)
@@ -168,6 +173,7 @@ def test_batches_that_are_filled_up_for_a_gpu_give_the_same_result(dataset, monk
     np.testing.assert_allclose(result.logits, expected.logits, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_interrupted_fine_tuning_goes_on_after_the_folds_that_are_done(dataset, tmp_path, monkeypatch):
     options = {"strategy": "finetune", "overrides": {"epochs": 1}}
     expected, _ = train_on(dataset, **options)
@@ -202,6 +208,7 @@ def test_one_scene_is_judged_by_time_and_called_optimistic(tmp_path):
     assert "how\n    well the model remembers this place" in (tmp_path / "run/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_images_at_random_are_judged_as_such(dataset, tmp_path):
     arguments = ("--data", dataset, "--strategy", "ridge", *SMALL, "--split", "frames", "--out", "run")
     result = call_here("train/finetune.py", *arguments, cwd=tmp_path)
@@ -209,6 +216,7 @@ def test_images_at_random_are_judged_as_such(dataset, tmp_path):
     assert "60 random validation images" in result.stdout
 
 
+@pytest.mark.slow
 def test_bare_backgrounds_become_unknown(tmp_path):
     data = record(tmp_path / "data", range(6), labels=LABELS)
     result, _ = train_on(data, strategy="ridge")
@@ -270,6 +278,7 @@ def test_lite0_starts_from_its_imagenet_weights_and_normalization(tmp_path):
     assert network.backbone(torch.zeros(1, 3, 224, 224)).shape == (1, 1280)
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.parametrize("backbone", LITES)
 def test_lite_knows_ants_and_bees(backbone):

@@ -14,6 +14,7 @@ def num_layers(module: nn.Module) -> int:
     return sum(bool(list(layer.parameters(recurse=False))) for layer in module.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["efficientnet_lite0", "squeezenet1_1", "alexnet", "resnet18", "vit_b_16"])
 @pytest.mark.parametrize("fraction", [0.3, 0.6, 1.0])
 def test_both_parts_together_compute_what_the_backbone_computes(backbone, fraction):
