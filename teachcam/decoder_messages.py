@@ -17,6 +17,7 @@ import ctypes
 import logging
 import os
 import re
+import sys
 import threading
 from functools import lru_cache
 from typing import Callable, TypeVar
@@ -65,9 +66,11 @@ _warned: set[str] = set()
 class _Catcher:
     """Points C's stderr at a file in memory while at least one thread is inside a decoder."""
 
-    def __init__(self, libc: ctypes.CDLL):
+    def __init__(self, libc: ctypes.CDLL, file: int):
+        """Prepare, with the descriptor of an empty file in memory."""
+        assert sys.platform == "linux"
         self._stderr = ctypes.c_void_p.in_dll(libc, "stderr")
-        self._file = os.memfd_create("decoder messages")
+        self._file = file
         libc.fdopen.restype = ctypes.c_void_p
         self._stream = libc.fdopen(self._file, b"a")  # appends, so that it may be emptied meanwhile
         libc.setvbuf(ctypes.c_void_p(self._stream), None, UNBUFFERED, 0)
@@ -112,6 +115,7 @@ class _Catcher:
 
     def _leave(self, begin: int) -> str:
         """Return the first line since `begin` that speaks of damage. The last thread empties the file."""
+        assert sys.platform == "linux"
         size = os.fstat(self._file).st_size
         lines = os.pread(self._file, size - begin, begin).splitlines() if size > begin else []
         self._num_inside -= 1
@@ -133,10 +137,10 @@ class _Catcher:
 @lru_cache(maxsize=None)
 def _catcher() -> _Catcher | None:
     """Return the one catcher, or None where C's stderr can't be replaced."""
-    try:
+    if sys.platform != "linux":
+        return None
+    with contextlib.suppress(OSError, ValueError):
         libc = ctypes.CDLL(None)
-        if hasattr(libc, "gnu_get_libc_version") and hasattr(os, "memfd_create"):
-            return _Catcher(libc)
-    except (OSError, TypeError, ValueError):  # TypeError: Windows knows no CDLL(None)
-        pass
+        if hasattr(libc, "gnu_get_libc_version"):
+            return _Catcher(libc, os.memfd_create("decoder messages"))
     return None

@@ -175,7 +175,7 @@ def _on_signal(_number: int, frame: FrameType | None) -> None:
         return
     module = "" if frame is None else frame.f_globals.get("__name__", "")
     in_lock = module.partition(".")[0] in LOCKING
-    if in_lock and hasattr(signal, "setitimer") and not was_asked(LOCK_TIMEOUT):
+    if in_lock and sys.platform != "win32" and not was_asked(LOCK_TIMEOUT):
         signal.signal(signal.SIGALRM, _on_signal)
         signal.setitimer(signal.ITIMER_REAL, RETRY_INTERVAL)
         return

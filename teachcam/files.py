@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import secrets
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Iterator
@@ -85,8 +86,8 @@ def lock_file(path: Path) -> Iterator[None]:
     Where a system or a network folder has no such locks, nobody is kept out.
     """
     with path.open("ab") as file:
-        with contextlib.suppress(ImportError):
-            import fcntl  # not on Windows
+        if sys.platform != "win32":
+            import fcntl
 
             with contextlib.suppress(OSError):
                 fcntl.flock(file, fcntl.LOCK_EX)  # closing the file ends it, and so does the end of the program
