@@ -68,7 +68,6 @@ class _Catcher:
 
     def __init__(self, libc: ctypes.CDLL, file: int):
         """Prepare, with the descriptor of an empty file in memory."""
-        assert sys.platform == "linux"
         self._stderr = ctypes.c_void_p.in_dll(libc, "stderr")
         self._file = file
         libc.fdopen.restype = ctypes.c_void_p
@@ -76,7 +75,8 @@ class _Catcher:
         libc.setvbuf(ctypes.c_void_p(self._stream), None, UNBUFFERED, 0)
         self._original = self._stderr.value
         self._forget_threads()
-        os.register_at_fork(after_in_child=self._forget_threads)
+        if sys.platform == "linux":  # as everywhere here; for the type checker
+            os.register_at_fork(after_in_child=self._forget_threads)
 
     def _forget_threads(self) -> None:
         self._stderr.value = self._original
@@ -115,17 +115,19 @@ class _Catcher:
 
     def _leave(self, begin: int) -> str:
         """Return the first line since `begin` that speaks of damage. The last thread empties the file."""
-        assert sys.platform == "linux"
         size = os.fstat(self._file).st_size
-        lines = os.pread(self._file, size - begin, begin).splitlines() if size > begin else []
+        lines = self._read(begin, size).splitlines() if size > begin else []
         self._num_inside -= 1
         if self._num_inside == 0:
             self._stderr.value = self._original
             if size:
-                self._pass_on(os.pread(self._file, size, 0))
+                self._pass_on(self._read(0, size))
                 os.ftruncate(self._file, 0)
         self._changed.notify_all()
         return next((line.decode(errors="replace") for line in lines if DAMAGE.match(line)), "")
+
+    def _read(self, begin: int, end: int) -> bytes:
+        return os.pread(self._file, end - begin, begin) if sys.platform == "linux" else b""
 
     def _pass_on(self, text: bytes) -> None:
         others = b"".join(line for line in text.splitlines(keepends=True) if not KNOWN.match(line))
