@@ -29,7 +29,7 @@ lint: .venv/ready
 	rm -rf build/lib build/site  # setuptools would put files of an older build into the package
 	$(BIN)/pip install --quiet --no-deps --target build/site .
 	cd build/site && for platform in linux darwin win32; do \
-		../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../mypy --platform $$platform || exit 1; \
+		../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../mypy/$$platform --platform $$platform || exit 1; \
 	done
 
 docs: .venv/ready

@@ -127,7 +127,9 @@ class _Catcher:
         return next((line.decode(errors="replace") for line in lines if DAMAGE.match(line)), "")
 
     def _read(self, begin: int, end: int) -> bytes:
-        return os.pread(self._file, end - begin, begin) if sys.platform == "linux" else b""
+        if sys.platform == "linux":
+            return os.pread(self._file, end - begin, begin)
+        return b""
 
     def _pass_on(self, text: bytes) -> None:
         others = b"".join(line for line in text.splitlines(keepends=True) if not KNOWN.match(line))
