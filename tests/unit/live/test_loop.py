@@ -201,7 +201,7 @@ def test_a_full_disk_ends_only_the_recording_and_leaves_a_playable_file(camera, 
     class Results(ResultList):
         def __call__(self, result) -> bool:
             if len(self) == 20:  # of which the recording has at least those that its queue holds
-                wait_until(lambda: video._error is not None)
+                wait_until(lambda: video._error is not None or not video._thread.is_alive())  # or the loop has it
             return super().__call__(result)
 
     results = Results()
