@@ -107,7 +107,8 @@ function show(state) {
   const order = studio ? studio.labels.map(label => label.name) : [];  // as the cards are
   const labels = [...state.labels].sort((one, other) => order.indexOf(one) - order.indexOf(other));
   if (JSON.stringify(labels) !== shownLabels) rebuild(labels);
-  for (const bar of $("bars").children) bar.style.setProperty("--color", studio ? studio.colors[bar.firstChild.title] : "");
+  const colors = studio ? studio.colors : {};
+  for (const bar of $("bars").children) bar.style.setProperty("--color", colors[bar.firstChild.title] || "");
   if (state.label === undefined) return;
   if (studio && !studio.ready) {
     setText($("label"), "\u2013");
