@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LABELS = ("palm", "thumbs_down", "thumbs_up")
 REAL_DATA = ROOT.parent / "shared" / "data"  # real recordings, where a machine has them
 SMALL = ("--backbone", "squeezenet1_1", "--image-size", "64")  # takes a tenth of the time, where any network will do
-PATIENCE = 300.0  # seconds until what would wait for ever is a failure, on the busiest machine; no measure of speed
+PATIENCE = 900.0  # seconds until what would wait for ever is a failure, on the busiest machine; no measure of speed
 
 
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
