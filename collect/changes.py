@@ -66,7 +66,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Change:
-    """What was done at once, and is undone at once.
+    """A change to a dataset that is undone in one step.
 
     Attributes:
         id: Tells it from others. Of a recording, its session.
@@ -103,7 +103,7 @@ def reverse(steps: list[Step]) -> list[Step]:
 
 @dataclass
 class Outcome:
-    """What steps have come to.
+    """The outcome of running steps.
 
     Attributes:
         moved: The images that were moved, as paths before and after.

@@ -32,7 +32,7 @@ from teachcam.ridge_inputs import SQRT_EPSILON
 
 
 class Taught(NamedTuple):
-    """What was taught, as another process can write it to a file."""
+    """A taught model in a form that another process can write to a file."""
 
     backbone: Path  # its folder
     head: RidgeHead

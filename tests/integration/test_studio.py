@@ -492,7 +492,7 @@ def test_the_routes(page, opened, monkeypatch):
     )
     assert page.act("cancel_export", id=body["result"]) == (200, {"result": None})
     assert page.act("export", target="jetpack4", precision="fp16")[0] == 200
-    wait_until(lambda: not page.state()["studio"]["export"]["running"], 600)
+    wait_until(lambda: not page.state()["studio"]["export"]["running"])
     state = page.state()["studio"]
     name = state["export"]["name"]
     assert name == "model-jetpack4-fp16.onnx"
@@ -555,7 +555,7 @@ def test_a_better_model_is_trained_behind_it(tmp_path, backbone, monkeypatch):
             assert fixture.studio.take() is None
             taken = fixture.studio.take_along
             taken.start("jetpack5", "fp16")
-            wait_until(lambda: not taken.state()["running"], 600)
+            wait_until(lambda: not taken.state()["running"])
             assert read_metadata(taken.path(taken.state()["name"]))[0].labels == LABELS
         record(fixture.data, [9], LABELS[:1], frames=1)
         fixture.studio.refresh()

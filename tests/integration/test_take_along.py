@@ -39,7 +39,7 @@ def take_along(teacher, tmp_path, monkeypatch):
 
 
 def finish(take_along: TakeAlong) -> dict:
-    wait_until(lambda: not take_along.state()["running"], 600)
+    wait_until(lambda: not take_along.state()["running"])
     return take_along.state()
 
 
@@ -76,7 +76,7 @@ def test_it_writes_what_was_chosen_and_says_how_far_it_is(take_along, teacher, t
 def test_canceled_in_the_middle_it_leaves_nothing_and_the_next_one_succeeds(take_along, tmp_path, step):
     export = take_along.start("desktop", "int8")
     take_along.cancel("another")
-    wait_until(lambda: str(take_along.state()["text"]).startswith(step), 600)
+    wait_until(lambda: str(take_along.state()["text"]).startswith(step))
     take_along.cancel(export)
     state = take_along.state()
     assert (state["running"], state["text"], state["error"], state["name"]) == (False, "canceled", "", "")
