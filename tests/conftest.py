@@ -222,14 +222,20 @@ def run_copy(trained, tmp_path) -> Path:
 class Display:
     """A virtual screen, and real keys for the windows on it."""
 
+    def __init__(self):
+        self._window = ""
+
     def wait_for_window(self, title: str) -> None:
-        """Return when a window of that title is there, and has the keyboard."""
+        """Return when a window of that title shows a photo, and has the keyboard."""
         find = ["xdotool", "search", "--sync", "--onlyvisible", "--name", title]
-        window = subprocess.run(find, check=True, capture_output=True, text=True, timeout=PATIENCE).stdout.split()[0]
-        subprocess.run(["xdotool", "windowfocus", "--sync", window], check=True, timeout=PATIENCE)
+        found = subprocess.run(find, check=True, capture_output=True, text=True, timeout=PATIENCE)
+        self._window = found.stdout.split()[0]
+        wait_until(lambda: self._grab().getcolors(256) is None)
+        self._focus()
 
     def press(self, key: str, pictures: int = 3) -> None:
         """Press one key, and wait until the window has shown so many other pictures: then it has seen the key."""
+        self._focus()  # without a window manager, nobody else gives it back
         before = self._picture()
         subprocess.run(["xdotool", "key", key], check=True, timeout=PATIENCE)
         for _ in range(pictures):
@@ -243,10 +249,16 @@ class Display:
         yield
         subprocess.run(["xdotool", "keyup", key], check=True, timeout=PATIENCE)
 
+    def _focus(self) -> None:
+        subprocess.run(["xdotool", "windowfocus", "--sync", self._window], check=True, timeout=PATIENCE)
+
     def _picture(self) -> bytes:
+        return self._grab().tobytes()
+
+    def _grab(self):
         from PIL import ImageGrab  # which Debian's Python, on which CI runs the camera tests, does not have
 
-        return ImageGrab.grab(xdisplay=os.environ["DISPLAY"]).tobytes()
+        return ImageGrab.grab(xdisplay=os.environ["DISPLAY"])
 
 
 @pytest.fixture

@@ -51,8 +51,8 @@ def run(python: Path, *command: object, cwd: Path) -> subprocess.CompletedProces
 def test_it_holds_the_pages_the_recipes_and_the_types(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     recipes = {f"teachcam/train/recipes/{path.name}" for path in (ROOT / "train/recipes").glob("*.args")}
-    pages = {"teachcam/live/web/page.html", "teachcam/train/report/report.html"}
-    assert {*recipes, *pages, "teachcam/py.typed"} <= names
+    pages = {f"teachcam/live/web/page/{path.name}" for path in (ROOT / "live/web/page").iterdir()}
+    assert {*recipes, *pages, "teachcam/train/report/report.html", "teachcam/py.typed"} <= names
     assert not [name for name in names if name.startswith(("train/", "live/", "tests/", "teachcam/tests"))]
 
 

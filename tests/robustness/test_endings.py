@@ -20,7 +20,7 @@ from urllib.request import urlopen
 
 import cv2
 import pytest
-from conftest import ROOT, wait_until
+from conftest import PATIENCE, ROOT, wait_until
 
 from robustness.conftest import SOAK
 from robustness.test_signals import catches
@@ -30,7 +30,6 @@ from teachcam.images import read_image
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no such signals")]
 CAMERA = "synthetic?seed=1&fps=30&size=160x120"
 MOSQUITTO = shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin")
-ENDS_WITHIN = 120.0  # seconds, with the start; a program whose lock is taken never ends
 
 # python -c RUNNER CLASS NUMBER COMMAND...: runs a command, and sends SIGTERM when the main thread has just taken the
 # lock of a Condition for the NUMBER-th time on behalf of an object of that class.
@@ -152,7 +151,7 @@ def watch_page(folder: Path) -> None:
 
 def assert_ended_well(process: subprocess.Popen, folder: Path) -> None:
     """Wait for the end, and check what is left."""
-    process.wait(ENDS_WITHIN)
+    process.wait(PATIENCE)
     said = (folder / "stderr").read_text()
     assert process.returncode == 130, said
     assert "Traceback" not in said
@@ -213,9 +212,9 @@ def test_signals_at_random_moments(commands, tmp_path, count, display):
         folder.mkdir()
         script, *arguments = commands[name]
         with running([ROOT / script, *arguments], folder) as process:
-            wait_until(lambda one=process: catches(one, signal.SIGTERM), 60)
+            wait_until(lambda one=process: catches(one, signal.SIGTERM))
             if rng.random() < 0.5:
-                wait_until(lambda one=process, where=folder: one.poll() is not None or has_begun(where), 120)
+                wait_until(lambda one=process, where=folder: one.poll() is not None or has_begun(where))
                 watch_page(folder)
                 time.sleep(rng.uniform(0.0, 3.0))
             else:
