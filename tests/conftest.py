@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import ClassVar
@@ -165,6 +165,24 @@ def teachers_of_normal_priority() -> Iterator[None]:
         yield
 
 
+def made_once(tmp_path_factory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder of one name that all workers share. The first to ask fills it; the others wait."""
+    import filelock  # which Debian's Python, on which CI runs the camera tests, does not have
+
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder = base / f"shared-{name}"
+    with filelock.FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            being_made = base / f"shared-{name}.unfinished"
+            shutil.rmtree(being_made, ignore_errors=True)
+            being_made.mkdir()
+            make(being_made)
+            being_made.rename(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def package_path(tmp_path_factory) -> str:
     """A folder for PYTHONPATH that holds `teachcam`, for Pythons that it is not installed in."""
@@ -178,7 +196,7 @@ def package_path(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory) -> Path:
     """Five sessions of each of three labels, four frames each. Not to be changed: copy it."""
-    return record(tmp_path_factory.mktemp("dataset") / "data", range(5))
+    return made_once(tmp_path_factory, "dataset", lambda folder: record(folder / "data", range(5))) / "data"
 
 
 @pytest.fixture(scope="session")
@@ -204,13 +222,14 @@ def trained(dataset, tmp_path_factory) -> Path:
     from teachcam.export import to_onnx
     from teachcam.train import finetune
 
-    home = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(home)
-        options = ["--backbone", "squeezenet1_1", "--strategy", "head", "--no-refit"]  # the fastest
-        assert finetune.main(["--data", str(dataset), "--out", "runs/first", *options]) == 0
-        assert to_onnx.main([]) == 0
-    return home / "runs" / "first"
+    def train(home: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(home)
+            options = ["--backbone", "squeezenet1_1", "--strategy", "head", "--no-refit"]  # the fastest
+            assert finetune.main(["--data", str(dataset), "--out", "runs/first", *options]) == 0
+            assert to_onnx.main([]) == 0
+
+    return made_once(tmp_path_factory, "trained", train) / "runs" / "first"
 
 
 @pytest.fixture
