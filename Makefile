@@ -13,11 +13,11 @@ studio: .venv/ready
 
 # What a change needs: everything that is quick.
 test: lint
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not network"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow and not network"
 
-# Everything, as CI runs it.
+# Everything, as CI runs it. With the niceness of a teacher's thread, which would wait for all tests otherwise.
 test-all: lint docs
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	nice -n 10 $(BIN)/python -m pytest -n auto --dist worksteal
 
 # tests/robustness for much longer: many more damaged files, requests, signals and full disks, at random.
 soak: .venv/ready

@@ -49,8 +49,8 @@ NEEDS = {  # what a marker's tests need, and whether this machine has it
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return the number of workers for `-n auto`: two more than cores, because tests wait for processes and cameras."""
-    return (os.cpu_count() or 1) + 2
+    """Return the number of workers for `-n auto`: one more than cores, because tests wait for processes and cameras."""
+    return (os.cpu_count() or 1) + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -225,8 +225,8 @@ def trained(dataset, tmp_path_factory) -> Path:
     def train(home: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(home)
-            options = ["--backbone", "squeezenet1_1", "--strategy", "head", "--no-refit"]  # the fastest
-            assert finetune.main(["--data", str(dataset), "--out", "runs/first", *options]) == 0
+            options = ["--data", str(dataset), "--out", "runs/first", *SMALL, "--strategy", "head", "--no-refit"]
+            assert finetune.main(options) == 0
             assert to_onnx.main([]) == 0
 
     return made_once(tmp_path_factory, "trained", train) / "runs" / "first"

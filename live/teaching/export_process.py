@@ -37,6 +37,7 @@ class ExportProcess:
         self._file = Path(self._folder.name) / "model.onnx"
         self._reader, writer = CONTEXT.Pipe(duplex=False)
         arguments = (writer, export, source, self._file, config)
+        self._is_killed = False
         self._process = CONTEXT.Process(target=_export, args=arguments, name="export", daemon=True)
         self._process.start()
         writer.close()  # the process has its own: when that ends, the reader notices
@@ -62,14 +63,17 @@ class ExportProcess:
                 code = self._process.exitcode
                 result = ExportError(f"the export was ended (exit code {code}): is the memory full?")
             finally:
-                self.kill()
+                self._process.kill()
                 self._process.join()
+            if self._is_killed:  # also if it was ready just then
+                raise ExportError("the export was ended")
             if isinstance(result, UserError):
                 raise result
             publish(self._file, self._out)
 
     def kill(self) -> None:
-        """End the process, at any time."""
+        """End the process, at any time. No file is written after that."""
+        self._is_killed = True
         self._process.kill()
 
 

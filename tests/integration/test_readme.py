@@ -152,10 +152,11 @@ def test_command(words, home, dataset):
         arguments += ["--budget", "1"] + ([] if "ridge" in arguments else ["--epochs", "1"])
         if "--image-size" not in arguments and not any(argument.startswith("@") for argument in arguments):
             arguments += ["--image-size", "64"]
+            if "--backbone" not in arguments:
+                arguments += ["--backbone", "squeezenet1_1"]
         if "resnet18" in arguments:
             arguments += ["--weights", "none"]
-    is_torch_loaded = script.startswith(("train/", "export/")) and words != first_with(script)
-    result = (call_here if is_torch_loaded else call)(script, *arguments, cwd=home)
+    result = (call if words == first_with(script) else call_here)(script, *arguments, cwd=home)
     assert result.returncode == 0, result.stderr
 
 

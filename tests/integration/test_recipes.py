@@ -84,5 +84,5 @@ def test_a_gray_model_of_small_images_with_an_mlp_head_is_exported_and_runs_live
 def test_the_fashion_mnist_recipe_reaches_its_accuracy(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = f"@{ROOT / 'train/recipes/fashion_mnist.args'}"
-    finetune.main([recipe, "--data", str(REAL_DATA / "fashion_mnist"), "--epochs", "8", "--out", "runs/x"])
+    finetune.main([recipe, "--data", str(REAL_DATA / "fashion_mnist"), "--epochs", "3", "--out", "runs/x"])
     assert json.loads((tmp_path / "runs/x/metrics.json").read_text())["test"]["accuracy"] > 0.7

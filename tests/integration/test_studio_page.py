@@ -90,7 +90,7 @@ def hold_each(page, labels: list[str], data: Path) -> None:
             if {label_at(read_number(read_image(path))) for path in new} == {label}:
                 break
             page.keyboard.press("u")
-            see(page, "#done", "took")
+            see(page, "#done", "undone")
 
 
 def hold(page, index: int, label: str) -> None:
@@ -134,7 +134,7 @@ def test_from_an_empty_folder_to_right_answers_in_a_new_room(chromium, serve, tm
     page = chromium.new_page(viewport={"width": 1440, "height": 900})
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
-    for seed in (1, 2, 3, 4):
+    for seed in (1, 2):
         served = serve(seed=seed)
         open_page(page, served.url)
         if seed == 1:
@@ -150,7 +150,7 @@ def test_from_an_empty_folder_to_right_answers_in_a_new_room(chromium, serve, tm
         served.close()
     served = serve(seed=101)
     open_page(page, served.url)
-    wait_until(lambda: "4 places" in page.locator("#accuracy").inner_text())
+    wait_until(lambda: "2 places" in page.locator("#accuracy").inner_text())
     correct: dict[int, bool] = {}
     while len(correct) < 100:
         newest = page.evaluate("window.newest")
@@ -167,7 +167,7 @@ def test_from_an_empty_folder_to_right_answers_in_a_new_room(chromium, serve, tm
     assert not [fault for fault in faults if "ERR_" not in fault]  # a server that has ended refuses connections
     assert sum(correct.values()) >= 50
     places = {sample.scene for sample in list_samples(tmp_path / "data")}
-    assert places == {f"room {seed}" for seed in (1, 2, 3, 4)} == set(read_places(tmp_path / "data").values())
+    assert places == {f"room {seed}" for seed in (1, 2)} == set(read_places(tmp_path / "data").values())
     options = ["--camera", "synthetic?seed=102", "--headless", "--json", "--max-frames", "180", "--smoothing", "0"]
     result = call("live/run.py", "--model", "taken.onnx", *options, cwd=tmp_path)
     lines = [json.loads(line) for line in result.stdout.splitlines()]

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT, call, call_here
+from conftest import ROOT, SMALL, call, call_here
 
 from teachcam.collect.camera import Camera
 from teachcam.live.sinks import base
@@ -26,7 +26,7 @@ def model(trained) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])  # Latin-1 lacks fewer characters than ASCII
 def test_a_console_that_lacks_characters_ends_no_command(dataset, tmp_path, encoding):
     data = shutil.copytree(dataset, tmp_path / "data")
     (data / "palm").rename(data / "café ☕")
@@ -34,7 +34,7 @@ def test_a_console_that_lacks_characters_ends_no_command(dataset, tmp_path, enco
     for command in (
         ("collect/capture.py", "--label", "café ☕", "--camera", "synthetic:palm", "--headless", "--max-frames", 2),
         ("collect/check.py",),
-        ("train/finetune.py", "--strategy", "head"),
+        ("train/finetune.py", "--strategy", "head", *SMALL),
         ("export/to_onnx.py",),
         ("export/to_onnx.py", "--describe", "runs/latest/model.onnx"),
         ("live/run.py", "--camera", "synthetic", "--headless", "--max-frames", 90),

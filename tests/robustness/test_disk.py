@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import PATIENCE, ROOT, assert_one_line_error, call_here
+from conftest import PATIENCE, ROOT, SMALL, assert_one_line_error, call_here
 
 from teachcam.collect import dataset as dataset_module
 from teachcam.collect.dataset import list_samples
@@ -33,8 +33,8 @@ def commands(dataset: Path, trained: Path) -> dict[str, list[object]]:
         "capture": ["collect/capture.py", "--camera", CAMERA, "--label", "a", "--headless", "--fps", 0, "--max-frames",
                     60],
         "check": ["collect/check.py", "--data", dataset, "--html", "report.html"],
-        "train": ["train/finetune.py", "--data", dataset, "--backbone", "squeezenet1_1", "--strategy", "head",
-                  "--epochs", 2, "--no-refit", "--out", "run"],
+        "train": ["train/finetune.py", "--data", dataset, *SMALL, "--strategy", "head", "--epochs", 2,
+                  "--no-refit", "--out", "run"],
         "export": ["export/to_onnx.py", "--checkpoint", trained / "checkpoint.pt", "--out", "model.onnx"],
         "live": ["live/run.py", "--model", trained / "model.onnx", "--camera", CAMERA, "--headless", "--json",
                  "--record", "video.mp4", "--save-uncertain", "uncertain", "--max-frames", 60],

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import LABELS, PATIENCE, ROOT, assert_one_line_error, call_here, record, wait_until
+from conftest import LABELS, PATIENCE, ROOT, SMALL, assert_one_line_error, call_here, record, wait_until
 
 from teachcam.collect import dataset as dataset_module
 from teachcam.collect.camera import Camera
@@ -62,7 +62,7 @@ def test_two_captures_into_one_dataset_lose_nothing(tmp_path, count, rounds):
 def test_two_trainings_into_one_run_are_one_training_and_one_error(dataset, tmp_path, count):
     """The first one is stopped in the middle until the second one has ended."""
     count("faults")
-    options = ["--data", dataset, "--backbone", "squeezenet1_1", "--strategy", "head", "--no-refit", "--out", "run"]
+    options = ["--data", dataset, *SMALL, "--strategy", "head", "--no-refit", "--out", "run"]
     first = start(tmp_path, "train/finetune.py", *options)
     wait_until(lambda: (tmp_path / "run/.state/config.json").exists() or first.poll() is not None)
     first.send_signal(signal.SIGSTOP)

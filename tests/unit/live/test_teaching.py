@@ -187,9 +187,7 @@ def test_the_model_file_predicts_the_same(teach, data, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("target", "precision"), [("jetpack4", "fp32"), ("jetpack5", "fp16"), ("desktop", "int8"), ("jetpack6", "int8")]
-)
+@pytest.mark.parametrize(("target", "precision"), [("jetpack4", "fp16"), ("desktop", "int8")])
 def test_the_model_file_for_other_devices_and_precisions(teach, data, tmp_path, target, precision):
     teacher = teach(data)
     result = save_model(tmp_path / "model.onnx", teacher, ExportConfig(target, precision))
@@ -200,7 +198,7 @@ def test_the_model_file_for_other_devices_and_precisions(teach, data, tmp_path, 
     assert is_uint8 == TARGETS[target].uint8_input
     classifier = Classifier(tmp_path / "model.onnx", "cpu")
     classifier.self_check()
-    images = [read_image(sample.path) for sample in list_samples(data)]
+    images = [read_image(sample.path) for sample in list_samples(data)[::4]]
     same = [classifier.classify(image).label == teacher.model.classify(image).label for image in images]
     assert np.mean(same) > 0.9
 
