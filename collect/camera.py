@@ -109,6 +109,7 @@ class Camera(traitlets.HasTraits):
         self._switch_lock = threading.Lock()
         self._last_read = -1  # the number of the last frame that `read_frame` returned
         self._error: Exception | None = None  # of an observer
+        self._on_frame: Callable[[Frame], object] | None = None
         self._closed = threading.Event()
         self._publishers: list[threading.Thread] = []  # the last one is at work while `running` is True
         open_again = self._opener_of(self.full_source)
@@ -175,12 +176,14 @@ class Camera(traitlets.HasTraits):
         return partial(_open, self._opener, name, self._settings)
 
     def on_each_frame(self, function: Callable[[Frame], object] | None) -> None:
-        """Call a function with every frame of a live camera, also with those that nobody reads.
+        """Call a function with every frame: of a live camera, also with those that nobody reads.
 
         Args:
-            function: The reading thread calls it, so it must be quick. None ends the calls.
+            function: The thread that reads the camera or the file calls it, so it must be quick. None ends the calls.
         """
-        self._reader.on_frame = function
+        self._on_frame = function
+        if self._reader is not None:
+            self._reader.on_frame = function
 
     @property
     def metadata(self) -> dict[str, object]:
@@ -223,7 +226,11 @@ class Camera(traitlets.HasTraits):
         if image is None:
             return None
         image = flip_image(image, self.flip)
-        return Frame(image, self._last_read + 1, self._clock(self._file.time), time.monotonic(), self._file.file)
+        number, seconds = self._last_read + 1, self._clock(self._file.time)
+        frame = Frame(image, number, seconds, time.monotonic(), self._file.file)
+        if self._on_frame is not None:
+            self._on_frame(frame)
+        return frame
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames until the file ends, or until a live camera is closed."""
