@@ -17,7 +17,8 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Callable
 
 import cv2
 import numpy as np
@@ -118,7 +119,7 @@ class PipelineProcess:
                 stderr=subprocess.STDOUT,
                 pass_fds=[write_end],
                 env={**os.environ, "LC_ALL": "C", "GST_DEBUG_NO_COLOR": "1"},
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=_die_with_parent(),
             )
         except (OSError, ValueError) as error:
             os.close(read_end)
@@ -217,10 +218,9 @@ def _enlarge(pipe: int) -> None:
             fcntl.fcntl(pipe, getattr(fcntl, "F_SETPIPE_SZ", 1031), PIPE_BYTES)  # Python 3.10 has the name
 
 
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+def _die_with_parent() -> Callable[[], object] | None:
+    """Return what has Linux kill the process that calls it when the thread that started that process ends.
 
-
-def _die_with_parent() -> None:
-    """Have Linux kill this process when the thread that started it ends. It runs in the new process."""
-    if sys.platform == "linux":
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    It is looked up here: in a process between fork and exec, another thread's locks are held for ever.
+    """
+    return partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, signal.SIGKILL) if sys.platform == "linux" else None
