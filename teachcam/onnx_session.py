@@ -5,12 +5,10 @@ ort_session, provider = open_session(Path("model.onnx"))
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import os
-import threading
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator
+from typing import Callable, Iterable, Iterator
 
 import numpy as np
 import onnxruntime
@@ -200,26 +198,18 @@ def _open(path: Path, name: str, threads: int | None, exact_int8: bool = False) 
 
 @contextlib.contextmanager
 def _without_prints() -> Iterator[None]:
-    """Discard what ONNX Runtime prints in this thread, since stdout is for results.
+    """Discard what ONNX Runtime's modules print meanwhile, since stdout is for results.
 
-    `redirect_stdout` would take the prints of all threads, for example of a live loop while a newer model is loaded.
+    `redirect_stdout` would take all prints, for example of a live loop while a newer model is loaded.
     """
-    _local.is_quiet = True
+    modules = (onnxruntime, onnxruntime_inference_collection)
+    for module in modules:
+        vars(module)["print"] = lambda *_, **__: None
     try:
         yield
     finally:
-        _local.is_quiet = False
-
-
-def _print(*values: Any, **options: Any) -> None:
-    """Print, unless this thread opens a file. ONNX Runtime's modules call it in place of Python's own."""
-    if not getattr(_local, "is_quiet", False):
-        builtins.print(*values, **options)
-
-
-_local = threading.local()
-for _module in (onnxruntime, onnxruntime_inference_collection):
-    vars(_module)["print"] = _print
+        for module in modules:
+            vars(module).pop("print", None)  # another thread, which opens a file too, may have done it
 
 
 def _run_once(ort_session: onnxruntime.InferenceSession) -> None:
