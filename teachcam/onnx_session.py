@@ -109,16 +109,15 @@ def read_metadata_map(ort_session: onnxruntime.InferenceSession) -> dict[str, st
 
 
 def _is_int8_for_tensorrt(ort_session: onnxruntime.InferenceSession) -> bool:
-    """Return whether a file has 8-bit weights, which TensorRT takes. Those of `--target desktop` have 7 bits."""
+    """Return whether a file has 8-bit weights, which TensorRT takes. Those for ONNX Runtime have 7 bits."""
     try:
         export_info = parse_json(read_metadata_map(ort_session).get("teachcam.export", "{}"))
     except ValueError:
         return False
-    return (
-        isinstance(export_info, dict)
-        and export_info.get("precision") == "int8"
-        and export_info.get("target") != "desktop"
-    )
+    if not isinstance(export_info, dict) or export_info.get("precision") != "int8":
+        return False
+    # An older version wrote only the target, and had one for ONNX Runtime.
+    return export_info.get("for_tensorrt", export_info.get("target") != "desktop")
 
 
 def _session_options(threads: int | None = None) -> onnxruntime.SessionOptions:

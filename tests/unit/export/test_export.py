@@ -54,6 +54,7 @@ def test_the_file_describes_itself(trained):
     assert Contract.from_json(properties[METADATA_KEY]) == load_checkpoint(trained / "checkpoint.pt").contract
     export_info = json.loads(properties[EXPORT_KEY])
     assert (export_info["target"], export_info["precision"], export_info["profile"]) == ("desktop", "fp32", [1, 1, 1])
+    assert export_info["for_tensorrt"] is False
     assert export_info["validation"]["parity"] == pytest.approx(
         {"num_images": 60, "same_label": 60, "largest_difference": 0}, abs=1e-5
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from types import SimpleNamespace
 
 import onnxruntime
 import pytest
@@ -53,3 +55,19 @@ def test_only_what_onnx_runtime_prints_while_a_file_is_opened_is_discarded(capsy
         exec("print('afterwards')", vars(module))
     assert capsys.readouterr().out == "the loop\nafterwards\nafterwards\n"
     assert not any("print" in vars(module) for module in modules)
+
+
+@pytest.mark.parametrize(
+    ("export_info", "expected"),
+    [
+        ({"precision": "int8", "target": "raspberry", "for_tensorrt": False}, False),
+        ({"precision": "int8", "target": "jetpack5", "for_tensorrt": True}, True),
+        ({"precision": "fp16", "target": "jetpack5", "for_tensorrt": True}, False),
+        ({"precision": "int8", "target": "desktop"}, False),  # files of older versions
+        ({"precision": "int8", "target": "jetpack5"}, True),
+        ([], False),
+    ],
+)
+def test_int8_is_computed_as_the_file_was_made(export_info, expected):
+    entries = SimpleNamespace(custom_metadata_map={"teachcam.export": json.dumps(export_info)})
+    assert onnx_session._is_int8_for_tensorrt(SimpleNamespace(get_modelmeta=lambda: entries)) is expected
