@@ -108,7 +108,7 @@ def build_network(
         num_classes: number of labels.
         weights: of the backbone: `imagenet`, `none` (random), or a file with that classifier's state dict.
         seed: of all random weights.
-        head: `linear`, or `mlp` (linear, ReLU, dropout, linear).
+        head: One of those of `Network`.
 
     Returns:
         The network, and a text that says where the backbone's weights came from.
