@@ -151,7 +151,7 @@ def record_headless(
 
     Args:
         camera: An open camera.
-        recorder: Of this camera.
+        recorder: Recorder of this camera.
         labels: In the order to record them.
         max_frames: Ends each session. By default 40 for a live camera without `duration`.
         duration: Seconds of a session.
@@ -198,7 +198,7 @@ def record_in_window(camera: Camera, recorder: Recorder, labels: list[str], max_
 
     Args:
         camera: An open camera.
-        recorder: Of this camera.
+        recorder: Recorder of this camera.
         labels: In the order of their keys, 1 to 9.
         max_frames: Ends each session.
     """

@@ -120,7 +120,7 @@ class SnapshotCamera:
         """Fetch the first picture.
 
         Args:
-            url: http:// or https://, with `user:password@` if the camera asks for them.
+            url: Address with http:// or https://, and with `user:password@` if the camera asks for them.
             fps: Pictures to fetch per second.
 
         Raises:

@@ -122,7 +122,7 @@ def _opacity(content: bytes, channels: np.ndarray, image: np.ndarray) -> np.ndar
     """Return how opaque each pixel of an image is, float32 [H, W, 1] from 0 to 1, or None if all are.
 
     Args:
-        content: Of the file.
+        content: Content of the file.
         channels: The file's own channels, which OpenCV does not turn upright.
         image: The upright image, uint8 [H, W, 3], BGR.
     """

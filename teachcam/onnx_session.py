@@ -45,8 +45,8 @@ def open_session(
 
     Args:
         path: The ONNX file.
-        provider: tensorrt, cuda or cpu. None takes the first of them that runs the model.
-        threads: Of the CPU. None takes one for every physical core that this thread may use, see `tied_cores`.
+        provider: "tensorrt", "cuda" or "cpu". None takes the first of them that runs the model.
+        threads: Number of CPU threads. None is one for every physical core that this thread may use, see `tied_cores`.
 
     Returns:
         The ONNX Runtime session, and the name of its provider (a key of PROVIDERS).
@@ -253,7 +253,7 @@ def make_batches(images: list[np.ndarray], contract: Contract, dtype: type, batc
     Args:
         images: uint8 [H, W, 3], BGR, of any size.
         contract: States the input size and the color order.
-        dtype: Of the graph's input: np.uint8 or np.float32, with values from 0 to 255 in both.
+        dtype: Type of the graph's input: np.uint8 or np.float32, with values from 0 to 255 in both.
         batch_size: Images in a batch. The last batch is filled up with copies of the first image.
 
     Returns:

@@ -126,10 +126,10 @@ def evaluate(
     """Measure predictions.
 
     Args:
-        predictions: of N images.
-        labels: in the order of their class ids.
-        scenes: the scene of each image.
-        groups: which images are correct or wrong together, for the confidence interval; None for the scenes.
+        predictions: Predictions for N images.
+        labels: In the order of their class ids.
+        scenes: The scene of each image.
+        groups: Which images are correct or wrong together, for the confidence interval; None for the scenes.
     """
     correct, num_images = predictions.correct, len(predictions.correct)
     confusion = np.zeros((len(labels), len(labels)), int)

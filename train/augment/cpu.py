@@ -39,7 +39,7 @@ class Augmentation:
 
         Args:
             images: uint8 [H, W, 3], BGR, any size.
-            foregrounds: their segmented foregrounds, in the same order.
+            foregrounds: Their segmented foregrounds, in the same order.
             kind: `room` (everything that another room changes), `light` (slight changes of position and light) or
                 `none`.
         """
@@ -135,7 +135,7 @@ def apply_transform(image: np.ndarray, transform: ImageTransform) -> np.ndarray:
 
     Args:
         image: uint8 [H, W, 3], BGR.
-        transform: what to change.
+        transform: What to change.
 
     Returns:
         uint8 [H, W, 3], BGR, of the same shape.

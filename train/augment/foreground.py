@@ -1,8 +1,8 @@
 """Segment what stands in front of the background, so that training can composite it onto other backgrounds.
 
 The camera stands still while it records. Pixels that stay the same are background; pixels that change belong to what
-the labels are about. Without this step a network learns the walls along with the hands: trained before plain walls, it
-took nearly every hand with two fingers in front of a cluttered wall for one with five.
+the labels are about. Without this step a network learns the walls along with the hands: trained in front of plain
+walls, it took nearly every hand with two fingers in front of a cluttered wall for one with five.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def segment_foregrounds(images: Sequence[np.ndarray], class_ids: np.ndarray, gro
     Args:
         images: uint8 [H, W, 3], BGR, any size.
         class_ids: int [N].
-        groups: images of one group are before the same background.
+        groups: Images of one group are in front of the same background.
 
     Returns:
         The masks, and the backgrounds in the order of `background_groups`.

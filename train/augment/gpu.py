@@ -37,9 +37,9 @@ class GpuAugmentation:
         """Copy the images, masks and backgrounds to the device.
 
         Args:
-            augmentation: its images and foregrounds.
-            contract: input size and color order of the results.
-            device: where the images lie and the work is done.
+            augmentation: Has the images and foregrounds.
+            contract: Input size and color order of the results.
+            device: Where the images lie and the work is done.
         """
         self._contract, self._device = contract, device
         # Channels are BGR or RGB from the start. A gray contract keeps color until all transforms are applied.
@@ -64,8 +64,8 @@ class GpuAugmentation:
         """Return the augmented images as `preprocess` would return them.
 
         Args:
-            batch: parameters of each image.
-            size: height and width of the results in pixels.
+            batch: Parameters of each image.
+            size: Height and width of the results in pixels.
 
         Returns:
             uint8 [len(batch), height, width, 3] on the device, in the contract's color order.
@@ -175,9 +175,9 @@ class GpuAugmentation:
 
         Args:
             images: float32 [N, C, H, W].
-            affines: one transform for each image.
-            sizes: width and height of the originals.
-            border_modes: how pixels from outside an image are filled.
+            affines: One transform for each image.
+            sizes: Width and height of the originals.
+            border_modes: How pixels from outside an image are filled.
             border_colors: float32 [N, C, 1, 1], for CONSTANT; 0 if None.
         """
         height, width = images.shape[2:]
