@@ -18,7 +18,7 @@ import subprocess
 import sys
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Callable
+from typing import IO, TYPE_CHECKING, Callable
 
 import cv2
 import numpy as np
@@ -127,7 +127,9 @@ class PipelineProcess:
         finally:
             os.close(write_end)
         self._pipe = open(read_end, "rb", buffering=0)  # noqa: PTH123, SIM115  (a descriptor; closed in `close`)
-        self._drainer = threading.Thread(target=self._read_messages, name=PROGRAM, daemon=True)
+        self._drainer = threading.Thread(
+            target=self._read_messages, args=(self._process.stdout,), name=PROGRAM, daemon=True
+        )
         self._drainer.start()
         self._knows_caps.wait(START_TIMEOUT)
         if not self._caps:
@@ -166,9 +168,9 @@ class PipelineProcess:
             self._process.wait()
         self._drainer.join(1.0)
 
-    def _read_messages(self) -> None:
+    def _read_messages(self, output: IO[bytes]) -> None:
         """Read what the program prints, until it ends: the format of the images, and errors."""
-        with self._process.stdout as output:
+        with output:
             for line in iter(output.readline, b""):
                 text = line.decode(errors="replace").strip()
                 if CAPS.search(text) and not self._caps:

@@ -157,7 +157,7 @@ class _Groups:
     def join(self, index: int, other: int) -> None:
         """Join the groups of two indices, unless their names differ."""
         low, high = sorted((self.first(index), self.first(other)))
-        names = {self._names[low], self._names[high]} - {None}
+        names = {name for name in (self._names[low], self._names[high]) if name is not None}
         if low != high and len(names) < 2:
             self._parents[high] = low
             self._names[low] = min(names, default=None)

@@ -206,10 +206,14 @@ def _share_scale_in_concats(graph: onnx.GraphProto) -> None:
     scalars = _scalars(graph)
     for concat in (node for node in graph.node if node.op_type == "Concat"):
         output = next((node for node in consumers[concat.output[0]] if node.op_type == "QuantizeLinear"), None)
-        for name in concat.input if output else ():
+        if output is None:
+            continue
+        for name in concat.input:
             dequantize = producer.get(name)
-            quantize = producer.get(dequantize.input[0]) if dequantize else None
-            if not quantize or [quantize.op_type, dequantize.op_type] != ["QuantizeLinear", "DequantizeLinear"]:
+            if not dequantize or dequantize.op_type != "DequantizeLinear":
+                continue
+            quantize = producer.get(dequantize.input[0])
+            if not quantize or quantize.op_type != "QuantizeLinear":
                 continue
             only_consumer = len(consumers[name]) == len(consumers[quantize.output[0]]) == 1
             # A zero point that differs may stand for a ReLU, which clips at it.

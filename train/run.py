@@ -83,7 +83,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
                     context.progress.say(line)
                 with _explained_interruption(context, out):
                     result = _train_splits(config, dataset, splits, test, identity["images"], context)
-            lines = write_results(config, result, context) if processes.is_main_process else []
+            lines = write_results(out, config, result, context) if processes.is_main_process else []
             context.state.clear()  # before printing, which fails if the reader of a pipe is gone
             for line in lines:
                 print(line)

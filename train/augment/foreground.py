@@ -164,7 +164,7 @@ def _segment(image: np.ndarray, difference: np.ndarray) -> tuple[np.ndarray, flo
     foreground = classes == cv2.GC_PR_FGD
     if foreground.mean() > MIN_AREA and not foreground.all():
         cv2.setRNGSeed(0)  # of this thread, so that the same images give the same masks
-        cv2.grabCut(image, classes, None, np.zeros((1, 65)), np.zeros((1, 65)), 1, cv2.GC_INIT_WITH_MASK)
+        cv2.grabCut(image, classes, (0, 0, 0, 0), np.zeros((1, 65)), np.zeros((1, 65)), 1, cv2.GC_INIT_WITH_MASK)
         refined = (classes == cv2.GC_PR_FGD) | (classes == cv2.GC_FGD)
     else:
         refined = foreground

@@ -76,7 +76,7 @@ def describe_results(result: TrainingResult, metrics: Metrics) -> Iterator[str]:
             f"for comparison: a head alone is {at_random:.3f} accurate on random images and {by_scene:.3f} on whole "
             "scenes; in another place expect the latter"
         )
-    if metrics.test:
+    if metrics.test and metrics.test.confidence_interval:
         (low, high), scenes = metrics.test.confidence_interval, ""
         if metrics.split == "scenes" and not metrics.config["test_list"]:
             scenes = f" of {_scenes(len(metrics.test.scenes), 'test ')}"
