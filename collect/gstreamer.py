@@ -225,4 +225,6 @@ def _die_with_parent() -> Callable[[], object] | None:
 
     It is looked up here: in a process between fork and exec, another thread's locks are held for ever.
     """
-    return partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, signal.SIGKILL) if sys.platform == "linux" else None
+    if sys.platform != "linux":
+        return None
+    return partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, signal.SIGKILL)
