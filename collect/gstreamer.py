@@ -36,7 +36,8 @@ READ_TIMEOUT = 4.0  # seconds without an image, after which the pipeline is ende
 PIPE_BYTES = 1 << 20  # the most that Linux allows to everybody: fewer turns between the two programs for an image
 CSI_FLIPS = {None: 0, "180": 2, "horizontal": 4, "vertical": 6}  # nvvidconv's numbers
 APPSINK = re.compile(r"!\s*appsink\b[^!]*$")
-CAPS = re.compile(r"fdsink.*:sink: caps = video/x-raw,.*")
+# Any pad of the last queue will do: once in 40 starts on a busy machine, the sink's own line was missing.
+CAPS = re.compile(r"(fdsink|GstQueue:newest).*: caps = video/x-raw,.*")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
@@ -199,7 +200,7 @@ def _elements(pipeline: str, settings: CaptureSettings) -> list[str]:
     wanted = "".join(f",{name}={value}" for name, value in size.items() if value)
     wanted += f",framerate={round(settings.fps)}/1" if settings.fps else ""
     ending = f"{'videoscale ! videorate ! ' if wanted else ''}videoconvert ! video/x-raw,format=BGR{wanted} ! "
-    ending += "queue leaky=downstream max-size-buffers=1 max-size-bytes=0 max-size-time=0 !"
+    ending += "queue name=newest leaky=downstream max-size-buffers=1 max-size-bytes=0 max-size-time=0 !"
     try:
         return shlex.split(f"{APPSINK.sub('', pipeline)} ! {ending}")
     except ValueError as error:
