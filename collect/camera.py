@@ -109,19 +109,20 @@ class Camera(traitlets.HasTraits):
         self._switch_lock = threading.Lock()
         self._last_read = -1  # the number of the last frame that `read_frame` returned
         self._error: Exception | None = None  # of an observer
+        self._on_frame: Callable[[Frame], object] | None = None
         self._closed = threading.Event()
         self._publishers: list[threading.Thread] = []  # the last one is at work while `running` is True
         open_again = self._opener_of(self.full_source)
-        self._reader = LiveReader(self.source, open_again, flip, stall, self._closed) if self.live else None
-        self._file: FileSource | None = None if self.live else open_again(flip)
+        reader = LiveReader(self.source, open_again, flip, stall, self._closed) if self.live else None
+        self._reader, self._source = reader, reader or open_again(flip)
         # Called by `close`, when the camera is garbage-collected, and before Python ends, which aborts if a thread is
         # inside OpenCV at that moment.
-        self._release = weakref.finalize(self, _release, self._closed, self._publishers, self._reader or self._file)
-        if self._reader is None:
-            self._clock = FileClock(self._file.fps)
+        self._release = weakref.finalize(self, _release, self._closed, self._publishers, self._source)
+        if reader is None:
+            self._clock = FileClock(self._source.fps)
             return
         try:
-            self._reader.wait_for_frame(-1, timeout)  # so that a camera that does not answer is an error here
+            reader.wait_for_frame(-1, timeout)  # so that a camera that does not answer is an error here
         except CameraTimeout:
             self.close()
             raise _sent_nothing(self.source, timeout) from None
@@ -129,7 +130,7 @@ class Camera(traitlets.HasTraits):
     @property
     def fps(self) -> float:
         """The rate that the source states, in images per second. 0 if it states none."""
-        return (self._reader or self._file).fps
+        return self._source.fps
 
     @property
     def reconnecting(self) -> bool:
@@ -152,9 +153,9 @@ class Camera(traitlets.HasTraits):
         """
         name = self.full_source if source is None else str(source)
         shown = hide_secrets(name)
-        for camera, live in ((self.source, self.live), (shown, is_live(name))):
-            if not live:
-                raise CameraError(f"{camera!r} is not a live camera: only live cameras can be switched")
+        if self._reader is None or not is_live(name):
+            camera = self.source if self._reader is None else shown
+            raise CameraError(f"{camera!r} is not a live camera: only live cameras can be switched")
         if self._closed.is_set():
             raise CameraError(f"camera {self.source} is closed")
         with self._switch_lock:
@@ -175,12 +176,14 @@ class Camera(traitlets.HasTraits):
         return partial(_open, self._opener, name, self._settings)
 
     def on_each_frame(self, function: Callable[[Frame], object] | None) -> None:
-        """Call a function with every frame of a live camera, also with those that nobody reads.
+        """Call a function with every frame: of a live camera, also with those that nobody reads.
 
         Args:
-            function: The reading thread calls it, so it must be quick. None ends the calls.
+            function: The thread that reads the camera or the file calls it, so it must be quick. None ends the calls.
         """
-        self._reader.on_frame = function
+        self._on_frame = function
+        if self._reader is not None:
+            self._reader.on_frame = function
 
     @property
     def metadata(self) -> dict[str, object]:
@@ -212,18 +215,23 @@ class Camera(traitlets.HasTraits):
         """
         if self._error:
             raise self._error
-        frame = self._reader.wait_for_frame(self._last_read, wait) if self._reader else self._read_file()
+        source, last = self._source, self._last_read
+        frame = source.wait_for_frame(last, wait) if isinstance(source, LiveReader) else self._read_file(source)
         if frame is not None:
             self.dropped += frame.number - self._last_read - 1
             self._last_read = frame.number
         return frame
 
-    def _read_file(self) -> Frame | None:
-        image = None if self._closed.is_set() else self._file.read()
+    def _read_file(self, source: FileSource) -> Frame | None:
+        image = None if self._closed.is_set() else source.read()
         if image is None:
             return None
         image = flip_image(image, self.flip)
-        return Frame(image, self._last_read + 1, self._clock(self._file.time), time.monotonic(), self._file.file)
+        number, seconds = self._last_read + 1, self._clock(source.time)
+        frame = Frame(image, number, seconds, time.monotonic(), source.file)
+        if self._on_frame is not None:
+            self._on_frame(frame)
+        return frame
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield frames until the file ends, or until a live camera is closed."""

@@ -18,7 +18,7 @@ def add_camera_arguments(parser: argparse.ArgumentParser, default: str | None = 
     """Add --camera, --width, --height, --camera-fps and --flip to a command's parser.
 
     Args:
-        parser: Of the command.
+        parser: Parser of the command.
         default: The source without --camera. None if the command can do without a camera.
     """
     group = parser.add_argument_group("camera")

@@ -151,7 +151,7 @@ def record_headless(
 
     Args:
         camera: An open camera.
-        recorder: Of this camera.
+        recorder: Recorder of this camera.
         labels: In the order to record them.
         max_frames: Ends each session. By default 40 for a live camera without `duration`.
         duration: Seconds of a session.
@@ -187,8 +187,6 @@ def _record_session(camera: Camera, recorder: Recorder, max_frames: int | None, 
         if frame is None:
             return
         recorder.check_writer()
-        if not camera.live:  # the recorder gets the frames of a live camera by itself
-            recorder.offer(frame)
         started = frame.time if started is None else started
         _show_progress(recorder.label, recorder.saved[recorder.label], max_frames)
         if duration is not None and frame.time - started >= duration:
@@ -200,7 +198,7 @@ def record_in_window(camera: Camera, recorder: Recorder, labels: list[str], max_
 
     Args:
         camera: An open camera.
-        recorder: Of this camera.
+        recorder: Recorder of this camera.
         labels: In the order of their keys, 1 to 9.
         max_frames: Ends each session.
     """
@@ -214,7 +212,6 @@ def record_in_window(camera: Camera, recorder: Recorder, labels: list[str], max_
             if frame is None:
                 return
             if not camera.live:
-                recorder.offer(frame)
                 ending.sleep(started + frame.time - time.monotonic())  # play a video at its own speed
             viewfinder.press(key, frame, time.monotonic())
             key = window.show(viewfinder.draw(frame.image))

@@ -72,7 +72,7 @@ class Change:
         id: Tells it from others. Of a recording, its session.
         text: Says what it was, as in "2 images moved from a to b".
         steps: What it did to the files. Those of a recording are found when it is undone.
-        label: Of a recording; "" for any other change.
+        label: Label of a recording; "" for any other change.
         images: How many a recording had at its end.
     """
 

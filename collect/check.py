@@ -164,7 +164,7 @@ def fix(data: Path, inspection: Inspection) -> int:
 
     Args:
         data: The folder of the dataset.
-        inspection: Of this dataset.
+        inspection: Inspection of this dataset.
 
     Returns:
         How many files were moved.

@@ -215,7 +215,7 @@ class Session:
     """A session that is being recorded. Its first image also adds its line to sessions.jsonl.
 
     Attributes:
-        label: Of all its images.
+        label: Label of all its images.
         id: Its name, the first part of the name of each file.
         num_images: How many were saved.
     """

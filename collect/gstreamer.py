@@ -17,7 +17,8 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import IO, TYPE_CHECKING, Callable
 
 import cv2
 import numpy as np
@@ -35,7 +36,8 @@ READ_TIMEOUT = 4.0  # seconds without an image, after which the pipeline is ende
 PIPE_BYTES = 1 << 20  # the most that Linux allows to everybody: fewer turns between the two programs for an image
 CSI_FLIPS = {None: 0, "180": 2, "horizontal": 4, "vertical": 6}  # nvvidconv's numbers
 APPSINK = re.compile(r"!\s*appsink\b[^!]*$")
-CAPS = re.compile(r"fdsink.*:sink: caps = video/x-raw,.*")
+# Any pad of the last queue will do: once in 40 starts on a busy machine, the sink's own line was missing.
+CAPS = re.compile(r"(fdsink|GstQueue:newest).*: caps = video/x-raw,.*")
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
@@ -118,7 +120,7 @@ class PipelineProcess:
                 stderr=subprocess.STDOUT,
                 pass_fds=[write_end],
                 env={**os.environ, "LC_ALL": "C", "GST_DEBUG_NO_COLOR": "1"},
-                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                preexec_fn=_die_with_parent(),
             )
         except (OSError, ValueError) as error:
             os.close(read_end)
@@ -126,7 +128,9 @@ class PipelineProcess:
         finally:
             os.close(write_end)
         self._pipe = open(read_end, "rb", buffering=0)  # noqa: PTH123, SIM115  (a descriptor; closed in `close`)
-        self._drainer = threading.Thread(target=self._read_messages, name=PROGRAM, daemon=True)
+        self._drainer = threading.Thread(
+            target=self._read_messages, args=(self._process.stdout,), name=PROGRAM, daemon=True
+        )
         self._drainer.start()
         self._knows_caps.wait(START_TIMEOUT)
         if not self._caps:
@@ -165,9 +169,9 @@ class PipelineProcess:
             self._process.wait()
         self._drainer.join(1.0)
 
-    def _read_messages(self) -> None:
+    def _read_messages(self, output: IO[bytes]) -> None:
         """Read what the program prints, until it ends: the format of the images, and errors."""
-        with self._process.stdout as output:
+        with output:
             for line in iter(output.readline, b""):
                 text = line.decode(errors="replace").strip()
                 if CAPS.search(text) and not self._caps:
@@ -196,7 +200,7 @@ def _elements(pipeline: str, settings: CaptureSettings) -> list[str]:
     wanted = "".join(f",{name}={value}" for name, value in size.items() if value)
     wanted += f",framerate={round(settings.fps)}/1" if settings.fps else ""
     ending = f"{'videoscale ! videorate ! ' if wanted else ''}videoconvert ! video/x-raw,format=BGR{wanted} ! "
-    ending += "queue leaky=downstream max-size-buffers=1 max-size-bytes=0 max-size-time=0 !"
+    ending += "queue name=newest leaky=downstream max-size-buffers=1 max-size-bytes=0 max-size-time=0 !"
     try:
         return shlex.split(f"{APPSINK.sub('', pipeline)} ! {ending}")
     except ValueError as error:
@@ -217,10 +221,11 @@ def _enlarge(pipe: int) -> None:
             fcntl.fcntl(pipe, getattr(fcntl, "F_SETPIPE_SZ", 1031), PIPE_BYTES)  # Python 3.10 has the name
 
 
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+def _die_with_parent() -> Callable[[], object] | None:
+    """Return what has Linux kill the process that calls it when the thread that started that process ends.
 
-
-def _die_with_parent() -> None:
-    """Have Linux kill this process when the thread that started it ends. It runs in the new process."""
-    if sys.platform == "linux":
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    It is looked up here: in a process between fork and exec, another thread's locks are held for ever.
+    """
+    if sys.platform != "linux":
+        return None
+    return partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, signal.SIGKILL)

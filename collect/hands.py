@@ -184,7 +184,7 @@ class _Hand:
 
         Args:
             image: uint8 [H, W, 3], BGR. It is changed.
-            origin: x and y of the middle of the palm, in pixels.
+            origin: The x and y of the middle of the palm, in pixels.
             along: The hand's first axis, from the wrist to the fingers: one unit in pixels.
             across: The hand's second axis, to the thumb: one unit in pixels.
             scale: Pixels of one unit, the width of the palm.

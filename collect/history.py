@@ -149,9 +149,8 @@ class History:
             with lock_file(self._data / LOCK_FILE):
                 if self._signature() != self._read_signature:
                     self._read()
-                if self._pending is not None:
-                    with contextlib.suppress(OSError):
-                        self._finish()
+                with contextlib.suppress(OSError):
+                    self._finish()
                 yield
                 self._read_signature = self._signature()
         except OSError as error:
@@ -240,7 +239,9 @@ class History:
         return self._finish()
 
     def _finish(self) -> Outcome:
-        """Do the steps of the pending line. Raises OSError if one can't be done; nothing has changed then."""
+        """Do the steps of the pending line, if any. Raises OSError if one can't be done; nothing has changed then."""
+        if self._pending is None:
+            return Outcome()
         kind, change = self._pending
         try:
             outcome = run(self._data, reverse(change.steps) if kind == "undo" else change.steps)

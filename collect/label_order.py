@@ -12,6 +12,7 @@ import re
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from teachcam.files import parse_json, write_atomic
 
@@ -30,7 +31,7 @@ class LabelEntry:
     @classmethod
     def list_from_json(cls, content: object) -> list[LabelEntry]:
         """Return the entries of a list. Raises ValueError if it is another thing."""
-        entries = content if isinstance(content, list) else [None]
+        entries: list[Any] = content if isinstance(content, list) else [None]
         for entry in entries:
             if not isinstance(entry, dict) or set(entry) != {"name", "color"}:
                 raise ValueError("no label")

@@ -66,7 +66,7 @@ class MjpegCamera:
         """
         self._response = response
         self._name = name
-        self._boundary: bytes | None = None
+        self._boundary = b""  # not known yet
         self._at_part = False  # whether a boundary was the last thing read
 
     def read(self) -> np.ndarray | None:
@@ -83,9 +83,9 @@ class MjpegCamera:
             line = self._response.readline(MAX_LINE)
             if not line:
                 return None
-            if self._boundary is None and line.startswith(b"--"):
+            if not self._boundary and line.startswith(b"--"):
                 self._boundary = line.strip()
-            self._at_part = self._boundary is not None and line.strip() == self._boundary
+            self._at_part = self._boundary != b"" and line.strip() == self._boundary
         self._at_part, length = False, None
         while line := self._response.readline(MAX_LINE).strip():  # the part's headers, up to an empty line
             name, _, value = line.partition(b":")
@@ -120,7 +120,7 @@ class SnapshotCamera:
         """Fetch the first picture.
 
         Args:
-            url: http:// or https://, with `user:password@` if the camera asks for them.
+            url: Address with http:// or https://, and with `user:password@` if the camera asks for them.
             fps: Pictures to fetch per second.
 
         Raises:

@@ -71,7 +71,7 @@ def ask_rtsp(url: str) -> str | None:
 
 
 def _authority(url: str) -> str:
-    return re.match(r"[^/?#]*", url.partition("://")[2])[0]
+    return re.split("[/?#]", url.partition("://")[2])[0]
 
 
 def _describe(parts: urllib.parse.SplitResult, url: str, authorization: str) -> tuple[int, http.client.HTTPMessage]:

@@ -86,8 +86,7 @@ class Recorder:
         threading.Thread(target=self._write, name="recorder", daemon=True).start()
         atexit.register(self.close)  # so that Python, ending, waits until the queue is on disk
         ending.hold(self.close)
-        if camera.live:
-            camera.on_each_frame(self.offer)
+        camera.on_each_frame(self.offer)
 
     # What is recorded
 
@@ -193,8 +192,7 @@ class Recorder:
     def close(self) -> None:
         """End the session and the writing thread. A second call does nothing."""
         if not self._ended.is_set():
-            if self._camera.live:
-                self._camera.on_each_frame(None)
+            self._camera.on_each_frame(None)
             try:
                 self.stop()
             finally:

@@ -5,8 +5,8 @@
 A label is usually recorded in a session of its own. What is behind it is then seen with the other labels, too. So a
 session that was left out of training says little about another place; a scene that was left out does.
 
-The user names a place with `capture.py --place`. Sessions without one are compared: those before the same background
-are one scene, and so are those that were recorded one after another, unless their backgrounds differ.
+The user names a place with `capture.py --place`. Sessions without one are compared: those in front of the same
+background are one scene, and so are those that were recorded one after another, unless their backgrounds differ.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Scenes:
     """The scene and the background of each session. A scene that nobody has named has its first session's name."""
 
     scene_of: dict[str, str]  # of each session
-    background_of: dict[str, str]  # the first session before exactly the same background, within the scene
+    background_of: dict[str, str]  # the first session in front of exactly the same background, within the scene
 
     def mark(self, samples: list[Sample]) -> list[Sample]:
         """Return the samples with their scenes."""
@@ -69,7 +69,7 @@ def find_scenes(samples: list[Sample], signatures: np.ndarray) -> Scenes:
     for index, session in enumerate(sessions):
         if session in places:
             scenes.join(index, in_place.setdefault(places[session], index))
-    same = []  # pairs before the same background
+    same = []  # pairs in front of the same background
     for index in range(1, len(sessions)):
         alike = backgrounds.find_like(index)
         soon = np.flatnonzero(np.abs(times[:index] - times[index]) < SOON).tolist()
@@ -157,7 +157,7 @@ class _Groups:
     def join(self, index: int, other: int) -> None:
         """Join the groups of two indices, unless their names differ."""
         low, high = sorted((self.first(index), self.first(other)))
-        names = {self._names[low], self._names[high]} - {None}
+        names = {name for name in (self._names[low], self._names[high]) if name is not None}
         if low != high and len(names) < 2:
             self._parents[high] = low
             self._names[low] = min(names, default=None)

@@ -187,7 +187,7 @@ class ImageFolder:
         """Read the first image.
 
         Args:
-            path: Of an image file or a folder.
+            path: Path of an image file or a folder.
 
         Raises:
             CameraError: There is no image that can be read.

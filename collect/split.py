@@ -58,9 +58,9 @@ def split_by_scene(samples: list[Sample], fraction: float = 0.2, seed: int = 0) 
     left out. Accuracy on those images is optimistic, so `labels_split_by_time` names the label.
 
     Args:
-        samples: all samples, each label's in the order of time.
-        fraction: of each label's images.
-        seed: of the order in which scenes are taken.
+        samples: All samples, each label's in the order of time.
+        fraction: Fraction of each label's images.
+        seed: Seed of the order in which scenes are taken.
     """
     scenes_of = _scenes_by_label(samples)
     num_images = Counter((sample.label, sample.scene) for sample in samples)
@@ -132,7 +132,7 @@ def leave_one_out(samples: list[Sample]) -> list[Split]:
     because the other parts are of the same scene, so `labels_split_by_time` names the label.
 
     Args:
-        samples: all samples, each label's in the order of time.
+        samples: All samples, each label's in the order of time.
     """
     scenes_of = _scenes_by_label(samples)
     scenes = sorted(set.union(*scenes_of.values()))
@@ -195,9 +195,9 @@ def take_test_scenes(samples: list[Sample], wanted: list[str], seed: int = 0) ->
     """Set the scenes of `--test` apart.
 
     Args:
-        samples: all samples.
-        wanted: names of scenes, or of sessions, whose scenes are meant; or one fraction of the images, such as 0.2.
-        seed: of the choice by fraction.
+        samples: All samples.
+        wanted: Names of scenes, or of sessions, whose scenes are meant; or one fraction of the images, such as 0.2.
+        seed: Seed of the choice by fraction.
 
     Returns:
         The remaining samples and the test samples.

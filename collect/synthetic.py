@@ -88,7 +88,7 @@ def render(label: str, seed: int, num_images: int, width: int = 640, height: int
 
     Args:
         label: One of LABELS.
-        seed: Of the session.
+        seed: Seed of the session.
         num_images: How many, at 30 images per second of the session.
         width: In pixels.
         height: In pixels.

@@ -77,7 +77,7 @@ class FileClock:
         """Return the time of the next frame.
 
         Args:
-            timestamp: Of this frame, in seconds. None if it has none.
+            timestamp: Time of this frame in the file, in seconds. None if it has none.
         """
         if timestamp is not None and not math.isfinite(timestamp):
             timestamp = None

@@ -140,7 +140,7 @@ def _check_graph(model: onnx.ModelProto, target: Target) -> None:
     if problems := lint(model, target):
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ExportError(f"{problems[0]}{more}; no file was written")
-    if target.operators is None and (layers := find_saturating_layers(model)):
+    if not target.for_tensorrt and (layers := find_saturating_layers(model)):
         raise ExportError(
             f"int8 of {layers[0]} (and {len(layers) - 1} more layers) can overflow on processors without VNNI, "
             "which would then predict something else; no file was written: export fp32"
@@ -158,6 +158,7 @@ def _export_info(config: ExportConfig, validation: ValidationResult) -> dict[str
         },
         "processor": processor_name(),  # on which the file was validated, by ONNX Runtime's CPU provider
         **asdict(config),
+        "for_tensorrt": TARGETS[config.target].for_tensorrt,
         # TensorRT's optimization profile: the smallest, the usual and the largest batch size.
         "profile": [1 if config.dynamic_batch else config.batch_size, config.batch_size, config.batch_size],
         "validation": asdict(validation),

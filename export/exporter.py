@@ -60,7 +60,7 @@ def export(
     validation, calibration = _read_images(loaded, Path(loaded.data_folder) if data is None else expand(data))
     predict_images = functools.partial(predict, model, contract=loaded.contract)
     validator = Validator(loaded.contract, predict_images, validation, calibration, on_progress)
-    if config.precision == "int8" and target.operators is None:
+    if config.precision == "int8" and not target.for_tensorrt:
         # On a GPU normalization costs nothing, and images centered on zero use more of int8's symmetric range.
         model = fold_normalization(model, loaded.contract.input_size)
     origin: dict[str, object] = {"torch": torch.__version__}

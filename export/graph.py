@@ -112,11 +112,11 @@ def fold_normalization(model: InferenceModel, size: tuple[int, int]) -> Inferenc
         return model
     scale, mean = model.normalize.scale, model.normalize.shift / model.normalize.scale
     first.weight *= scale
-    if first.padding == (0, 0):
+    no_padding = first.padding == (0, 0)
+    if no_padding:
         shift = -(first.weight * mean).sum((1, 2, 3))
         first.bias = nn.Parameter(shift if first.bias is None else first.bias + shift)
-        mean = None
-    folded.normalize = _SubtractMean(mean, size[1])  # type: ignore[assignment]  # another module in its place
+    folded.normalize = _SubtractMean(None if no_padding else mean, size[1])  # type: ignore[assignment]  # another module in its place
     images = torch.randint(0, 256, (2, *size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     features = model(images)[1]
     difference = (folded(images)[1] - features).abs().max() / features.std()

@@ -65,7 +65,6 @@ def to_int8(
             f"int8 needs at least {MIN_CALIBRATION_IMAGES} images to calibrate on, there are {len(batches)}",
             "record more, give the dataset's folder with --data DIR, or export fp32 or fp16",
         )
-    for_tensorrt = target.operators is not None
     step = "measuring the range of each layer" + (f", {len(float_layers)} stay exact" if float_layers else "")
     model = onnx.load(str(source))
     with _silence_quantizer():
@@ -78,20 +77,20 @@ def to_int8(
             # Weights of 7 bits keep processors without VNNI from overflowing (export/saturation.py). Unsigned weights
             # of 8 bits would too, but take twice the time on processors with VNNI (SqueezeNet on an EPYC: 1.18 ms
             # against 0.64).
-            reduce_range=not for_tensorrt,
+            reduce_range=not target.for_tensorrt,
             # ONNX Runtime on a CPU is fastest with unsigned activations.
-            activation_type=quantization.QuantType.QInt8 if for_tensorrt else quantization.QuantType.QUInt8,
+            activation_type=quantization.QuantType.QInt8 if target.for_tensorrt else quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             nodes_to_exclude=[*_float_nodes(model.graph), *(float_layers or [])],
             extra_options={
                 "WeightSymmetric": True,
-                **(_tensorrt_options() if for_tensorrt else {}),
+                **(_tensorrt_options() if target.for_tensorrt else {}),
                 "TensorQuantOverrides": _range_of_first_input(model),
             },
         )
     quantized = onnx.load(str(out))
     _share_scale_in_concats(quantized.graph)
-    if not for_tensorrt:
+    if not target.for_tensorrt:
         _use_pixels_as_quantized(quantized.graph)
     _remove_unused_initializers(quantized.graph)
     onnx.save(quantized, str(out))
@@ -207,10 +206,14 @@ def _share_scale_in_concats(graph: onnx.GraphProto) -> None:
     scalars = _scalars(graph)
     for concat in (node for node in graph.node if node.op_type == "Concat"):
         output = next((node for node in consumers[concat.output[0]] if node.op_type == "QuantizeLinear"), None)
-        for name in concat.input if output else ():
+        if output is None:
+            continue
+        for name in concat.input:
             dequantize = producer.get(name)
-            quantize = producer.get(dequantize.input[0]) if dequantize else None
-            if not quantize or [quantize.op_type, dequantize.op_type] != ["QuantizeLinear", "DequantizeLinear"]:
+            if not dequantize or dequantize.op_type != "DequantizeLinear":
+                continue
+            quantize = producer.get(dequantize.input[0])
+            if not quantize or quantize.op_type != "QuantizeLinear":
                 continue
             only_consumer = len(consumers[name]) == len(consumers[quantize.output[0]]) == 1
             # A zero point that differs may stand for a ReLU, which clips at it.

@@ -80,7 +80,7 @@ class Validator:
         Where it changes more than `MAX_CHANGED_LABELS` of the labels, returns at least that share.
         """
         result = self.validate(file)
-        drop = result.fp32_accuracy - result.accuracy if self.validation else 0.0
+        drop = (result.fp32_accuracy or 0.0) - (result.accuracy or 0.0)  # None for both without validation images
         changed = 1 - result.parity.same_label / result.parity.num_images
         return max(drop, changed if changed > MAX_CHANGED_LABELS else 0.0)
 

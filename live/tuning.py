@@ -129,7 +129,7 @@ def choose_setup(
     Args:
         path: An ONNX file.
         output: The output to compute.
-        provider: tensorrt, cuda or cpu. With it, tuning has no say.
+        provider: "tensorrt", "cuda" or "cpu". With it, tuning has no say.
         tune: Measure now, unless it was done before. It takes half a minute; with a GPU, minutes.
         data: A dataset with the model's labels. With its images int8 is tried, too, and on a GPU fp16.
 

@@ -81,7 +81,7 @@ def confidence_bins(confidences: np.ndarray, correct: np.ndarray, num_bins: int 
     Args:
         confidences: float [N], 0 to 1.
         correct: bool [N], whether each prediction is correct.
-        num_bins: number of intervals.
+        num_bins: Number of intervals.
     """
     bin_of = np.minimum((confidences * num_bins).astype(int), num_bins - 1)
     masks = {index: bin_of == index for index in range(num_bins)}
@@ -98,7 +98,7 @@ def expected_calibration_error(confidences: np.ndarray, correct: np.ndarray, num
     Args:
         confidences: float [N], 0 to 1.
         correct: bool [N], whether each prediction is correct.
-        num_bins: number of confidence intervals of equal width.
+        num_bins: Number of confidence intervals of equal width.
     """
     bins = confidence_bins(confidences, correct, num_bins)
     return float(sum(abs(one.confidence - one.accuracy) * (one.num_images / len(correct)) for one in bins))
@@ -110,10 +110,10 @@ def calibrate(
     """Fit temperature and threshold to the validation images.
 
     Args:
-        contract: of the trained network.
+        contract: Contract of the trained network.
         logits: float32 [N, num_classes], of the validation images; or with one more column, for images of no label.
         class_ids: int64 [N], their labels.
-        has_outliers: whether training used images of no label (outlier exposure, Hendrycks 2019). Only then does a low
+        has_outliers: Whether training used images of no label (outlier exposure, Hendrycks 2019). Only then does a low
             confidence mean "unknown". Otherwise the threshold is 0: it would reject images of another room.
 
     Returns:

@@ -35,8 +35,8 @@ def draw_clutter(rng: np.random.Generator, size: int = 224) -> np.ndarray:
     """Draw overlapping shapes of all sizes, stripes, texture and uneven light.
 
     Args:
-        rng: source of random numbers.
-        size: width and height in pixels.
+        rng: Source of random numbers.
+        size: Width and height in pixels.
 
     Returns:
         uint8 [size, size, 3], BGR.

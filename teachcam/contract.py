@@ -21,7 +21,7 @@ class TrainingInfo:
     """A record of a model's training, with its accuracy on validation images."""
 
     backbone: str = ""
-    head: str = "linear"  # or "mlp"
+    head: str = "linear"  # or "mlp", "sqrt" or "sqrt_unknown": see `Network` in train/model/backbones.py
     dataset: str = ""  # fingerprint of the images and their labels, see train/data/dataset.py
     validation_accuracy: float | None = None  # 0 to 1; None if there were too few scenes to set some aside
     validation_images: int = 0

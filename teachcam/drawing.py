@@ -25,7 +25,7 @@ def put_text(image: np.ndarray, text: str, line: int = 0, color: Color = WHITE) 
         image: uint8 [H, W, 3], BGR. It is changed.
         text: ASCII, all that OpenCV's fonts can draw.
         line: Counts from the top, from 0. Negative lines count from the bottom, from -1.
-        color: Of the letters, BGR.
+        color: Color of the letters, BGR.
     """
     scale = image.shape[0] / _FULL_HEIGHT * 0.7
     thickness = max(1, round(1.6 * scale))

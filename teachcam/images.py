@@ -118,18 +118,18 @@ def decode_image(content: bytes, name: str | None = None) -> np.ndarray:
     return image
 
 
-def _opacity(content: bytes, channels: np.ndarray, image: np.ndarray) -> np.ndarray | None:
+def _opacity(content: bytes, channels: np.ndarray | None, image: np.ndarray) -> np.ndarray | None:
     """Return how opaque each pixel of an image is, float32 [H, W, 1] from 0 to 1, or None if all are.
 
     Args:
-        content: Of the file.
+        content: Content of the file.
         channels: The file's own channels, which OpenCV does not turn upright.
         image: The upright image, uint8 [H, W, 3], BGR.
     """
     gray_level = content.find(b"tRNS", 0, max(0, content.find(b"IDAT")))
     if content.startswith(b"\x89PNG") and content[24:26] == b"\x08\0" and gray_level > 0:  # 8 bits, gray
         return (image[:, :, :1] != content[gray_level + 5]).astype(np.float32)
-    if channels.ndim != 3 or channels.shape[2] not in (2, 4):
+    if channels is None or channels.ndim != 3 or channels.shape[2] not in (2, 4):
         return None
     full = np.float32({"uint8": 255, "uint16": 65535}.get(channels.dtype.name, 1))
     turned = [np.rot90(side, turns) for side in (channels, channels[:, ::-1]) for turns in range(4)]

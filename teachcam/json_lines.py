@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-BETWEEN = re.compile("[\\s,\ufeff]*")  # what may be between two objects
+START = re.compile("[^\\s,\ufeff]")  # what is between two objects comes before it
 TRAILING_COMMA = re.compile(r",\s*\}\s*\Z")
 UTF_8_LINE = re.compile(rb'\{"[ -~]')  # the beginning of an object in a file that began in UTF-16
 MAX_ATTEMPTS = 50  # objects that are looked for in one damaged line
@@ -42,7 +42,7 @@ def scan_json_lines(path: Path, key: str = "") -> JsonLines:
     except FileNotFoundError:
         return JsonLines()
     except OSError as error:
-        return JsonLines(error=error.strerror)
+        return JsonLines(error=error.strerror or str(error))
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line and not line.isspace()]
     objects = [_decode(line, 0) for _, line in lines]
     if "\ufffd" not in text and all(
@@ -57,7 +57,8 @@ def _scan(text: str, key: str) -> JsonLines:
     damaged: set[int] = set()
     position, number, attempts = 0, 1, 0  # attempts: after something in this line that is no object
     while True:
-        start = BETWEEN.match(text, position).end()
+        match = START.search(text, position)
+        start = match.start() if match else len(text)
         if line_ends := text.count("\n", position, start):
             number, attempts = number + line_ends, 0
         if start == len(text):

@@ -5,12 +5,10 @@ ort_session, provider = open_session(Path("model.onnx"))
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import os
-import threading
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator
+from typing import Callable, Iterable, Iterator
 
 import numpy as np
 import onnxruntime
@@ -47,8 +45,8 @@ def open_session(
 
     Args:
         path: The ONNX file.
-        provider: tensorrt, cuda or cpu. None takes the first of them that runs the model.
-        threads: Of the CPU. None takes one for every physical core that this thread may use, see `tied_cores`.
+        provider: "tensorrt", "cuda" or "cpu". None takes the first of them that runs the model.
+        threads: Number of CPU threads. None is one for every physical core that this thread may use, see `tied_cores`.
 
     Returns:
         The ONNX Runtime session, and the name of its provider (a key of PROVIDERS).
@@ -111,16 +109,15 @@ def read_metadata_map(ort_session: onnxruntime.InferenceSession) -> dict[str, st
 
 
 def _is_int8_for_tensorrt(ort_session: onnxruntime.InferenceSession) -> bool:
-    """Return whether a file has 8-bit weights, which TensorRT takes. Those of `--target desktop` have 7 bits."""
+    """Return whether a file has 8-bit weights, which TensorRT takes. Those for ONNX Runtime have 7 bits."""
     try:
         export_info = parse_json(read_metadata_map(ort_session).get("teachcam.export", "{}"))
     except ValueError:
         return False
-    return (
-        isinstance(export_info, dict)
-        and export_info.get("precision") == "int8"
-        and export_info.get("target") != "desktop"
-    )
+    if not isinstance(export_info, dict) or export_info.get("precision") != "int8":
+        return False
+    # An older version wrote only the target, and had one for ONNX Runtime.
+    return export_info.get("for_tensorrt", export_info.get("target") != "desktop")
 
 
 def _session_options(threads: int | None = None) -> onnxruntime.SessionOptions:
@@ -200,26 +197,18 @@ def _open(path: Path, name: str, threads: int | None, exact_int8: bool = False) 
 
 @contextlib.contextmanager
 def _without_prints() -> Iterator[None]:
-    """Discard what ONNX Runtime prints in this thread, since stdout is for results.
+    """Discard what ONNX Runtime's modules print meanwhile, since stdout is for results.
 
-    `redirect_stdout` would take the prints of all threads, for example of a live loop while a newer model is loaded.
+    `redirect_stdout` would take all prints, for example of a live loop while a newer model is loaded.
     """
-    _local.is_quiet = True
+    modules = (onnxruntime, onnxruntime_inference_collection)
+    for module in modules:
+        vars(module)["print"] = lambda *_, **__: None
     try:
         yield
     finally:
-        _local.is_quiet = False
-
-
-def _print(*values: Any, **options: Any) -> None:
-    """Print, unless this thread opens a file. ONNX Runtime's modules call it in place of Python's own."""
-    if not getattr(_local, "is_quiet", False):
-        builtins.print(*values, **options)
-
-
-_local = threading.local()
-for _module in (onnxruntime, onnxruntime_inference_collection):
-    vars(_module)["print"] = _print
+        for module in modules:
+            vars(module).pop("print", None)  # another thread, which opens a file too, may have done it
 
 
 def _run_once(ort_session: onnxruntime.InferenceSession) -> None:
@@ -264,7 +253,7 @@ def make_batches(images: list[np.ndarray], contract: Contract, dtype: type, batc
     Args:
         images: uint8 [H, W, 3], BGR, of any size.
         contract: States the input size and the color order.
-        dtype: Of the graph's input: np.uint8 or np.float32, with values from 0 to 255 in both.
+        dtype: Type of the graph's input: np.uint8 or np.float32, with values from 0 to 255 in both.
         batch_size: Images in a batch. The last batch is filled up with copies of the first image.
 
     Returns:

@@ -109,7 +109,7 @@ def fit_ridge(
     Args:
         rows: What to train on. Every class needs a row.
         num_classes: Number of classes.
-        strength: Of the regularization. By default the one that is most accurate in scenes that are left out.
+        strength: Strength of the regularization. By default the one that is most accurate in scenes that are left out.
         judge: Whether to compute `held_out_logits`.
         outliers: Whether the head has an output for them.
     """

@@ -44,9 +44,9 @@ class RidgeSums:
         """Return a head, without held-out logits.
 
         Args:
-            class_ids: Of the classes that it tells apart, in the order of its outputs. Rows of others are not used. A
-                class without rows scores 0.
-            strength: Of the regularization.
+            class_ids: Ids of the classes that it tells apart, in the order of its outputs. Rows of others are not used.
+                A class without rows scores 0.
+            strength: Strength of the regularization.
             outliers: Whether outliers are used, and the head has an output for them.
         """
         class_ids = [*class_ids, -1] if outliers else class_ids

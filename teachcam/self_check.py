@@ -50,7 +50,7 @@ class SelfCheck:
             model: The ONNX file.
             images: uint8 [H, W, 3], BGR, of any size. Up to NUM_IMAGES are taken, at equal distances.
             contract: The model's contract.
-            precision: fp32, fp16 or int8.
+            precision: "fp32", "fp16" or "int8".
         """
         chosen = np.unique(np.linspace(0, len(images) - 1, NUM_IMAGES).round().astype(int))
         jpegs = [encode_jpeg(resize(images[index], contract.input_size), JPEG_QUALITY) for index in chosen]

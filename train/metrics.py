@@ -126,10 +126,10 @@ def evaluate(
     """Measure predictions.
 
     Args:
-        predictions: of N images.
-        labels: in the order of their class ids.
-        scenes: the scene of each image.
-        groups: which images are correct or wrong together, for the confidence interval; None for the scenes.
+        predictions: Predictions for N images.
+        labels: In the order of their class ids.
+        scenes: The scene of each image.
+        groups: Which images are correct or wrong together, for the confidence interval; None for the scenes.
     """
     correct, num_images = predictions.correct, len(predictions.correct)
     confusion = np.zeros((len(labels), len(labels)), int)
@@ -146,7 +146,9 @@ def evaluate(
     return Evaluation(
         accuracy=predictions.accuracy,
         num_images=num_images,
-        confidence_interval=confidence_interval(correct, scenes if groups is None else groups),
+        confidence_interval=(
+            confidence_interval(correct, scenes if groups is None else groups) if num_images else None
+        ),
         expected_calibration_error=(
             expected_calibration_error(predictions.confidences, correct) if num_images else None
         ),
@@ -156,7 +158,7 @@ def evaluate(
     )
 
 
-def confidence_interval(correct: np.ndarray, groups: list[str]) -> tuple[float, float] | None:
+def confidence_interval(correct: np.ndarray, groups: list[str]) -> tuple[float, float]:
     """Return the 95 % confidence interval of an accuracy: Wilson's (1927), for the effective number of images.
 
     Images of a scene are correct or wrong together, so N images tell less than N independent ones. The design effect
@@ -165,15 +167,13 @@ def confidence_interval(correct: np.ndarray, groups: list[str]) -> tuple[float, 
     so the quantile is Student's (1908) for their number.
 
     Args:
-        correct: bool [N], whether each prediction is correct.
-        groups: the name of each image's group, usually its scene.
+        correct: bool [N], whether each prediction is correct. N is at least 1.
+        groups: The name of each image's group, usually its scene.
 
     Returns:
-        Lower and upper bound, 0 to 1, or None without images.
+        Lower and upper bound, 0 to 1.
     """
     num_images, names = len(correct), sorted(set(groups))
-    if not num_images:
-        return None
     accuracy, effective = correct.mean(), float(num_images)
     if len(names) < num_images:
         number_of = {name: number for number, name in enumerate(names)}

@@ -37,7 +37,7 @@ class TrainPanel(widgets.VBox):
         """Show the widgets for a dataset. Each training writes a new folder, runs/<time>.
 
         Args:
-            data: the dataset folder.
+            data: The dataset folder.
         """
         self.data = expand(data)
         self._labels = widgets.SelectMultiple(rows=6, description="Labels")
@@ -152,12 +152,14 @@ class TrainPanel(widgets.VBox):
         return len(epochs)
 
     def _show_result(self) -> None:
-        metrics = self.training.metrics
+        metrics, run = self.training.metrics, self.training.run
+        if metrics is None or run is None:
+            return
         accuracy, num_images = metrics["validation"]["accuracy"], metrics["validation"]["num_images"]
         result = "finished; there are too few images for validation, so the accuracy was not measured"
         if accuracy is not None:
             result = f"<b>{100 * accuracy:.1f} %</b> accuracy on {num_images} validation images"
-        self._status.value = f"{result}. Report: {html.escape(str(self.training.run / 'report.html'))}"
+        self._status.value = f"{result}. Report: {html.escape(str(run / 'report.html'))}"
         self._curves.value = _curves(metrics["epochs"])  # of the measured training, not of the one on all images
         figures = [_figure(self.data, mistake) for mistake in metrics["mistakes"][:MAX_MISTAKES]]
         self._mistakes.value = f'<div style="display: flex; flex-wrap: wrap; gap: 10px">{"".join(figures)}</div>'

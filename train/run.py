@@ -48,8 +48,8 @@ def train(config: RunConfig, resume: bool = False) -> Path:
     """Train, validate and write a run. Results are printed on stdout, progress on stderr.
 
     Args:
-        config: what to train, on which images, and where to write the run.
-        resume: continue the interrupted run in `config.out`; see `load_interrupted_run`.
+        config: What to train, on which images, and where to write the run.
+        resume: Continue the interrupted run in `config.out`; see `load_interrupted_run`.
 
     Returns:
         The folder of the run.
@@ -83,7 +83,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
                     context.progress.say(line)
                 with _explained_interruption(context, out):
                     result = _train_splits(config, dataset, splits, test, identity["images"], context)
-            lines = write_results(config, result, context) if processes.is_main_process else []
+            lines = write_results(out, config, result, context) if processes.is_main_process else []
             context.state.clear()  # before printing, which fails if the reader of a pipe is gone
             for line in lines:
                 print(line)
@@ -94,8 +94,8 @@ def show_augmentation(config: RunConfig, path: Path) -> None:
     """Write an image that shows the augmentation: each row has an original and augmented copies of it.
 
     Args:
-        config: names the dataset and the augmentation.
-        path: a file name that ends in .png or .jpg.
+        config: Names the dataset and the augmentation.
+        path: A file name that ends in .png or .jpg.
     """
     if not cv2.haveImageWriter(str(path)):
         raise TrainingError(f"--show-augment {path}: give a name that ends in .png or .jpg")

@@ -21,7 +21,7 @@ def run_job(peer: Peer, build: Path, limit: float, device: str = "cpu", **job: o
         peer: Whose script runs.
         build: Where environments and weights are.
         limit: Seconds after which the job is ended.
-        device: cpu or cuda.
+        device: "cpu" or "cuda".
         job: The job's other fields, without `started`, `results`, `options` and `weights`.
 
     Raises:

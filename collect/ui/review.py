@@ -140,8 +140,8 @@ class Review:
         self._next = self._images.index(path)
         self._image, self._message = self._read(), "undone"
 
-    def _read(self) -> np.ndarray | None:
-        """Read the next image. Unreadable files are left where they are, with a warning."""
+    def _read(self) -> np.ndarray:
+        """Read the next image, or an empty one after the last. Unreadable files stay, with a warning."""
         while self.left:
             try:
                 return read_image(self._images[self._next])
@@ -149,7 +149,7 @@ class Review:
                 self._message = str(error)
                 logger.warning(f"skipped: {error}")
                 del self._images[self._next]
-        return None
+        return np.zeros((0, 0, 3), np.uint8)
 
 
 def review(folder: Path, data: Path, labels: list[str]) -> None:

@@ -46,11 +46,11 @@ if [ -z "$model" ]; then
     run exec "$python" "$project/live/studio.py" --camera "$camera" --tune "$@"
 fi
 
-if "$python" -c 'import tensorrt' 2>/dev/null || command -v trtexec /usr/src/tensorrt/bin/trtexec >/dev/null; then
+if command -v trtexec /usr/src/tensorrt/bin/trtexec >/dev/null; then
     say "Building the TensorRT engine for programs of your own. This takes minutes, once for each model:"
     run "$python" "$project/export/engine.py" "$model" || say "No engine was built. The live loop needs none."
 else
-    say "TensorRT is not installed, so no engine is built."
+    say "trtexec is not installed, so no engine is built."
 fi
 
 if [ -z "${DISPLAY:-}${WAYLAND_DISPLAY:-}" ]; then

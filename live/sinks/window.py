@@ -70,7 +70,7 @@ class LiveWindow:
                 if result is not None:
                     shown = result
                     self.press(self._window.show(self.draw(result)), result)
-            if shown is not self._newest and not self._window.closed:
+            if self._newest is not None and shown is not self._newest and not self._window.closed:
                 self._window.show(self.draw(self._newest))
 
     def press(self, key: str, result: FrameResult) -> None:

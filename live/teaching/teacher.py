@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,21 +136,9 @@ class Teacher:
 
     def _run(self) -> None:
         lower_thread_priority(10)  # not 19: beside three busy programs it would learn nothing for minutes
-        sys.setswitchinterval(SWITCH_INTERVAL)
-        threadpool_limits(1, "blas")  # its other threads would have the priority of the live loop, and its cores
         try:
-            self._learn_outliers()
-            while not self._closed.is_set():
-                if self._changed.wait(QUIET):
-                    self._changed.clear()
-                    self._learn()
-                    self._closed.wait(INTERVAL)
-                elif not self._is_judged:
-                    self._judge()
-                else:
-                    with self._lock:
-                        if not self._changed.is_set():
-                            self._up_to_date.set()
+            with _process_settings:
+                self._learn_until_closed()
         except _Closed:
             pass
         except BaseException as error:
@@ -158,6 +147,20 @@ class Teacher:
         finally:
             self._up_to_date.set()
             self._ended.set()
+
+    def _learn_until_closed(self) -> None:
+        self._learn_outliers()
+        while not self._closed.is_set():
+            if self._changed.wait(QUIET):
+                self._changed.clear()
+                self._learn()
+                self._closed.wait(INTERVAL)
+            elif not self._is_judged:
+                self._judge()
+            else:
+                with self._lock:
+                    if not self._changed.is_set():
+                        self._up_to_date.set()
 
     def _learn_outliers(self) -> None:
         """Learn clutter images as outliers (Hendrycks 2019), so that unknown objects get low scores."""
@@ -277,6 +280,32 @@ class Teacher:
 
     def _progress(self, **changes: Any) -> None:
         self.progress = replace(self.progress, **changes)
+
+
+class _ProcessSettings:
+    """Leaves the cores to the live loop while at least one teacher is at work. The last one puts all settings back."""
+
+    def __init__(self):
+        """Change nothing yet."""
+        self._num_teachers, self._lock, self._restore = 0, threading.Lock(), ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._num_teachers += 1
+            if self._num_teachers == 1:
+                self._restore.callback(sys.setswitchinterval, sys.getswitchinterval())
+                sys.setswitchinterval(SWITCH_INTERVAL)
+                # The other threads of linear algebra would have the priority of the live loop.
+                self._restore.enter_context(threadpool_limits(1, "blas"))
+
+    def __exit__(self, *_) -> None:
+        with self._lock:
+            self._num_teachers -= 1
+            if self._num_teachers == 0:
+                self._restore.close()
+
+
+_process_settings = _ProcessSettings()
 
 
 class _Closed(Exception):

@@ -133,7 +133,7 @@ def listen(address: str, port: int) -> socket.socket:
         listener = socket.create_server(bound, family=family, dualstack_ipv6=both)
     except (OSError, UnicodeError) as error:
         reason = "there is no such address"
-        if isinstance(error, OSError) and not isinstance(error, socket.gaierror):
+        if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror):
             reason = os.strerror(error.errno)
         raise UserError(f"--http: can't serve on {address} port {port}: {reason}; give another one") from None
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)

@@ -124,8 +124,8 @@ class Broadcast:
             self._new_result.wait()
             self._new_result.clear()
             newest = self.newest
-            is_new = newest is not None and (self._encoded is None or newest is not self._encoded[0])
-            if self._num_watchers and is_new:
+            encoded = None if self._encoded is None else self._encoded[0]
+            if self._num_watchers and newest is not None and newest is not encoded:
                 self._encoded = newest, _encode(newest.frame.image)
             if self._turns and not self._closed:
                 self._server_loop.call_soon_threadsafe(self._wake_clients, CLIENTS_PER_UPDATE)

@@ -16,6 +16,8 @@ from conftest import PATIENCE, ROOT
 STAGES = ("teachcam", "collect", "train", "export", "live")  # each imports from itself and those before it
 # teachcam/__init__.py imports the others by name, when they are first used.
 ENTRANCES = {"teachcam", "teachcam.__main__"}
+# Python's names of what no module may do while it is imported.
+STARTS = ("ctypes.dlopen", "subprocess.Popen", "os.fork", "socket.__new__", "_thread.start_new_thread")
 
 
 def modules() -> dict[str, Path]:
@@ -119,6 +121,19 @@ def test_nothing_needs_posix_at_import():
     setup = "import os, signal\nfor name in [n for n in dir(os) if n.startswith('sched_')]: delattr(os, name)\n"
     setup += "for name in ('SIGHUP', 'SIGKILL', 'SIGALRM'): delattr(signal, name)"
     import_without(["fcntl", "resource", "termios", "pwd", "grp"], sorted(MODULES), setup)
+
+
+def test_nothing_is_opened_or_started_at_import():
+    setup = f"""
+def refuse(event, _):
+    frame = sys._getframe(1) if event in {STARTS} else None
+    while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        path = frame.f_code.co_filename
+        assert not path.startswith({str(ROOT)!r}) or "site-packages" in path, f"{{event}} in {{path}}"
+        frame = frame.f_back
+sys.addaudithook(refuse)
+"""
+    import_without([], sorted(MODULES), setup)
 
 
 def test_no_file_beside_a_command_hides_a_package():

@@ -15,6 +15,7 @@ from teachcam.train.augment.params import (
     AugmentParams,
     Background,
     ColorJitter,
+    ForegroundTransform,
     ImageTransform,
     OrientedBackground,
     sample_background,
@@ -39,7 +40,7 @@ class Augmentation:
 
         Args:
             images: uint8 [H, W, 3], BGR, any size.
-            foregrounds: their segmented foregrounds, in the same order.
+            foregrounds: Their segmented foregrounds, in the same order.
             kind: `room` (everything that another room changes), `light` (slight changes of position and light) or
                 `none`.
         """
@@ -91,7 +92,9 @@ class Augmentation:
         if params.background is None:
             return image
         background = self._background(params.background, image.shape)
-        return background if params.foreground is None else self._composite(image, params, background)
+        if params.foreground is None:
+            return background
+        return self._composite(image, self.foregrounds.masks[params.index], params.foreground, background)
 
     def preview(self, rng: np.random.Generator, rows: int = 6, columns: int = 8, size: int = 224) -> np.ndarray:
         """Return one image, uint8 BGR, that shows the augmentation.
@@ -116,18 +119,20 @@ class Augmentation:
         image = np.ascontiguousarray(image[:, ::-1] if oriented.flipped else image)
         return cv2.resize(image, (shape[1], shape[0]))
 
-    def _composite(self, image: np.ndarray, params: AugmentParams, background: np.ndarray) -> np.ndarray:
+    def _composite(
+        self, image: np.ndarray, mask: np.ndarray, transform: ForegroundTransform, background: np.ndarray
+    ) -> np.ndarray:
         """Composite the transformed foreground of an image onto a background."""
         height, width = image.shape[:2]
-        mask = cv2.resize(self.foregrounds.masks[params.index], (width, height))
+        mask = cv2.resize(mask, (width, height))
         layers = np.dstack([image, (255 * mask).astype(np.uint8)])
-        layers = cv2.warpAffine(layers, params.foreground.affine.matrix(width, height), (width, height), borderValue=0)
+        layers = cv2.warpAffine(layers, transform.affine.matrix(width, height), (width, height), borderValue=0)
         foreground, mask = np.ascontiguousarray(layers[..., :3]), layers[..., 3:].astype(np.float32) / 255
-        if params.foreground.gains is not None:
-            levels = np.arange(256)[:, None] * params.foreground.gains
+        if transform.gains is not None:
+            levels = np.arange(256)[:, None] * transform.gains
             foreground = cv2.LUT(foreground, np.clip(levels, 0, 255).astype(np.uint8)[None])
         composited = (foreground * mask + background * (1 - mask)).astype(np.uint8)
-        return _blur(composited, params.foreground.blur_sigma)
+        return _blur(composited, transform.blur_sigma)
 
 
 def apply_transform(image: np.ndarray, transform: ImageTransform) -> np.ndarray:
@@ -135,7 +140,7 @@ def apply_transform(image: np.ndarray, transform: ImageTransform) -> np.ndarray:
 
     Args:
         image: uint8 [H, W, 3], BGR.
-        transform: what to change.
+        transform: What to change.
 
     Returns:
         uint8 [H, W, 3], BGR, of the same shape.
@@ -156,7 +161,7 @@ def apply_transform(image: np.ndarray, transform: ImageTransform) -> np.ndarray:
         # The stubs know no scalars.
         noise = cv2.randn(np.empty(image.shape, np.int16), (0, 0, 0), (transform.noise_sigma, 0, 0))  # type: ignore[call-overload]
         image = cv2.add(image, noise, dtype=cv2.CV_8U)
-    if transform.occluder is not None:
+    if transform.occluder is not None and transform.occluder_color is not None:
         top, left, tall, wide = (np.array(transform.occluder) * (height, width, height, width)).astype(int)
         image[top : top + tall, left : left + wide] = transform.occluder_color
     return image

@@ -1,8 +1,8 @@
 """Segment what stands in front of the background, so that training can composite it onto other backgrounds.
 
 The camera stands still while it records. Pixels that stay the same are background; pixels that change belong to what
-the labels are about. Without this step a network learns the walls along with the hands: trained before plain walls, it
-took nearly every hand with two fingers in front of a cluttered wall for one with five.
+the labels are about. Without this step a network learns the walls along with the hands: trained in front of plain
+walls, it took nearly every hand with two fingers in front of a cluttered wall for one with five.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def segment_foregrounds(images: Sequence[np.ndarray], class_ids: np.ndarray, gro
     Args:
         images: uint8 [H, W, 3], BGR, any size.
         class_ids: int [N].
-        groups: images of one group are before the same background.
+        groups: Images of one group are in front of the same background.
 
     Returns:
         The masks, and the backgrounds in the order of `background_groups`.
@@ -164,7 +164,7 @@ def _segment(image: np.ndarray, difference: np.ndarray) -> tuple[np.ndarray, flo
     foreground = classes == cv2.GC_PR_FGD
     if foreground.mean() > MIN_AREA and not foreground.all():
         cv2.setRNGSeed(0)  # of this thread, so that the same images give the same masks
-        cv2.grabCut(image, classes, None, np.zeros((1, 65)), np.zeros((1, 65)), 1, cv2.GC_INIT_WITH_MASK)
+        cv2.grabCut(image, classes, (0, 0, 0, 0), np.zeros((1, 65)), np.zeros((1, 65)), 1, cv2.GC_INIT_WITH_MASK)
         refined = (classes == cv2.GC_PR_FGD) | (classes == cv2.GC_FGD)
     else:
         refined = foreground

@@ -37,9 +37,9 @@ class GpuAugmentation:
         """Copy the images, masks and backgrounds to the device.
 
         Args:
-            augmentation: its images and foregrounds.
-            contract: input size and color order of the results.
-            device: where the images lie and the work is done.
+            augmentation: Has the images and foregrounds.
+            contract: Input size and color order of the results.
+            device: Where the images lie and the work is done.
         """
         self._contract, self._device = contract, device
         # Channels are BGR or RGB from the start. A gray contract keeps color until all transforms are applied.
@@ -64,8 +64,8 @@ class GpuAugmentation:
         """Return the augmented images as `preprocess` would return them.
 
         Args:
-            batch: parameters of each image.
-            size: height and width of the results in pixels.
+            batch: Parameters of each image.
+            size: Height and width of the results in pixels.
 
         Returns:
             uint8 [len(batch), height, width, 3] on the device, in the contract's color order.
@@ -107,15 +107,15 @@ class GpuAugmentation:
     def _composite(self, images: torch.Tensor, batch: list[AugmentParams], rows: list[int]) -> torch.Tensor:
         """Return the backgrounds of these rows of the batch, with their foregrounds on them."""
         params_of_rows = [batch[row] for row in rows]
-        backgrounds = [params.background for params in params_of_rows]
+        backgrounds = [params.background for params in params_of_rows if params.background is not None]  # all have one
         sizes = [self._original_sizes[params.index] for params in params_of_rows]
         result = self._oriented([background.base for background in backgrounds])
         result = self._transform(result, [background.transform for background in backgrounds], sizes)
         if overlaid := [place for place, background in enumerate(backgrounds) if background.overlay is not None]:
-            overlays = self._oriented([backgrounds[place].overlay for place in overlaid])
+            overlays = self._oriented([one.overlay for one in backgrounds if one.overlay is not None])
             result[overlaid] = (result[overlaid] + overlays) / 2
         if places := [place for place, params in enumerate(params_of_rows) if params.foreground is not None]:
-            transforms = [params_of_rows[place].foreground for place in places]
+            transforms = [params.foreground for params in params_of_rows if params.foreground is not None]
             masks = self._masks[[self._mask_row[params_of_rows[place].index] for place in places], None]
             masks = functional.interpolate(masks, images.shape[2:], mode="bilinear")
             layers = torch.cat([images[[rows[place] for place in places]], masks], 1)
@@ -147,7 +147,8 @@ class GpuAugmentation:
         border_modes = [transform.border_mode for transform in transforms]
         images = self._warp(images, [transform.affine for transform in transforms], sizes, border_modes, border_colors)
         if rows := [row for row, transform in enumerate(transforms) if transform.color_jitter is not None]:
-            images[rows] = self._jitter_colors(images[rows], [transforms[row].color_jitter for row in rows])
+            jitters = [one.color_jitter for one in transforms if one.color_jitter is not None]
+            images[rows] = self._jitter_colors(images[rows], jitters)
         images = self._blur(images, [transform.blur_sigma for transform in transforms])
         if rows := [row for row, transform in enumerate(transforms) if transform.noise_sigma]:
             blue = self._channel_order.index(0)
@@ -156,7 +157,7 @@ class GpuAugmentation:
             images[rows, blue] = (levels + torch.randn_like(levels) * sigmas).clamp(0, 255)
         height, width = images.shape[2:]
         for row, transform in enumerate(transforms):
-            if transform.occluder is not None:
+            if transform.occluder is not None and transform.occluder_color is not None:
                 rectangle = np.array(transform.occluder) * (height, width, height, width)
                 top, left, tall, wide = rectangle.astype(int).tolist()
                 for channel, level in enumerate(transform.occluder_color[self._channel_order].tolist()):
@@ -175,9 +176,9 @@ class GpuAugmentation:
 
         Args:
             images: float32 [N, C, H, W].
-            affines: one transform for each image.
-            sizes: width and height of the originals.
-            border_modes: how pixels from outside an image are filled.
+            affines: One transform for each image.
+            sizes: Width and height of the originals.
+            border_modes: How pixels from outside an image are filled.
             border_colors: float32 [N, C, 1, 1], for CONSTANT; 0 if None.
         """
         height, width = images.shape[2:]

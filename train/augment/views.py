@@ -35,9 +35,9 @@ class AugmentedViews(_Views):
         """Sample the parameters.
 
         Args:
-            augmentation: of the images.
-            seed: of the random numbers.
-            number: which copy of each image.
+            augmentation: Augmentation of the images.
+            seed: Seed of the random numbers.
+            number: Which copy of each image.
         """
         indices = range(len(augmentation.images))
         params = [augmentation.sample(index, np.random.default_rng((seed, number, index))) for index in indices]
@@ -51,10 +51,10 @@ class OutlierViews(_Views):
         """Sample the parameters.
 
         Args:
-            augmentation: knows the backgrounds.
-            seed: of the random numbers.
-            number: which set of outliers.
-            count: how many.
+            augmentation: Knows the backgrounds.
+            seed: Seed of the random numbers.
+            number: Which set of outliers.
+            count: How many.
         """
         rng = np.random.default_rng((seed, number, len(augmentation.images)))
         super().__init__(augmentation, [augmentation.sample_outlier(rng) for _ in range(count)])

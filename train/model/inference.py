@@ -70,10 +70,10 @@ def predict(model: InferenceModel, images: list[np.ndarray], contract: Contract,
     """Return the probabilities of images, float32 [N, num_classes].
 
     Args:
-        model: moved to `device`.
+        model: The model, which is moved to `device`.
         images: uint8 [H, W, 3], BGR, any size.
-        contract: of the model.
-        device: where to run, such as cpu or cuda.
+        contract: Contract of the model.
+        device: Where to run, such as "cpu" or "cuda".
     """
     model = model.to(device)
     rows = [np.empty((0, len(contract.labels)), np.float32)]

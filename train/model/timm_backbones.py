@@ -11,9 +11,11 @@ from __future__ import annotations
 import difflib
 import importlib.util
 from pathlib import Path
+from typing import cast
 
 import timm
 import torch
+from timm.models import PretrainedCfg
 from torch import nn
 
 from teachcam.cli import first_line
@@ -38,15 +40,20 @@ def check_timm(backbone: str) -> None:
         )
 
 
+def _published(backbone: str) -> PretrainedCfg:
+    """Return how a model's weights were trained. Every model of timm says that."""
+    return cast(PretrainedCfg, timm.get_pretrained_cfg(_name(backbone)))
+
+
 def timm_normalization(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and the standard deviation that the weights expect, RGB."""
-    published = timm.get_pretrained_cfg(_name(backbone))
+    published = _published(backbone)
     return published.mean, published.std
 
 
 def timm_input_size(backbone: str) -> tuple[int, int]:
     """Return the height and the width in pixels that the weights were trained at."""
-    _, height, width = timm.get_pretrained_cfg(_name(backbone)).input_size
+    _, height, width = _published(backbone).input_size
     return height, width
 
 
@@ -54,7 +61,7 @@ def build_timm(backbone: str, weights: str) -> tuple[nn.Module, str]:
     """Build a backbone, without its head.
 
     Args:
-        backbone: one of LITES, or `timm:NAME`.
+        backbone: One of LITES, or `timm:NAME`.
         weights: `imagenet` (or what else timm publishes for it), `none` (random), or a file with its state dict.
 
     Returns:
@@ -65,7 +72,7 @@ def build_timm(backbone: str, weights: str) -> tuple[nn.Module, str]:
     """
     name, source = _name(backbone), "random"
     if weights == "imagenet" and backbone not in LITES:
-        model, source = _download(name), f"{timm.get_pretrained_cfg(name).tag or 'pretrained'}, from timm"
+        model, source = _download(name), f"{_published(backbone).tag or 'pretrained'}, from timm"
     else:
         model = timm.create_model(name, pretrained=False)
     if weights == "imagenet" and backbone in LITES:

@@ -30,9 +30,9 @@ def write_report(path: Path, metrics: Metrics, result: TrainingResult) -> None:
     """Write the report of a run.
 
     Args:
-        path: of the HTML file, in the run's folder.
-        metrics: of the run.
-        result: of the same run.
+        path: Path of the HTML file, in the run's folder.
+        metrics: Metrics of the run.
+        result: Result of the same run.
     """
     predictions, wrong = result.predictions, result.wrong
     bins = confidence_bins(predictions.confidences, predictions.correct) if result.validation else []
@@ -134,7 +134,7 @@ def data_url(image: np.ndarray, width: int = IMAGE_WIDTH) -> str:
 
     Args:
         image: uint8 [H, W, 3], BGR.
-        width: in pixels. The height keeps the aspect ratio, up to three times the width.
+        width: Width in pixels. The height keeps the aspect ratio, up to three times the width.
     """
     interpolation = cv2.INTER_AREA if image.shape[1] > width else cv2.INTER_NEAREST  # small images keep sharp pixels
     height = min(max(1, round(width * image.shape[0] / image.shape[1])), 3 * width)

@@ -33,8 +33,8 @@ def describe_split(splits: list[Split], config: RunConfig) -> Iterator[str]:
     """Yield lines about the split: the images to train on, and those for validation.
 
     Args:
-        splits: one, or one for each fold.
-        config: the options of the run.
+        splits: One, or one for each fold.
+        config: The options of the run.
     """
     split = splits[0]
     num_training, num_validation = len(split.train), len(split.validation)
@@ -66,8 +66,8 @@ def describe_results(result: TrainingResult, metrics: Metrics) -> Iterator[str]:
     """Yield lines that say how accurate the model is on the validation images, and on the test images if there are any.
 
     Args:
-        result: of the run.
-        metrics: of the same run.
+        result: Result of the run.
+        metrics: Metrics of the same run.
     """
     yield from describe_accuracy(result.predictions.correct, result.splits, metrics.split)
     if result.head_accuracies:
@@ -76,7 +76,7 @@ def describe_results(result: TrainingResult, metrics: Metrics) -> Iterator[str]:
             f"for comparison: a head alone is {at_random:.3f} accurate on random images and {by_scene:.3f} on whole "
             "scenes; in another place expect the latter"
         )
-    if metrics.test:
+    if metrics.test and metrics.test.confidence_interval:
         (low, high), scenes = metrics.test.confidence_interval, ""
         if metrics.split == "scenes" and not metrics.config["test_list"]:
             scenes = f" of {_scenes(len(metrics.test.scenes), 'test ')}"
@@ -93,8 +93,8 @@ def describe_accuracy(correct: np.ndarray, splits: list[Split], mode: str) -> It
 
     Args:
         correct: bool [N], whether the prediction for each validation image is correct, in the order of the splits.
-        splits: one, or one for each fold.
-        mode: scenes or frames, as `--split` has it.
+        splits: One, or one for each fold.
+        mode: "scenes" or "frames", as `--split` has it.
     """
     if not len(correct):
         yield "accuracy: not measured, there are too few images for validation"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torchvision
@@ -28,8 +29,8 @@ logger = logging.getLogger(__name__)
 MAX_MISTAKES = 20  # in metrics.json
 
 
-def write_results(config: RunConfig, result: TrainingResult, context: Context) -> list[str]:
-    """Write the files of a run into `config.out`, each whole or not at all, and let runs/latest point there.
+def write_results(out: Path, config: RunConfig, result: TrainingResult, context: Context) -> list[str]:
+    """Write the files of a run into the folder `out`, each whole or not at all, and let runs/latest point there.
 
     Returns:
         Lines for the user: the accuracy, what was written, and how long the training took.
@@ -38,14 +39,14 @@ def write_results(config: RunConfig, result: TrainingResult, context: Context) -
     contract = replace(result.outcome.contract, trained_on=_training_info(config, result, validation, context.device))
     result.outcome.network.cpu().eval()
     metrics = _metrics(config, result, contract, validation, context)
-    checkpoint_file, report_file = config.out / "checkpoint.pt", config.out / "report.html"
+    checkpoint_file, report_file = out / "checkpoint.pt", out / "report.html"
     save_checkpoint(checkpoint_file, _checkpoint(config, result, contract))
-    write_atomic(config.out / "metrics.json", metrics.to_json().encode())
+    write_atomic(out / "metrics.json", metrics.to_json().encode())
     write_report(report_file, metrics, result)
     try:
-        set_latest_run(config.out)
+        set_latest_run(out)
     except OSError as error:
-        logger.warning("runs/latest could not be changed (%s): name the files in %s", error.strerror, config.out)
+        logger.warning("runs/latest could not be changed (%s): name the files in %s", error.strerror, out)
     speed = f", {metrics.images_per_second:.0f} images a second" if metrics.images_per_second else ""
     files = f"{checkpoint_file}, {metrics.seconds} s{speed}; the report: {report_file}"
     return [*describe_results(result, metrics), *result.outcome.notes, files]

@@ -219,6 +219,18 @@ def test_http_camera():
     assert all(later == earlier % 20 + 1 for earlier, later in itertools.pairwise(numbers))
 
 
+def test_each_frame_of_a_file_is_passed_on_while_it_is_read(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_bytes(encode_jpeg(numbered(number)))
+    with Camera(str(tmp_path)) as camera:
+        passed = []
+        camera.on_each_frame(lambda frame: passed.append(number_of(frame.image)))
+        assert [number_of(camera.read()), number_of(camera.read())] == passed == [0, 1]
+        camera.on_each_frame(None)
+        assert number_of(camera.read()) == 2
+        assert passed == [0, 1]
+
+
 def test_recording_goes_on_when_an_http_camera_comes_back(tmp_path, caplog):
     server = MjpegServer()
     with Camera(server.url) as camera, Recorder(camera, tmp_path, "x", fps=0) as recorder:

@@ -89,7 +89,7 @@ def test_sessions_with_several_labels_are_never_joined():
     samples = samples_of(a="x", b="x", c="x") + samples_of(a="y", b="y")
     scenes = find_scenes(samples, signatures_of(*[background] * 5))
     assert scenes.scene_of["a"] != scenes.scene_of["b"]
-    assert scenes.scene_of["c"] == scenes.scene_of["a"]  # one label: it was recorded before the same background
+    assert scenes.scene_of["c"] == scenes.scene_of["a"]  # one label: it was recorded in front of the same background
 
 
 def test_capture_writes_and_remembers_the_place(tmp_path):
@@ -124,7 +124,7 @@ def test_check_shows_joins_and_parts_scenes(tmp_path):
     assert done.stdout == "3 sessions of kitchen\n"
     done = call_here("collect/check.py", "--place", "attic", "--sessions", f"{first[1]}*", cwd=tmp_path)
     assert done.stdout == "1 session of attic\n"
-    # The last one has no name. It is before the background of the third, and so in the kitchen, too.
+    # The last one has no name. It is in front of the background of the third, and so in the kitchen, too.
     found = scenes_of(tmp_path / "data")
     assert [found[session] for session in first + second] == ["kitchen", "attic", "kitchen", "kitchen"]
     done = call_here("collect/check.py", "--place", "", "--sessions", "kitchen", cwd=tmp_path)

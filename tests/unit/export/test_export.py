@@ -55,6 +55,7 @@ def test_the_file_describes_itself(trained):
     assert Contract.from_json(properties[METADATA_KEY]) == load_checkpoint(trained / "checkpoint.pt").contract
     export_info = json.loads(properties[EXPORT_KEY])
     assert (export_info["target"], export_info["precision"], export_info["profile"]) == ("desktop", "fp32", [1, 1, 1])
+    assert export_info["for_tensorrt"] is False
     assert export_info["validation"]["parity"] == pytest.approx(
         {"num_images": 60, "same_label": 60, "largest_difference": 0}, abs=1e-5
     )
@@ -479,55 +480,32 @@ def test_an_engine_path_differs_by_model_tensorrt_and_gpu(trained, tmp_path):
     assert all(name.endswith(".engine") and " " not in name for name in names)
 
 
-def test_without_tensorrt_the_error_says_what_to_run_on_the_device(run_copy):
+def test_without_trtexec_the_error_says_what_to_run_on_the_device(run_copy):
     export(run_copy / "checkpoint.pt", run_copy / "model.onnx", config=ExportConfig("jetpack5", "fp16", 4, True))
     result = call("export/engine.py", "model.onnx", cwd=run_copy, env={**os.environ, "PATH": str(run_copy)})
     assert_one_line_error(
-        result, "TensorRT is not installed", "trtexec --onnx=model.onnx", "--fp16", "--maxShapes=images:4x64x64x3"
+        result, "trtexec is not installed", "trtexec --onnx=model.onnx", "--fp16", "--maxShapes=images:4x64x64x3"
     )
 
 
-class FakeTensorRT:
-    """The part of TensorRT's Python package that verifies an engine."""
-
-    class Logger:
-        WARNING = 2
-
-        def __init__(self, level):
-            pass
-
-    class Runtime:
-        def __init__(self, logger):
-            pass
-
-        def deserialize_cuda_engine(self, plan):
-            return FakeTensorRT()
-
-    nptype = staticmethod(np.dtype)
-
-    def get_tensor_dtype(self, name):
-        return "uint8"
-
-
-@pytest.mark.parametrize(("error", "passes"), [(0.0, True), (0.2, False)])
-def test_an_engine_is_compared_with_the_onnx_file(trained, dataset, monkeypatch, capsys, error, passes):
-    model = trained / "model.onnx"
-    contract, export_info = read_metadata(model)
-    ort_session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-
-    def run_engine(_, batch, num_classes):
-        (probabilities,) = ort_session.run(["probabilities"], {"images": batch})
-        assert probabilities.shape == (1, num_classes)
-        return probabilities + np.float32(error)
-
-    monkeypatch.setattr(engine, "_run", run_engine)
-    arguments = (FakeTensorRT, b"plan", model, dataset, contract, export_info)
-    if passes:
-        engine._verify(*arguments)
-        assert "same label as ONNX Runtime on 60 of 60 images" in capsys.readouterr().out
-    else:
-        with pytest.raises(ExportError, match="no file was written"):
-            engine._verify(*arguments)
+def test_trtexec_builds_an_engine_once(trained, tmp_path, monkeypatch, capfd):
+    trtexec = tmp_path / "trtexec"
+    trtexec.write_text(
+        "#!/bin/sh\necho '[TensorRT v100300]'\n"
+        'for option in "$@"; do case $option in --saveEngine=*) echo engine >>"${option#*=}"; esac; done\n'
+    )
+    trtexec.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for said in ("built in", "built before"):
+        assert engine.main([str(trained / "model.onnx"), "--cache", str(tmp_path)]) == 0
+        assert said in capfd.readouterr().out
+    (built,) = tmp_path.glob("model-*-trt100300-*.engine")
+    assert built.read_text() == "engine\n"
+    built.unlink()
+    trtexec.write_text("#!/bin/sh\nexit 3\n")
+    with pytest.raises(ExportError, match="trtexec failed with exit code 3"):
+        engine.main([str(trained / "model.onnx"), "--cache", str(tmp_path)])
+    assert not list(tmp_path.glob("*.engine"))
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import shutil
+import sys
 import threading
 
 import numpy as np
@@ -12,6 +13,7 @@ import onnx
 import pytest
 import torch
 from conftest import LABELS, PATIENCE, assert_one_line_error, call, call_here, record, wait_until
+from threadpoolctl import threadpool_info
 
 from teachcam.clutter import clutter_images
 from teachcam.collect.dataset import list_samples, samples_of_label
@@ -55,6 +57,24 @@ def teach(backbone):
 def learn(teacher: Teacher) -> None:
     teacher.refresh()
     assert teacher.wait(PATIENCE)
+
+
+def settings_of_the_process() -> tuple[float, list[int]]:
+    return sys.getswitchinterval(), [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+def test_the_last_teacher_puts_the_settings_of_the_process_back(data, backbone, monkeypatch):
+    at_work = threading.Barrier(3)
+    monkeypatch.setattr(Teacher, "_learn_until_closed", lambda self: (at_work.wait(), self._closed.wait()))
+    before = settings_of_the_process()
+    meanwhile = (0.0005, [1] * len(before[1]))
+    teachers = [Teacher(data, backbone) for _ in range(2)]
+    at_work.wait(PATIENCE)
+    assert settings_of_the_process() == meanwhile
+    teachers[0].close()
+    assert settings_of_the_process() == meanwhile
+    teachers[1].close()
+    assert settings_of_the_process() == before != meanwhile
 
 
 def test_a_teacher_that_computes_for_long_is_left_behind(data, backbone, monkeypatch):

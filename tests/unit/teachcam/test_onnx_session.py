@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import onnxruntime
 import pytest
@@ -44,10 +45,29 @@ def test_hardware_threads_are_read_from_linux_lists(monkeypatch):
         assert onnx_session._hardware_threads(7) == cpus
 
 
-def test_only_what_onnx_runtime_prints_while_a_thread_opens_a_file_is_discarded(capsys):
-    with onnx_session._without_prints(), ThreadPoolExecutor(1) as other_thread:
-        onnxruntime.capi.onnxruntime_inference_collection.print("EP Error")
-        other_thread.submit(onnxruntime.print, "another thread").result()
+def test_only_what_onnx_runtime_prints_while_a_file_is_opened_is_discarded(capsys):
+    modules = (onnxruntime, onnxruntime.capi.onnxruntime_inference_collection)
+    with onnx_session._without_prints():
+        for module in modules:
+            exec("print('EP Error')", vars(module))
         print("the loop")
-    onnxruntime.print("afterwards")
-    assert capsys.readouterr().out == "another thread\nthe loop\nafterwards\n"
+    for module in modules:
+        exec("print('afterwards')", vars(module))
+    assert capsys.readouterr().out == "the loop\nafterwards\nafterwards\n"
+    assert not any("print" in vars(module) for module in modules)
+
+
+@pytest.mark.parametrize(
+    ("export_info", "expected"),
+    [
+        ({"precision": "int8", "target": "raspberry", "for_tensorrt": False}, False),
+        ({"precision": "int8", "target": "jetpack5", "for_tensorrt": True}, True),
+        ({"precision": "fp16", "target": "jetpack5", "for_tensorrt": True}, False),
+        ({"precision": "int8", "target": "desktop"}, False),  # files of older versions
+        ({"precision": "int8", "target": "jetpack5"}, True),
+        ([], False),
+    ],
+)
+def test_int8_is_computed_as_the_file_was_made(export_info, expected):
+    entries = SimpleNamespace(custom_metadata_map={"teachcam.export": json.dumps(export_info)})
+    assert onnx_session._is_int8_for_tensorrt(SimpleNamespace(get_modelmeta=lambda: entries)) is expected

@@ -64,7 +64,6 @@ def test_the_confidence_interval_widens_as_sessions_differ():
     assert (low, high) == (pytest.approx(0.165, abs=1e-3), 1.0)
     assert _student_quantile(3) == pytest.approx(3.182, abs=0.01)  # as tables have it
     assert _student_quantile(10) == pytest.approx(2.228, abs=0.001)
-    assert confidence_interval(np.array([], bool), []) is None
 
 
 def test_precision_recall_and_confusion_matrix():
