@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from teachcam.train.config.options import option_field, options_of
@@ -38,6 +39,8 @@ class TrainConfig:
     head_first: bool = False  # train the head alone before the other layers
     gradual: bool = False  # unfreeze one layer after another, the last first (ULMFiT 2018)
     scratch: bool = False  # the backbone has random weights, so its batch norm must learn its statistics
+    averaged: bool = True  # take the running average of the weights
+    max_gradient_norm: float = 1.0
     optimizer: str = option_field("training", "optimizer", default="adamw", choices=OPTIMIZERS)
     weight_decay: float = option_field("training", "weight decay", default=0.02, low=0, high=10)
     schedule: str = option_field(
@@ -84,7 +87,16 @@ PROGRESSIVE_SIZES = (160 / 224, 192 / 224, 1.0, 1.0)  # the first epochs cost ha
 FINETUNE = "finetune"
 STRATEGIES = {
     # the backbone stays as it is, so each image runs through it once
-    "head": TrainConfig(epochs=30, lr=1e-3, weight_decay=1.0, schedule="none", batch_size=64, dropout=0.0),
+    "head": TrainConfig(
+        epochs=30,
+        lr=1e-3,
+        weight_decay=1.0,
+        schedule="none",
+        batch_size=64,
+        dropout=0.0,
+        averaged=False,
+        max_gradient_norm=math.inf,
+    ),
     # the first layers detect edges and textures, and keep their ImageNet weights
     "partial": TrainConfig(
         epochs=8,

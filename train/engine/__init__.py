@@ -1,15 +1,15 @@
 """The training engine.
 
-loss.py           the loss: cross entropy in which all labels count the same
+loss.py           the loss of every training: cross entropy in which all labels count the same
 selection.py      trains by the chosen strategy; auto: ridge, then fine-tuning, and the better of both
 ridge_strategy.py the strategy ridge: a head in closed form (RidgeTrainer)
 fine_tuning.py    the strategy finetune: the last stages of the backbone, too (FineTuner)
 strategies.py     trains by any other strategy: which layers, and how fast (StrategyTrainer)
-trainer.py        the training loop over augmented images (Trainer)
-head.py           the training loop of the head alone, on features computed once
+loop.py           the training loop, the history of its epochs and the best weights (Loop, History)
+trainer.py        trains any layers, on augmented images (Trainer)
+head.py           trains the head alone, on features computed once
 loader.py         makes batches of augmented images
-optimizer.py      optimizers, learning rate schedules, and one step
-early_stopping.py history of the epochs, best weights, patience
+optimizer.py      optimizers and learning rate schedules
 features.py       computes features with the frozen backbone, once for each image
 training_data.py  the images, with the features and foregrounds that are computed from them once
 run_folder.py     the folder of a run while it is not finished

@@ -11,28 +11,24 @@ than either.
 from __future__ import annotations
 
 import copy
-import math
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel
 
 from teachcam.calibration import calibrate
 from teachcam.collect.split import Split
-from teachcam.errors import TrainingError
-from teachcam.ridge import Rows
 from teachcam.train.config.train_config import FINETUNE, TrainConfig
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.loader import derive_seed, fill_batch
-from teachcam.train.engine.optimizer import make_optimizer, take_step
+from teachcam.train.engine.loop import Batch, History, Loop
 from teachcam.train.engine.ridge_strategy import RidgeTrainer, set_head
 from teachcam.train.engine.strategies import StrategyResult, make_trial
-from teachcam.train.engine.trainer import update_average
 from teachcam.train.model.backbones import freeze_first_layers, half_precision
 from teachcam.train.model.stages import divide
 
@@ -60,7 +56,7 @@ class FineTuner:
         self._network = copy.deepcopy(ridge.network)
         freeze_first_layers(self._network.backbone, 1 - config.trainable_fraction)
         stages = divide(self._network.backbone, config.trainable_fraction, ridge.contract.input_size)
-        self._model = _LastStages(stages.last, self._network.head)
+        self._model = _LastStages(stages.last, self._network.head, config.dropout, context.device)
         self._activations = ridge.activations
 
     def fit(self) -> tuple[StrategyResult, float]:
@@ -91,10 +87,10 @@ class FineTuner:
         """Return about how long `fit` takes, measured on a few batches."""
         rows = self._rows(self.folds[0], 0)
         few = rows[: 3 * self._config.batch_size]
-        training = self._begin(self.folds[0], replace(self._config, schedule="none"))  # more steps than in an epoch
-        training.run_epoch(few)  # warms up
+        loop = self._begin(self.folds[0], replace(self._config, schedule="none"))  # more steps than in an epoch
+        loop.train_epoch(loop.module, self._batches(few))  # warms up
         started = time.monotonic()
-        training.run_epoch(few)
+        loop.train_epoch(loop.module, self._batches(few))
         seconds_per_row = (time.monotonic() - started) / len(few)
         num_rows = len(rows) / len(self.folds[0].train) * sum(len(fold.train) for fold in self.folds)
         return (
@@ -123,42 +119,37 @@ class FineTuner:
             `weights` of the last stages and the head; `logits` of the validation samples, float32 [N, num_outputs];
             `ridge_logits`, the same before the training; and `history`, the metrics of each epoch.
         """
-        fold, config, context = self.folds[number], self._config, self._context
-        training, validation = self._begin(fold, config), self._ridge.indices(fold.validation)
-        class_ids = torch.from_numpy(self._ridge.class_ids[validation])
-        before = copy.deepcopy(training.model.state_dict())
-        ridge_logits = training.logits(training.model, validation)
-        history: list[dict] = []
-        context.progress.begin(f"finetune {number + 1} of {len(self.folds)}", config.num_epochs, len(fold.train))
-        for epoch in range(config.num_epochs):
-            torch.manual_seed(derive_seed(config.seed, number, epoch))  # of the order and the dropout
-            rows, started = self._rows(fold, epoch), time.monotonic()
-            loss = training.run_epoch(rows)
-            if not math.isfinite(loss):
-                raise TrainingError(f"the loss is {loss} after {epoch} epochs: give a smaller --lr")
-            context.count_images(len(rows), started)
-            context.progress.advance(len(fold.train))
-            logits = training.logits(training.average.module, validation)
-            labels = logits[:, : len(self._ridge.contract.labels)].argmax(1)
-            accuracy = (labels == class_ids).float().mean().item()
-            validation_loss = functional.cross_entropy(logits, class_ids).item()
-            metrics = {"loss": loss, "validation_loss": validation_loss, "validation_accuracy": accuracy}
-            history.append({"epoch": epoch + 1, **metrics})
-            context.progress.epoch(history[-1])
-        after = training.average.module.state_dict()
-        weights = {name: old.lerp(after[name], TUNED_WEIGHT) for name, old in before.items() if old.is_floating_point()}
-        training.model.load_state_dict(weights, strict=False)
-        logits = training.logits(training.model, validation)
-        weights = {name: value.cpu() for name, value in weights.items()}
-        return {"weights": weights, "logits": logits, "ridge_logits": ridge_logits, "history": history}
+        fold, config = self.folds[number], self._config
+        loop, validation = self._begin(fold, config), self._ridge.indices(fold.validation)
+        before = copy.deepcopy(loop.module.state_dict())
+        ridge_logits = self._logits(loop.module, validation)
 
-    def _begin(self, fold: Split, config: TrainConfig) -> _Training:
+        def begin_epoch(epoch: int) -> tuple[nn.Module, Iterator[Batch]]:
+            torch.manual_seed(derive_seed(config.seed, number, epoch))  # of the order and the dropout
+            cast(_LastStages, loop.module).dropout.train()
+            return loop.module, self._batches(self._rows(fold, epoch))
+
+        name = f"finetune {number + 1} of {len(self.folds)}"
+        epochs = loop.fit(name, begin_epoch, lambda: self._logits(loop.trained, validation))
+        after = loop.trained.state_dict()
+        weights = {name: old.lerp(after[name], TUNED_WEIGHT) for name, old in before.items() if old.is_floating_point()}
+        loop.module.load_state_dict(weights, strict=False)
+        logits = self._logits(loop.module, validation)
+        weights = {name: value.cpu() for name, value in weights.items()}
+        return {"weights": weights, "logits": logits, "ridge_logits": ridge_logits, "history": epochs}
+
+    def _begin(self, fold: Split, config: TrainConfig) -> Loop:
         """Return the training of a copy of the model, whose head never saw the fold's validation samples."""
-        model = copy.deepcopy(self._model)
+        model, device = copy.deepcopy(self._model), self._context.device
         set_head(model.head, self._ridge.fit_without(fold))
+        model.to(device).to(memory_format=torch.channels_last).eval()  # batch norm keeps its statistics
+        backbone = [parameter for parameter in model.last.parameters() if parameter.requires_grad]
+        groups = [(backbone, config.backbone_lr), (model.head.parameters(), config.lr)]
         num_rows = max(len(self._rows(fold, epoch)) for epoch in range(self._config.epochs))
-        rows, device = self._ridge.rows, self._context.device
-        return _Training(model, rows, self._activations, config, num_rows, device, self._ridge.has_outliers)
+        class_ids = torch.from_numpy(self._ridge.class_ids)
+        train, validation = (class_ids[self._ridge.indices(part)] for part in (list(fold.train), fold.validation))
+        history = History(train, validation, len(self._ridge.contract.labels))
+        return Loop(model, groups, config, num_rows, history, self._context, model.dtype)
 
     def _rows(self, fold: Split, epoch: int) -> np.ndarray:
         """Return the rows to train on in an epoch: a view of each image, and outliers; int [N]."""
@@ -167,72 +158,48 @@ class FineTuner:
         kept = self._ridge.is_kept_without(fold)[: len(rounds)]
         return np.flatnonzero(kept & (rounds == views[epoch % len(views)]))
 
+    def _batches(self, rows: np.ndarray) -> Iterator[Batch]:
+        """Yield batches of these rows, in random order."""
+        device, started = self._context.device, time.monotonic()
+        own = self._ridge.rows
+        targets = own.targets(len(self._ridge.contract.labels), self._ridge.has_outliers)
+        weights = own.weights / own.weights[rows].mean()
+        size = min(self._config.batch_size, len(rows))
+        for batch in (rows[part.numpy()] for part in torch.randperm(len(rows)).split(size)):
+            filled = fill_batch(batch, size, device)
+            own_weights = weights[filled] / len(batch)
+            own_weights[len(batch) :] = 0.0
+            both = (torch.from_numpy(values).float().to(device) for values in (targets[filled], own_weights))
+            yield Batch(self._inputs(filled), *both, len(batch))
+        self._context.count_images(len(rows), started)
 
-class _Training:
-    """The training of one network: its weights, their running average, and the optimizer."""
-
-    def __init__(
-        self,
-        model: _LastStages,
-        rows: Rows,
-        activations: torch.Tensor,
-        config: TrainConfig,
-        num_rows: int,
-        device: torch.device,
-        has_outliers: bool,
-    ):
-        self.model = model.to(device).to(memory_format=torch.channels_last).eval()  # batch norm keeps its statistics
-        self.average = AveragedModel(self.model, multi_avg_fn=update_average)
-        self._activations, self._config, self._device = activations, config, device
-        self._targets = torch.from_numpy(rows.targets(1 + rows.class_ids.max(), has_outliers)).float()
-        self._weights = torch.from_numpy(rows.weights).float()
-        backbone = [parameter for parameter in self.model.last.parameters() if parameter.requires_grad]
-        groups = [(backbone, config.backbone_lr), (self.model.head.parameters(), config.lr)]
-        self._optimizer, self._schedule = make_optimizer(groups, config, num_rows)
-        self._dtype = half_precision(device) if device.type == "cuda" else None  # on a CPU float32 was faster
-        self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype == torch.float16)
-
-    def run_epoch(self, rows: np.ndarray) -> float:
-        """Train on these rows once, in random order. Returns the mean loss."""
-        total, weights = torch.zeros((), device=self._device), self._weights[rows] / self._weights[rows].mean()
-        batch_size = min(self._config.batch_size, len(rows))
-        for batch in (part.numpy() for part in torch.randperm(len(rows)).split(batch_size)):
-            logits = self._run(self.model, rows[batch], batch_size, self._config.dropout)
-            loss = functional.cross_entropy(logits, self._targets[rows[batch]].to(self._device), reduction="none")
-            loss = (loss * weights[batch].to(self._device)).mean()
-            self._optimizer.zero_grad()
-            self._scaler.scale(loss).backward()
-            take_step(self.model, self._optimizer, self._schedule, self._scaler)
-            self.average.update_parameters(self.model)
-            total += loss.detach() * len(batch)
-        return total.item() / len(rows)
-
-    @torch.no_grad()
-    def logits(self, model: nn.Module, rows: np.ndarray) -> torch.Tensor:
+    def _logits(self, model: nn.Module, rows: np.ndarray) -> torch.Tensor:
         """Return the logits of rows, float32 [N, num_outputs] on the CPU."""
-        parts = [rows[start : start + EVALUATION_BATCH] for start in range(0, len(rows), EVALUATION_BATCH)]
-        return torch.cat([self._run(model, part, EVALUATION_BATCH).float().cpu() for part in parts])
+        model, logits = model.eval(), []
+        with torch.no_grad():
+            for part in (rows[start : start + EVALUATION_BATCH] for start in range(0, len(rows), EVALUATION_BATCH)):
+                inputs = self._inputs(fill_batch(part, EVALUATION_BATCH, self._context.device))
+                logits.append(model(inputs)[: len(part)].float().cpu())
+        return torch.cat(logits)
 
-    def _run(self, model: nn.Module, rows: np.ndarray, batch_size: int, dropout: float = 0.0) -> torch.Tensor:
-        """Return the logits of at most `batch_size` rows."""
-        activations = self._activations[fill_batch(rows, batch_size, self._device)].to(self._device).float()
-        if activations.dim() == 4:
-            activations = activations.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self._device.type, self._dtype, enabled=self._dtype is not None):
-            return model(activations, dropout)[: len(rows)]
+    def _inputs(self, rows: np.ndarray) -> torch.Tensor:
+        """Return the activations of rows on the device."""
+        activations = self._activations[rows].to(self._context.device).float()
+        return activations.contiguous(memory_format=torch.channels_last) if activations.dim() == 4 else activations
 
 
 class _LastStages(nn.Module):
     """The last stages of a backbone, and the head."""
 
-    def __init__(self, last: nn.Module, head: nn.Module):
+    def __init__(self, last: nn.Module, head: nn.Module, dropout: float, device: torch.device):
         super().__init__()
-        self.last, self.head = last, head
+        self.last, self.head, self.dropout = last, head, nn.Dropout(dropout)
+        self.dtype = half_precision(device) if device.type == "cuda" else None  # on a CPU float32 was faster
 
-    def forward(self, activations: torch.Tensor, dropout: float) -> torch.Tensor:
+    def forward(self, activations: torch.Tensor) -> torch.Tensor:
         """Return the logits, [N, num_outputs]."""
-        features = self.last(activations).float()
-        return self.head(functional.dropout(features, dropout, training=dropout > 0))
+        with torch.autocast(activations.device.type, self.dtype, enabled=self.dtype is not None):
+            return self.head(self.dropout(self.last(activations).float()))
 
 
 def _mean_metrics(epochs: tuple[dict, ...]) -> dict:

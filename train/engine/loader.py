@@ -13,6 +13,7 @@ from teachcam.train.augment.cpu import Augmentation
 from teachcam.train.augment.gpu import GpuAugmentation
 from teachcam.train.augment.params import AugmentParams
 from teachcam.train.engine.distributed import ProcessGroup
+from teachcam.train.engine.loop import Batch
 from teachcam.train.engine.loss import batch_targets, class_weights
 
 IMAGES_PER_OUTLIER = 8
@@ -32,16 +33,6 @@ def fill_batch(rows: np.ndarray, size: int, device: torch.device) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One process's part of a batch."""
-
-    targets: torch.Tensor  # float32 [n, num_classes]
-    weights: torch.Tensor  # float32 [n]; over all processes, their weighted losses sum up to the batch's loss
-    images: torch.Tensor | None = None  # uint8 [n, H, W, 3]
-    params: list[AugmentParams] | None = None  # in place of images: how the GPU is to augment them
-
-
-@dataclass(frozen=True)
 class BatchLoader:
     """Makes the batches of one epoch.
 
@@ -56,11 +47,14 @@ class BatchLoader:
     processes: ProcessGroup
     gpu_augmentation: GpuAugmentation | None  # None: augment on the CPU
 
-    def load(self, numbered_batch: tuple[int, torch.Tensor]) -> Batch:
+    def load(self, numbered_batch: tuple[int, torch.Tensor]) -> tuple[Batch, list[AugmentParams]]:
         """Make this process's part of a batch.
 
         Args:
-            numbered_batch: the batch's number in the epoch, and the indices of its images, int64 [n].
+            numbered_batch: Number of the batch in the epoch, and the indices of its images, int64 [n].
+
+        Returns:
+            The batch, whose inputs are uint8 [n, H, W, 3]; and if a GPU is to make them, how, while they are empty.
         """
         number, indices = numbered_batch
         num_outliers = len(indices) // IMAGES_PER_OUTLIER if self.augmentation.has_outliers else 0
@@ -70,18 +64,20 @@ class BatchLoader:
         if not rows:  # more processes than images: this one computes an image of weight 0, to stay in step
             rows, weights = [0], torch.zeros(1)
         params = [self._sample_params(indices, number, row) for row in rows]
-        if self.gpu_augmentation is not None:
-            return Batch(targets[rows], weights[rows], params=params)
-        images = np.stack([preprocess(self.augmentation.apply(one), self.contract) for one in params])
-        return Batch(targets[rows], weights[rows], torch.from_numpy(images))
+        images = torch.empty(0)
+        if self.gpu_augmentation is None:
+            images = torch.from_numpy(
+                np.stack([preprocess(self.augmentation.apply(one), self.contract) for one in params])
+            )
+        return Batch(images, targets[rows], weights[rows], len(indices)), params
 
-    def to_device(self, batch: Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return a batch's images, targets and weights on the device; augment there if there is a GPU augmentation."""
-        if batch.params is None:
-            images = batch.images.to(device)
-        else:
-            images = self.gpu_augmentation(batch.params, self.contract.input_size)
-        return images, batch.targets.to(device), batch.weights.to(device)
+    def to_device(self, made: tuple[Batch, list[AugmentParams]], device: torch.device) -> Batch:
+        """Move a batch that was loaded to the device; augment there if there is a GPU augmentation."""
+        batch, params = made
+        inputs = batch.inputs
+        if self.gpu_augmentation is not None:
+            inputs = self.gpu_augmentation(params, self.contract.input_size)
+        return Batch(inputs.to(device), batch.targets.to(device), batch.weights.to(device), batch.num_images)
 
     def _sample_params(self, indices: torch.Tensor, number: int, row: int) -> AugmentParams:
         rng = np.random.default_rng((self.seed, 1 + self.epoch, number, row))

@@ -1,9 +1,6 @@
-"""The loss: cross entropy in which every label counts the same, however many images it has."""
+"""The loss of every training: cross entropy in which every label counts the same, however many images it has."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch.nn import functional
@@ -23,16 +20,6 @@ def class_weights(class_ids: torch.Tensor, num_classes: int) -> torch.Tensor:
     """
     counts = torch.bincount(class_ids, minlength=num_classes).clamp(min=1)
     return len(class_ids) / (num_classes * counts.float())
-
-
-def balanced_cross_entropy(class_ids: torch.Tensor, num_classes: int) -> Callable[..., torch.Tensor]:
-    """Return the loss function `loss(logits, class_ids)`, in which every label counts the same.
-
-    Args:
-        class_ids: int64 [N], the labels of all training images, which set the weights.
-        num_classes: number of labels.
-    """
-    return partial(functional.cross_entropy, weight=class_weights(class_ids, num_classes))
 
 
 def weighted_cross_entropy(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -88,10 +88,8 @@ class StrategyTrainer:
         if config.head_first and not self.context.state.has(name):
             self._fit_head_on_augmented(network)
         data = self.data
-        trainer = Trainer(
-            network, self.contract, data.train, data.validation, data.augmentation, config, self.context, name
-        )
-        return network, trainer.fit()
+        trainer = Trainer(network, self.contract, data.train, data.validation, data.augmentation, config, self.context)
+        return network, trainer.fit(name)
 
     def evaluate(self, network: Network, strategy: str, history: list[dict]) -> StrategyResult:
         """Return how a network that was trained by `strategy` does on the validation images, and calibrate it."""
@@ -131,8 +129,7 @@ class StrategyTrainer:
         train, validation, device = self.data.train, self.data.validation, self.context.device
         features, validation_features = self.data.features.split([len(train), len(validation)])
         parts = (features, train.class_ids.to(device)), (validation_features, validation.class_ids.to(device))
-        self.context.progress.begin(name, config.num_epochs, len(train))
-        return fit_head(network, self.contract, *parts, config, self.context.progress)
+        return fit_head(network, self.contract, *parts, config, self.context.progress, name)
 
     def _fit_head_on_augmented(self, network: Network) -> None:
         """Train the head before the other layers, on augmented images as they will be.
