@@ -100,7 +100,7 @@ def show_augmentation(config: RunConfig, path: Path) -> None:
     if not cv2.haveImageWriter(str(path)):
         raise TrainingError(f"--show-augment {path}: give a name that ends in .png or .jpg")
     dataset, _ = _read_dataset(config)
-    augmentation = make_augmentation(dataset.examples(dataset.samples), config.augment)
+    augmentation = make_augmentation(dataset.examples(dataset.samples), dataset.labels, config.augment)
     image = augmentation.preview(np.random.default_rng(config.seed))
     write_atomic(path, cv2.imencode(path.suffix, image)[1].tobytes())
 

@@ -1,7 +1,7 @@
 """The strategy `ridge`: a closed-form head on the frozen backbone's features of the images and of augmented views.
 
-There is no separate validation set. Each image is judged by a head that never saw its scene, so all images serve both
-for training and for validation, and nothing has to be trained twice.
+There is no separate validation set. Each image is evaluated with a head that never saw its scene, so all images serve
+both for training and for validation, and nothing has to be trained twice.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from torch import nn
 
 from teachcam.calibration import calibrate, cross_entropy
 from teachcam.collect.dataset import Sample
-from teachcam.collect.inspection import NOTHING_LABELS
 from teachcam.collect.split import Split
 from teachcam.contract import Contract
 from teachcam.errors import TrainingError
@@ -45,11 +44,11 @@ class RidgeTrainer:
         network: its head is changed; its backbone is not.
         contract: labels, input size and normalization.
         samples: what is trained on.
-        splits: each leaves out a part of the samples, to judge them.
+        splits: each holds out a part of the samples, to evaluate them.
         class_ids: int [N], of the samples.
         has_outliers: whether views of bare backgrounds, which belong to no label, are trained on. The head then has a
             last output for them.
-        rows: what the head was fitted to. The scene of a row is the index of the split that has it for validation.
+        rows: what the head was fitted to. The fold id of a row is the index of the split that has it for validation.
         rounds: int [N], the round in which each row was added, from 0.
     """
 
@@ -116,11 +115,10 @@ class RidgeTrainer:
         for number, split in enumerate(self.splits):
             parts[self.indices(split.validation)] = number
         self._add(self._examples.images, self.class_ids, parts, np.full(len(parts), -1), 0)
-        history = [self._judge_round(1)]
+        history = [self._evaluate_round(1)]
         if self._augment != "none":
-            augmentation = make_augmentation(self._examples, self._augment)
-            says_nothing = {label.lower() for label in self.contract.labels} & NOTHING_LABELS
-            if augmentation.has_outliers and not says_nothing:
+            augmentation = make_augmentation(self._examples, self.contract.labels, self._augment)
+            if augmentation.has_outliers:
                 self.has_outliers = True
                 self.network.add_unknown()
             background_parts = self._parts_of_backgrounds(parts)
@@ -131,7 +129,7 @@ class RidgeTrainer:
                     outliers = OutlierViews(augmentation, self._seed, number, len(parts) // len(self.contract.labels))
                     nobody = np.full(len(outliers), -1)
                     self._add(outliers, nobody, nobody, background_parts[outliers.backgrounds], number)
-                history.append(self._judge_round(1 + number))
+                history.append(self._evaluate_round(1 + number))
                 losses = [metrics["validation_loss"] for metrics in history]
                 if self.splits and min(losses[-PATIENCE:]) >= min(losses[:-PATIENCE], default=np.inf):
                     break
@@ -139,13 +137,13 @@ class RidgeTrainer:
 
     def is_kept_without(self, fold: Split) -> np.ndarray:
         """Return which rows neither belong to a fold's validation samples nor show their backgrounds, bool [N]."""
-        parts = np.unique(self.rows.scenes[self.indices(fold.validation)])
-        return ~np.any([self.rows.left_out_with(part) for part in parts], axis=0)
+        parts = np.unique(self.rows.fold_ids[self.indices(fold.validation)])
+        return ~np.any([self.rows.in_fold(part) for part in parts], axis=0)
 
     def fit_without(self, fold: Split) -> RidgeHead:
         """Return a head that never saw a fold's validation samples."""
         rows = self.rows.select(self.is_kept_without(fold))
-        return fit_ridge(rows, len(self.contract.labels), self._strength, judge=False, outliers=self.has_outliers)
+        return fit_ridge(rows, len(self.contract.labels), self._strength, evaluate=False, outliers=self.has_outliers)
 
     def _add(
         self,
@@ -161,7 +159,7 @@ class RidgeTrainer:
         else:
             features, *activations = self._frozen.run(images)
         kept = sum(one.nbytes for one in [*self._activations, *activations])
-        if number == 0 or (kept <= self._max_bytes and len(self.activations) == len(self.rows.scenes)):
+        if number == 0 or (kept <= self._max_bytes and len(self.activations) == len(self.rows.fold_ids)):
             self._activations += activations
         self.rows += Rows(features.cpu().numpy(), class_ids, parts, background_parts, np.full(len(parts), number > 0))
         self.rounds = np.append(self.rounds, np.full(len(parts), number))
@@ -174,21 +172,21 @@ class RidgeTrainer:
         of_groups = [parts_of[group] for group in background_groups(self.class_ids, self._examples.backgrounds)]
         return np.array([min(own) if len(own) == 1 else -1 for own in of_groups] + [-1])
 
-    def _judge_round(self, number: int) -> dict:
+    def _evaluate_round(self, number: int) -> dict:
         """Fit a head to the rows so far, and return its metrics on the validation samples."""
         num_labels = len(self.contract.labels)
         head = fit_ridge(self.rows, num_labels, DEFAULT_STRENGTH, outliers=self.has_outliers)
         images = np.arange(len(self.samples))
-        judged = self.rows.judged
+        evaluated = self.rows.evaluated
         metrics = {
             "epoch": number,
             "loss": cross_entropy(head.logits(self.rows.features[images]), self.class_ids),
             "validation_loss": None,
             "validation_accuracy": None,
         }
-        if len(judged):
-            metrics["validation_loss"] = cross_entropy(head.held_out_logits, self.class_ids[judged])
-            correct = head.held_out_logits[:, :num_labels].argmax(1) == self.class_ids[judged]
+        if len(evaluated):
+            metrics["validation_loss"] = cross_entropy(head.held_out_logits, self.class_ids[evaluated])
+            correct = head.held_out_logits[:, :num_labels].argmax(1) == self.class_ids[evaluated]
             metrics["validation_accuracy"] = float(correct.mean())
         self._context.progress.begin("ridge", 1 + MAX_VIEWS, len(images), number)
         self._context.progress.epoch(metrics)
@@ -201,7 +199,7 @@ class RidgeTrainer:
         set_head(self.network.head, head)
         order = self.indices([sample for split in self.splits for sample in split.validation])
         logits = np.zeros((len(self.samples), head.bias.size), np.float32)
-        logits[self.rows.judged] = head.held_out_logits
+        logits[self.rows.evaluated] = head.held_out_logits
         contract, probabilities = calibrate(self.contract, logits[order], self.class_ids[order], self.has_outliers)
         correct = probabilities.argmax(1) == self.class_ids[order]
         trials = [make_trial(RIDGE, correct, time.monotonic() - started)]

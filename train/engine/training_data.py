@@ -52,7 +52,7 @@ class TrainingData:
     @cached_property
     def augmentation(self) -> Augmentation:
         """The augmentation of the training images."""
-        return make_augmentation(self.train, self._augment)
+        return make_augmentation(self.train, self.contract.labels, self._augment)
 
     def merged(self) -> TrainingData:
         """Return the data with the validation images moved to the training images. What was computed is reused."""
@@ -67,13 +67,14 @@ class TrainingData:
         if "features" in self.__dict__:
             merged.features = self.features
         if "augmentation" in self.__dict__:
-            merged.augmentation = self.augmentation + make_augmentation(self.validation, self._augment)
+            own = make_augmentation(self.validation, self.contract.labels, self._augment)
+            merged.augmentation = self.augmentation + own
         return merged
 
 
-def make_augmentation(examples: Examples, kind: str = "room") -> Augmentation:
+def make_augmentation(examples: Examples, labels: tuple[str, ...], kind: str = "room") -> Augmentation:
     """Return the augmentation of these images; the kind `room` segments their foregrounds."""
     if kind != "room":
-        return Augmentation(examples.images, Foregrounds.empty(len(examples)), kind)
+        return Augmentation(examples.images, Foregrounds.empty(len(examples)), kind, labels)
     foregrounds = segment_foregrounds(examples.images, examples.class_ids.numpy(), examples.backgrounds)
-    return Augmentation(examples.images, foregrounds)
+    return Augmentation(examples.images, foregrounds, kind, labels)
