@@ -1,8 +1,7 @@
-"""The settings of one training, and those of each training strategy."""
+"""The settings of one training."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from teachcam.train.config.options import option_field, options_of
@@ -81,51 +80,3 @@ class TrainConfig:
     def num_epochs(self) -> int:
         """The epochs that are run: `epochs`, or `stop_after` if that is set."""
         return self.stop_after or self.epochs
-
-
-PROGRESSIVE_SIZES = (160 / 224, 192 / 224, 1.0, 1.0)  # the first epochs cost half as much and teach as much
-FINETUNE = "finetune"
-STRATEGIES = {
-    # the backbone stays as it is, so each image runs through it once
-    "head": TrainConfig(
-        epochs=30,
-        lr=1e-3,
-        weight_decay=1.0,
-        schedule="none",
-        batch_size=64,
-        dropout=0.0,
-        averaged=False,
-        max_gradient_norm=math.inf,
-    ),
-    # the first layers detect edges and textures, and keep their ImageNet weights
-    "partial": TrainConfig(
-        epochs=8,
-        lr=3e-3,
-        backbone_lr=5e-4,
-        trainable_fraction=0.72,
-        head_first=True,
-        progressive_resize=PROGRESSIVE_SIZES,
-    ),
-    # lower learning rate in the backbone than in the head (discriminative rates, ULMFiT 2018)
-    "differential": TrainConfig(
-        epochs=8,
-        lr=3e-3,
-        backbone_lr=3e-4,
-        trainable_fraction=1.0,
-        head_first=True,
-        progressive_resize=PROGRESSIVE_SIZES,
-    ),
-    "full": TrainConfig(
-        epochs=8, lr=5e-4, backbone_lr=5e-4, trainable_fraction=1.0, progressive_resize=PROGRESSIVE_SIZES
-    ),
-    "gradual": TrainConfig(epochs=8, lr=3e-3, backbone_lr=3e-4, trainable_fraction=1.0, head_first=True, gradual=True),
-    "scratch": TrainConfig(epochs=30, lr=1e-3, backbone_lr=1e-3, trainable_fraction=1.0, scratch=True),
-    # begins with the head of `ridge`, and ends with the mean of the weights before and after
-    FINETUNE: TrainConfig(epochs=12, lr=1e-3, backbone_lr=1e-3, trainable_fraction=0.55),
-}
-UNUSED_BY_FINETUNE = ("patience", "progressive_resize")
-RIDGE = "ridge"  # a closed-form head: it has no epochs, no learning rate, and none of the settings above
-AUTO = "auto"  # ridge, then finetune if that is better
-FROM_RIDGE = (AUTO, RIDGE, FINETUNE)  # they judge every image by a model that never saw its scene
-NUM_FOLDS = 3  # of finetune
-ONE_RATE_STRATEGIES = ("full", "scratch")  # where `lr` is the learning rate of the backbone too

@@ -173,7 +173,7 @@ class Loop:
             "optimizer": self._optimizer,
             "schedule": self._schedule,
             "scaler": self._scaler,
-            "early_stopping": self.history,
+            "history": self.history,
         }
         return {name: part for name, part in parts.items() if part is not None}
 
@@ -240,7 +240,7 @@ class History:
     def state_dict(self) -> dict:
         """Return the state for `load_state_dict`."""
         return {
-            "history": self.epochs,
+            "epochs": self.epochs,
             "best_weights": self.best_weights,
             "lowest_loss": self._lowest_loss,
             "epochs_since": self._epochs_since,
@@ -248,7 +248,7 @@ class History:
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from a saved state."""
-        self.epochs, self.best_weights = state["history"], state["best_weights"]
+        self.epochs, self.best_weights = state["epochs"], state["best_weights"]
         self._lowest_loss, self._epochs_since = state["lowest_loss"], state["epochs_since"]
 
 

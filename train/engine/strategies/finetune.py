@@ -22,44 +22,78 @@ import torch
 from torch import nn
 
 from teachcam.calibration import calibrate
-from teachcam.collect.split import Split
-from teachcam.train.config.train_config import FINETUNE, TrainConfig
+from teachcam.collect.split import Split, merge_into_folds
+from teachcam.errors import TrainingError
+from teachcam.train.config.train_config import TrainConfig
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.loader import derive_seed, fill_batch
 from teachcam.train.engine.loop import Batch, History, Loop
-from teachcam.train.engine.ridge_strategy import RidgeTrainer, set_head
-from teachcam.train.engine.strategies import StrategyResult, make_trial
+from teachcam.train.engine.result import Result
+from teachcam.train.engine.strategies.base import make_trial
+from teachcam.train.engine.strategies.ridge import Ridge, RidgeTrainer, set_head
+from teachcam.train.engine.training_data import TrainingData
 from teachcam.train.model.backbones import freeze_first_layers, half_precision
-from teachcam.train.model.stages import divide
+from teachcam.train.model.stages import Stages, divide
 
+NUM_FOLDS = 3
 TUNED_WEIGHT = 0.5  # of the weights after training, in the mean with those before
 EVALUATION_BATCH = 64  # rows
+TOO_FEW_SCENES = "there are too few scenes to judge it by: record each label in another place, too"
+
+
+class FineTune(Ridge):
+    """Trains the last stages of the backbone, too."""
+
+    name = "finetune"
+    settings = TrainConfig(epochs=12, lr=1e-3, backbone_lr=1e-3, trainable_fraction=0.55)
+    unused = ("patience", "progressive_resize")
+    needed_memory = 2.2e9
+
+    def fit(self, data: TrainingData, folds: list[Split], context: Context) -> Result:
+        """Fit the head, then train without each of a few folds."""
+        ridge = RidgeTrainer(data, folds, context, self.stages(data))
+        by_ridge, few_folds = ridge.fit(), self.few_folds(data, folds)
+        if not few_folds:
+            raise TrainingError(f"--strategy {self.name}: {TOO_FEW_SCENES}")
+        tuned, _ = FineTuner(ridge, few_folds, data.config.training, context).fit()
+        return replace(tuned, trials=by_ridge.trials + tuned.trials)
+
+    def stages(self, data: TrainingData) -> Stages:
+        """Return the backbone in two parts, of which the last is trained."""
+        fraction = data.config.training.trainable_fraction
+        return divide(data.network.eval().backbone, fraction, data.contract.input_size)
+
+    def few_folds(self, data: TrainingData, folds: list[Split]) -> list[Split]:
+        """Return the folds merged into a few, because each is a training; [] if there are too few scenes."""
+        by_scenes = [fold for fold in folds if fold.validation_scenes or data.config.split == "frames"]
+        return merge_into_folds(data.samples, by_scenes, data.config.folds or NUM_FOLDS)
 
 
 class FineTuner:
     """Trains copies of a network whose head was fitted by a RidgeTrainer, each without one fold.
 
     Attributes:
-        folds: each leaves out some of the samples.
+        folds: Folds, of which each holds out some of the samples.
     """
 
     def __init__(self, ridge: RidgeTrainer, folds: list[Split], config: TrainConfig, context: Context):
         """Store what to train.
 
         Args:
-            ridge: has fitted the head, and kept the activations of the stages that `config` leaves frozen.
-            folds: each leaves out some of the ridge's samples. Two or more.
-            config: how to train.
-            context: what the training runs with.
+            ridge: Has fitted the head, and kept the activations of the stages that `config` leaves frozen.
+            folds: Folds of the ridge's samples. Two or more.
+            config: Settings of the training.
+            context: Surroundings of the training.
         """
         self.folds, self._ridge, self._config, self._context = folds, ridge, config, context
-        self._network = copy.deepcopy(ridge.network)
+        self._data, self._num_labels = ridge.data, len(ridge.data.contract.labels)
+        self._network = copy.deepcopy(ridge.data.network)
         freeze_first_layers(self._network.backbone, 1 - config.trainable_fraction)
-        stages = divide(self._network.backbone, config.trainable_fraction, ridge.contract.input_size)
+        stages = divide(self._network.backbone, config.trainable_fraction, ridge.data.contract.input_size)
         self._model = _LastStages(stages.last, self._network.head, config.dropout, context.device)
         self._activations = ridge.activations
 
-    def fit(self) -> tuple[StrategyResult, float]:
+    def fit(self) -> tuple[Result, float]:
         """Train without each fold, and take the mean of the weights.
 
         Returns:
@@ -73,15 +107,15 @@ class FineTuner:
         self._model.load_state_dict(mean, strict=False)
         freeze_first_layers(self._network.backbone, 0)
         validation = [sample for fold in self.folds for sample in fold.validation]
-        class_ids = self._ridge.class_ids[self._ridge.indices(validation)]
+        class_ids = self._ridge.class_ids[self._data.indices(validation)]
         logits, ridge_logits = (
             torch.cat([one[name] for one in results]).numpy() for name in ("logits", "ridge_logits")
         )
-        contract, probabilities = calibrate(self._ridge.contract, logits, class_ids, self._ridge.has_outliers)
-        trials = [make_trial(FINETUNE, probabilities.argmax(1) == class_ids, time.monotonic() - started)]
+        contract, probabilities = calibrate(self._data.contract, logits, class_ids, self._ridge.has_outliers)
+        trials = [make_trial(FineTune.name, probabilities.argmax(1) == class_ids, time.monotonic() - started)]
         history = [_mean_metrics(epochs) for epochs in zip(*(result["history"] for result in results), strict=True)]
-        result = StrategyResult(self._network, contract, FINETUNE, logits, probabilities, history, trials)
-        return result, float((ridge_logits[:, : len(contract.labels)].argmax(1) == class_ids).mean())
+        result = Result(self._data, self.folds, self._network, contract, FineTune.name, logits, history, trials)
+        return result, float((ridge_logits[:, : self._num_labels].argmax(1) == class_ids).mean())
 
     def expected_seconds(self) -> float:
         """Return about how long `fit` takes, measured on a few batches."""
@@ -120,7 +154,7 @@ class FineTuner:
             `ridge_logits`, the same before the training; and `history`, the metrics of each epoch.
         """
         fold, config = self.folds[number], self._config
-        loop, validation = self._begin(fold, config), self._ridge.indices(fold.validation)
+        loop, validation = self._begin(fold, config), self._data.indices(fold.validation)
         before = copy.deepcopy(loop.module.state_dict())
         ridge_logits = self._logits(loop.module, validation)
 
@@ -147,8 +181,8 @@ class FineTuner:
         groups = [(backbone, config.backbone_lr), (model.head.parameters(), config.lr)]
         num_rows = max(len(self._rows(fold, epoch)) for epoch in range(self._config.epochs))
         class_ids = torch.from_numpy(self._ridge.class_ids)
-        train, validation = (class_ids[self._ridge.indices(part)] for part in (list(fold.train), fold.validation))
-        history = History(train, validation, len(self._ridge.contract.labels))
+        train, validation = (class_ids[self._data.indices(part)] for part in (list(fold.train), fold.validation))
+        history = History(train, validation, self._num_labels)
         return Loop(model, groups, config, num_rows, history, self._context, model.dtype)
 
     def _rows(self, fold: Split, epoch: int) -> np.ndarray:
@@ -162,7 +196,7 @@ class FineTuner:
         """Yield batches of these rows, in random order."""
         device, started = self._context.device, time.monotonic()
         own = self._ridge.rows
-        targets = own.targets(len(self._ridge.contract.labels), self._ridge.has_outliers)
+        targets = own.targets(self._num_labels, self._ridge.has_outliers)
         weights = own.weights / own.weights[rows].mean()
         size = min(self._config.batch_size, len(rows))
         for batch in (rows[part.numpy()] for part in torch.randperm(len(rows)).split(size)):
