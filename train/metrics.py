@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.special import stdtrit  # the quantile of Student's t distribution
 
 from teachcam.calibration import expected_calibration_error
 
@@ -182,22 +183,10 @@ def confidence_interval(correct: np.ndarray, groups: list[str]) -> tuple[float, 
         variance = float(excess @ excess) / num_images**2 * len(names) / max(1, len(names) - 1)
         effective = accuracy * (1 - accuracy) / variance if variance else 0.0
         effective = min(max(effective, len(names)), num_images)
-    quantile = Z_95 if len(names) == num_images else _student_quantile(max(MIN_FREEDOM, len(names) - 1))
+    freedom = max(MIN_FREEDOM, len(names) - 1)
+    quantile = Z_95 if len(names) == num_images else float(stdtrit(freedom, 0.975))
     square = quantile**2
     center = (accuracy + square / (2 * effective)) / (1 + square / effective)
     radius = np.sqrt(accuracy * (1 - accuracy) / effective + square / (4 * effective**2))
     radius = quantile / (1 + square / effective) * radius
     return float(max(0.0, center - radius)), float(min(1.0, center + radius))
-
-
-def _student_quantile(freedom: int) -> float:
-    """Return the 97.5 % quantile of Student's t distribution, by the expansion of Abramowitz and Stegun (26.7.5)."""
-    z = Z_95
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return sum(term / freedom**power for power, term in enumerate(terms))

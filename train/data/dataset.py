@@ -33,17 +33,6 @@ class Examples:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __add__(self, other: Examples) -> Examples:
-        return Examples(
-            self.images + other.images,
-            torch.cat([self.class_ids, other.class_ids]),
-            self.scenes + other.scenes,
-            self.backgrounds + other.backgrounds,
-        )
-
-    def __getitem__(self, part: slice) -> Examples:
-        return Examples(self.images[part], self.class_ids[part], self.scenes[part], self.backgrounds[part])
-
 
 class Dataset:
     """The images of a dataset folder, averaged down close to the input size.

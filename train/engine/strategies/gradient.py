@@ -224,38 +224,17 @@ def settings_for_refit(settings: TrainConfig, histories: list[list[dict]]) -> Tr
     return replace(settings, stop_after=int(np.median(best)), patience=None)
 
 
-PROGRESSIVE_SIZES = (160 / 224, 192 / 224, 1.0, 1.0)  # the first epochs cost half as much and teach as much
+SIZES = (160 / 224, 192 / 224, 1.0, 1.0)  # the first epochs cost half as much and teach as much
+# A lower learning rate in the backbone than in the head (discriminative rates, ULMFiT 2018).
+LAYERS = TrainConfig(epochs=8, lr=3e-3, backbone_lr=3e-4, trainable_fraction=1.0, head_first=True)
+ONE_RATE = TrainConfig(epochs=8, lr=5e-4, backbone_lr=5e-4, trainable_fraction=1.0)
+# The first layers detect edges and textures, and keep their ImageNet weights.
+PARTIAL = replace(LAYERS, backbone_lr=5e-4, trainable_fraction=0.72, progressive_resize=SIZES)
 GRADIENT_STRATEGIES: tuple[Gradient, ...] = (
     Head(),
-    Gradient(  # the first layers detect edges and textures, and keep their ImageNet weights
-        "partial",
-        TrainConfig(
-            epochs=8,
-            lr=3e-3,
-            backbone_lr=5e-4,
-            trainable_fraction=0.72,
-            head_first=True,
-            progressive_resize=PROGRESSIVE_SIZES,
-        ),
-    ),
-    Gradient(  # lower learning rate in the backbone than in the head (discriminative rates, ULMFiT 2018)
-        "differential",
-        TrainConfig(
-            epochs=8,
-            lr=3e-3,
-            backbone_lr=3e-4,
-            trainable_fraction=1.0,
-            head_first=True,
-            progressive_resize=PROGRESSIVE_SIZES,
-        ),
-    ),
-    Gradient(
-        "full",
-        TrainConfig(epochs=8, lr=5e-4, backbone_lr=5e-4, trainable_fraction=1.0, progressive_resize=PROGRESSIVE_SIZES),
-    ),
-    Gradient(
-        "gradual",
-        TrainConfig(epochs=8, lr=3e-3, backbone_lr=3e-4, trainable_fraction=1.0, head_first=True, gradual=True),
-    ),
-    Gradient("scratch", TrainConfig(epochs=30, lr=1e-3, backbone_lr=1e-3, trainable_fraction=1.0, scratch=True)),
+    Gradient("partial", PARTIAL),
+    Gradient("differential", replace(LAYERS, progressive_resize=SIZES)),
+    Gradient("full", replace(ONE_RATE, progressive_resize=SIZES)),
+    Gradient("gradual", replace(LAYERS, gradual=True)),
+    Gradient("scratch", replace(ONE_RATE, epochs=30, lr=1e-3, backbone_lr=1e-3, scratch=True)),
 )
