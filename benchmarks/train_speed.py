@@ -3,8 +3,8 @@
     python benchmarks/train_speed.py [--backbone resnet18] [--num-images 512] [--batch-size 32]
 
 The tutorial's DataLoader (two workers) decodes JPEG files in every epoch and changes colors with PIL, and it trains in
-float32. Ours decodes once, augments on the GPU if there is one, and trains in 16 bits where the device can. `limit`
-is our training step on one batch that stays on the device: the speed if loading images took no time.
+float32. Ours decodes once and trains in 16 bits where the device can. `limit` is our training step on one batch that
+stays on the device: the speed if loading images took no time.
 
 Epochs of the three take turns. The weights are random, which does not change the times.
 """

@@ -7,7 +7,6 @@ loop.py           the training loop, the history of its epochs and the best weig
 loss.py           the loss of every training: cross entropy in which all labels count the same
 trainer.py        trains any layers, on augmented images (Trainer)
 head.py           trains the head alone, on features computed once
-loader.py         makes batches of augmented images
 optimizer.py      optimizers and learning rate schedules
 features.py       computes features with the frozen backbone, once for each image
 run_folder.py     the folder of a run while it is not finished

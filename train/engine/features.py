@@ -19,7 +19,7 @@ from teachcam.preprocessing import preprocess
 from teachcam.train.data.feature_cache import FeatureCache
 from teachcam.train.data.images import StoredImages
 from teachcam.train.engine.context import Context
-from teachcam.train.engine.loader import fill_batch
+from teachcam.train.engine.loop import fill_batch
 from teachcam.train.model.backbones import Network, half_precision
 from teachcam.train.model.inference import Normalize
 

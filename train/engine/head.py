@@ -11,8 +11,7 @@ from torch.nn import functional
 from teachcam.contract import Contract
 from teachcam.train.config.train_config import TrainConfig
 from teachcam.train.engine.context import Context
-from teachcam.train.engine.loader import derive_seed
-from teachcam.train.engine.loop import Batch, History, Loop
+from teachcam.train.engine.loop import Batch, History, Loop, derive_seed
 from teachcam.train.engine.loss import class_weights
 from teachcam.train.engine.progress import Progress
 from teachcam.train.model.backbones import Network

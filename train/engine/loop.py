@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -37,6 +38,10 @@ class Batch:
     targets: torch.Tensor  # float32 [n, num_outputs], the probabilities to learn
     weights: torch.Tensor  # float32 [n]; over all processes, the weighted losses sum up to the batch's loss
     num_images: int  # of the whole batch, for the mean loss of an epoch
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device."""
+        return Batch(self.inputs.to(device), self.targets.to(device), self.weights.to(device), self.num_images)
 
 
 class Loop:
@@ -256,3 +261,21 @@ def update_average(averages: Tensors, weights: Tensors, steps: torch.Tensor | in
     """Average exponentially, over fewer steps at first, so that a short training moves away from its start."""
     decay = min(1 - 9 / (10 + int(steps)), AVERAGE_DECAY)
     get_ema_multi_avg_fn(decay)(averages, weights, steps)
+
+
+def fill_batch(rows: np.ndarray, size: int, device: torch.device) -> np.ndarray:
+    """Return a batch with its rows repeated up to `size` if the device is a GPU, and else the batch as it is.
+
+    cuDNN plans every layer anew for each number of rows that it has not seen.
+
+    Args:
+        rows: Rows, [N, ...], at most `size` of them.
+        size: Number of rows of a full batch.
+        device: Device that the batch will run on.
+    """
+    return np.resize(rows, (size, *rows.shape[1:])) if device.type == "cuda" else rows
+
+
+def derive_seed(*key: int) -> int:
+    """Return a seed derived from numbers, such as the run's seed and the epoch. The same numbers give the same seed."""
+    return int(np.random.default_rng(key).integers(2**63))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -15,15 +16,16 @@ from torch.nn import functional
 from teachcam.contract import Contract
 from teachcam.preprocessing import preprocess
 from teachcam.train.augment.cpu import Augmentation
-from teachcam.train.augment.gpu import GpuAugmentation
 from teachcam.train.config.train_config import TrainConfig
 from teachcam.train.data.dataset import Examples
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.head import set_dropout
-from teachcam.train.engine.loader import BatchLoader, derive_seed
-from teachcam.train.engine.loop import Batch, History, Loop
+from teachcam.train.engine.loop import Batch, History, Loop, derive_seed
+from teachcam.train.engine.loss import batch_targets, class_weights
 from teachcam.train.model.backbones import Network, freeze_first_layers, half_precision, scaled_size
 from teachcam.train.model.inference import Normalize
+
+IMAGES_PER_OUTLIER = 8
 
 
 class Trainer:
@@ -66,8 +68,6 @@ class Trainer:
         history = History(class_ids, validation_ids, len(contract.labels), config.patience)
         dtype, processes = half_precision(device), context.processes
         self._loop = Loop(network, groups, config, len(train), history, context, dtype, processes)
-        on_gpu = GpuAugmentation.fits(augmentation, contract, device)
-        self._gpu_augmentation = GpuAugmentation(augmentation, contract, device) if on_gpu else None
 
     def fit(self, name: str = "fit") -> list[dict]:
         """Train all epochs that are left since the state was saved; return the metrics of each epoch.
@@ -104,12 +104,34 @@ class Trainer:
         if config.scratch and len(batches) > 1 and len(batches[-1]) == 1:  # batch norm can't learn from one image
             batches = (*batches[:-2], torch.cat(batches[-2:]))
         torch.manual_seed(derive_seed(config.seed, epoch, context.processes.rank))  # of the dropout
-        class_ids, processes, on_gpu = self._train.class_ids, context.processes, self._gpu_augmentation
-        loader = BatchLoader(self._augmentation, class_ids, contract, config.seed, epoch, processes, on_gpu)
         started = time.monotonic()
-        for batch in context.prefetch(enumerate(batches), loader.load):
-            yield loader.to_device(batch, context.device)
+        for batch in context.prefetch(enumerate(batches), partial(self._load, epoch, contract)):
+            yield batch.to(context.device)
         context.count_images(len(self._train), started)
+
+    def _load(self, epoch: int, contract: Contract, numbered_batch: tuple[int, torch.Tensor]) -> Batch:
+        """Make this process's part of a batch. It depends on the arguments only, so any thread can make it.
+
+        Args:
+            epoch: Epoch, counted from 0.
+            contract: Contract with the input size of this epoch.
+            numbered_batch: Number of the batch in the epoch, and the indices of its images, int64 [n].
+        """
+        number, indices = numbered_batch
+        augmentation, class_ids = self._augmentation, self._train.class_ids
+        num_outliers = len(indices) // IMAGES_PER_OUTLIER if augmentation.has_outliers else 0
+        label_weights = class_weights(class_ids, len(contract.labels))
+        targets, weights = batch_targets(class_ids[indices], label_weights, num_outliers)
+        rows = list(self._context.processes.shard(range(len(targets))))
+        if not rows:  # more processes than images: this one computes an image of weight 0, to stay in step
+            rows, weights = [0], torch.zeros(1)
+        images = []
+        for row in rows:
+            rng = np.random.default_rng((self._config.seed, 1 + epoch, number, row))
+            is_outlier = row >= len(indices)
+            params = augmentation.sample_outlier(rng) if is_outlier else augmentation.sample(int(indices[row]), rng)
+            images.append(preprocess(augmentation.apply(params), contract))
+        return Batch(torch.from_numpy(np.stack(images)), targets[rows], weights[rows], len(indices))
 
     def _evaluate(self) -> torch.Tensor:
         """Return the averaged weights' logits of the validation images, float32 [N, num_classes] on the device."""

@@ -23,7 +23,7 @@ from teachcam.train.data.dataset import Dataset
 from teachcam.train.engine import features as features_module
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.features import extract_features
-from teachcam.train.engine.loader import fill_batch
+from teachcam.train.engine.loop import fill_batch
 from teachcam.train.engine.result import Result
 from teachcam.train.engine.resume import TrainingState
 from teachcam.train.engine.strategies import finetune as finetune_module

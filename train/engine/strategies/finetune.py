@@ -26,8 +26,7 @@ from teachcam.collect.split import Split, merge_into_folds
 from teachcam.errors import TrainingError
 from teachcam.train.config.train_config import TrainConfig
 from teachcam.train.engine.context import Context
-from teachcam.train.engine.loader import derive_seed, fill_batch
-from teachcam.train.engine.loop import Batch, History, Loop
+from teachcam.train.engine.loop import Batch, History, Loop, derive_seed, fill_batch
 from teachcam.train.engine.result import Result
 from teachcam.train.engine.strategies.base import make_trial
 from teachcam.train.engine.strategies.ridge import Ridge, RidgeTrainer, set_head
@@ -203,8 +202,8 @@ class FineTuner:
             filled = fill_batch(batch, size, device)
             own_weights = weights[filled] / len(batch)
             own_weights[len(batch) :] = 0.0
-            both = (torch.from_numpy(values).float().to(device) for values in (targets[filled], own_weights))
-            yield Batch(self._inputs(filled), *both, len(batch))
+            both = (torch.from_numpy(values).float() for values in (targets[filled], own_weights))
+            yield Batch(self._inputs(filled), *both, len(batch)).to(device)
         self._context.count_images(len(rows), started)
 
     def _logits(self, model: nn.Module, rows: np.ndarray) -> torch.Tensor:
