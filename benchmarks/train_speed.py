@@ -121,10 +121,11 @@ def ours(examples: Examples, contract: Contract, backbone: str, batch: int, devi
     """Return a function that trains one epoch of ours, without validation, as in the tutorial."""
     network, _ = build_network(backbone, len(contract.labels))
     augmentation = Augmentation(examples.images, Foregrounds.empty(len(examples)))
+    nothing = Examples([], examples.class_ids[:0], [], [])  # to validate on
     settings = TrainConfig(epochs=2, lr=1e-3, backbone_lr=1e-3, trainable_fraction=1.0, batch_size=batch)
 
     def epoch() -> tuple[int, float]:
-        trainer = Trainer(network, contract, examples, examples[:0], augmentation, settings, Context(device))
+        trainer = Trainer(network, contract, examples, nothing, augmentation, settings, Context(device))
         lines = trainer.fit()
         return len(examples), len(examples) / lines[-1]["images_per_second"]
 

@@ -127,10 +127,11 @@ def evaluate(
     """Measure predictions.
 
     Args:
-        predictions: of N images.
-        labels: in the order of their class ids.
-        scenes: the scene of each image.
-        groups: which images are correct or wrong together, for the confidence interval; None for the scenes.
+        predictions: Predictions of N images.
+        labels: Names of the labels in the order of their class ids.
+        scenes: Scene of each image.
+        groups: Group of each image; those of one are correct or wrong together, for the confidence interval. By default
+            the scenes.
     """
     correct, num_images = predictions.correct, len(predictions.correct)
     confusion = np.zeros((len(labels), len(labels)), int)
@@ -166,8 +167,8 @@ def confidence_interval(correct: np.ndarray, groups: list[str]) -> tuple[float, 
     so the quantile is Student's (1908) for their number.
 
     Args:
-        correct: bool [N], whether each prediction is correct.
-        groups: the name of each image's group, usually its scene.
+        correct: Whether each prediction is correct, bool [N].
+        groups: Name of each image's group, usually its scene.
 
     Returns:
         Lower and upper bound, 0 to 1, or None without images.

@@ -37,7 +37,7 @@ class TrainPanel(widgets.VBox):
         """Show the widgets for a dataset. Each training writes a new folder, runs/<time>.
 
         Args:
-            data: the dataset folder.
+            data: Dataset folder.
         """
         self.data = expand(data)
         self._labels = widgets.SelectMultiple(rows=6, description="Labels")

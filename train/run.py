@@ -42,8 +42,8 @@ def train(config: RunConfig, resume: bool = False) -> Path:
     """Train, validate and write a run. Results are printed on stdout, progress on stderr.
 
     Args:
-        config: what to train, on which images, and where to write the run.
-        resume: continue the interrupted run in `config.out`; see `load_interrupted_run`.
+        config: Options of the run: what to train, on which images, and where to write the run.
+        resume: Whether to continue the interrupted run in `config.out`; see `load_interrupted_run`.
 
     Returns:
         The folder of the run.
@@ -89,7 +89,7 @@ def load_interrupted_run(run: Path | None = None) -> RunConfig:
     """Return the options of an interrupted run, to continue with `train(config, resume=True)`.
 
     Args:
-        run: folder of the run; None for the newest interrupted run in runs/.
+        run: Folder of the run; None for the newest interrupted run in runs/.
 
     Raises:
         TrainingError: There is no such run, it is finished, or its options can't be read.
@@ -113,8 +113,8 @@ def show_augmentation(config: RunConfig, path: Path) -> None:
     """Write an image that shows the augmentation: each row has an original and augmented copies of it.
 
     Args:
-        config: names the dataset and the augmentation.
-        path: a file name that ends in .png or .jpg.
+        config: Options of the run, which name the dataset and the augmentation.
+        path: Name of the file, which ends in .png or .jpg.
     """
     if not cv2.haveImageWriter(str(path)):
         raise TrainingError(f"--show-augment {path}: give a name that ends in .png or .jpg")

@@ -41,8 +41,8 @@ class Augmentation:
         """Store the images; nothing is copied.
 
         Args:
-            images: uint8 [H, W, 3], BGR, any size.
-            foregrounds: their segmented foregrounds, in the same order.
+            images: Images, uint8 [H, W, 3], BGR, any size.
+            foregrounds: Segmented foregrounds of the images, in the same order.
             kind: `room` (everything that another room changes), `light` (slight changes of position and light) or
                 `none`.
             labels: Names of the labels.
@@ -140,8 +140,8 @@ def apply_transform(image: np.ndarray, transform: ImageTransform) -> np.ndarray:
     """Return a transformed copy of an image.
 
     Args:
-        image: uint8 [H, W, 3], BGR.
-        transform: what to change.
+        image: Image, uint8 [H, W, 3], BGR.
+        transform: Changes of the image.
 
     Returns:
         uint8 [H, W, 3], BGR, of the same shape.

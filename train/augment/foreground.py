@@ -86,9 +86,9 @@ def segment_foregrounds(images: Sequence[np.ndarray], class_ids: np.ndarray, gro
     and nothing is segmented.
 
     Args:
-        images: uint8 [H, W, 3], BGR, any size.
-        class_ids: int [N].
-        groups: images of one group are before the same background.
+        images: Images, uint8 [H, W, 3], BGR, any size.
+        class_ids: Class ids of the images, int [N].
+        groups: Name of each image's group. Images of one group are in front of the same background.
 
     Returns:
         The masks, and the backgrounds in the order of `background_groups`.

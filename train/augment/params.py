@@ -114,8 +114,8 @@ def sample_affine(rng: np.random.Generator, strength: float = 1.0) -> Affine:
     """Sample an affine transform.
 
     Args:
-        rng: source of random numbers.
-        strength: multiplies the ranges; 1 covers what a new person or camera position changes.
+        rng: Source of random numbers.
+        strength: Factor of the ranges; 1 covers what a new person or camera position changes.
     """
     scale, stretch = 1 + strength * rng.uniform(-0.25, 0.25), np.exp(min(strength, 1.0) * rng.uniform(-0.1, 0.1))
     rotation, (x, y) = strength * rng.uniform(-15, 15), min(strength, 1.0) * rng.uniform(-0.15, 0.15, 2)

@@ -38,13 +38,13 @@ class Dataset:
     """The images of a dataset folder, averaged down close to the input size.
 
     Attributes:
-        folder: the dataset folder.
-        samples: the samples whose images could be read, with their scenes.
-        images: uint8 [H, W, 3], BGR, by path; in memory, up to a limit (images.py).
-        labels: label names in the order of their class ids.
-        skipped: one message for each file that could not be read.
-        left_out: lines about files in the folder that are not used; set by who made the list of samples.
-        measurements: of the full images, for the report's advice.
+        folder: Dataset folder.
+        samples: Samples whose images could be read, with their scenes.
+        images: Images by path, uint8 [H, W, 3], BGR; in memory, up to a limit (images.py).
+        labels: Names of the labels in the order of their class ids.
+        skipped: A message for each file that could not be read.
+        left_out: Lines about files in the folder that are not used; set by who made the list of samples.
+        measurements: Measurements of the full images, for the report's advice.
     """
 
     def __init__(
@@ -57,10 +57,10 @@ class Dataset:
         """Read all images of the folder, or only `samples`.
 
         Args:
-            folder: the dataset folder.
-            samples: what to read; None for the whole folder.
-            labels: in the order of their class ids; None for alphabetical order.
-            input_size: height and width of the network's input in pixels; images stay at least that large.
+            folder: Dataset folder.
+            samples: Samples to read; None for the whole folder.
+            labels: Names of the labels in the order of their class ids; None for alphabetical order.
+            input_size: Height and width of the network's input in pixels; images stay at least that large.
 
         Raises:
             DatasetError: if the folder holds no dataset.

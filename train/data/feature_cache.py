@@ -27,8 +27,8 @@ class FeatureCache:
         """Name the folder, which is made with the first file.
 
         Args:
-            folder: of the features of all networks.
-            network: a name that stands for the network, its weights and its preprocessing.
+            folder: Folder of the features of all networks.
+            network: Name that stands for the network, its weights and its preprocessing.
         """
         self._folder, self._all = folder / network, folder
 
@@ -36,8 +36,8 @@ class FeatureCache:
         """Read what is known.
 
         Args:
-            hashes: of the images' files, as hexadecimal digits.
-            num_features: number of features of an image.
+            hashes: Hashes of the images' files, as hexadecimal digits.
+            num_features: Number of features of an image.
 
         Returns:
             features: float32 [N, num_features], 0 where they are not known.

@@ -22,9 +22,9 @@ def read_lists(train: Path, test: Path | None, data: Path) -> tuple[list[Sample]
     named after its class id.
 
     Args:
-        train: the training list.
-        test: the test list, if there is one.
-        data: the dataset folder.
+        train: Training list.
+        test: Test list, if there is one.
+        data: Dataset folder.
 
     Returns:
         The training samples, the test samples, and the labels in the order of their class ids.

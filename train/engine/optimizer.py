@@ -21,9 +21,9 @@ def make_optimizer(
     """Return the optimizer and the schedule of its learning rates, which advances with every step.
 
     Args:
-        groups: parameters, each group with its highest learning rate.
-        config: says which optimizer and schedule.
-        num_images: training images per epoch.
+        groups: Parameters, each group with its highest learning rate.
+        config: Settings of the training.
+        num_images: Number of training images per epoch.
     """
     groups = [(list(parameters), lr) for parameters, lr in groups]
     param_groups = [{"params": parameters, "lr": lr} for parameters, lr in groups]

@@ -43,9 +43,9 @@ class Network(nn.Module):
         """Put a new head on a backbone.
 
         Args:
-            backbone: takes normalized images, float32 [N, 3, H, W], and returns features, float32 [N, feature_size].
-            feature_size: number of features.
-            num_classes: number of labels.
+            backbone: Takes normalized images, float32 [N, 3, H, W], and returns features, float32 [N, feature_size].
+            feature_size: Number of features.
+            num_classes: Number of labels.
             head: `linear`, `mlp` (linear, ReLU, dropout, linear), `sqrt` (signed square roots, linear: see ridge), or
                 `sqrt_unknown`, which has one more output, for images of no label.
         """
@@ -104,10 +104,10 @@ def build_network(
     """Build a network with a new head.
 
     Args:
-        backbone: name of a torchvision classifier, one of LITES, `timm:NAME`, or `small_cnn`.
-        num_classes: number of labels.
-        weights: of the backbone: `imagenet`, `none` (random), or a file with that classifier's state dict.
-        seed: of all random weights.
+        backbone: Name of a torchvision classifier, one of LITES, `timm:NAME`, or `small_cnn`.
+        num_classes: Number of labels.
+        weights: Weights of the backbone: `imagenet`, `none` (random), or a file with that classifier's state dict.
+        seed: Seed of all random weights.
         head: `linear`, or `mlp` (linear, ReLU, dropout, linear).
 
     Returns:
@@ -174,8 +174,8 @@ def freeze_first_layers(backbone: nn.Module, fraction: float) -> None:
     """Freeze the first layers of a backbone and unfreeze the others.
 
     Args:
-        backbone: its parameters' requires_grad is changed.
-        fraction: of the layers, counted from the input; 0 freezes none, 1 all.
+        backbone: Backbone, whose parameters' requires_grad is changed.
+        fraction: Fraction of the layers, counted from the input; 0 freezes none, 1 all.
     """
     layers = [layer for layer in backbone.modules() if list(layer.parameters(recurse=False))]
     for index, layer in enumerate(layers):
@@ -188,8 +188,8 @@ def scaled_size(backbone: nn.Module, size: tuple[int, int], scale: float) -> tup
     """Scale an input size for progressive resizing.
 
     Args:
-        backbone: is tried on the smaller size.
-        size: height and width in pixels.
+        backbone: Backbone, which is tried on the smaller size.
+        size: Height and width in pixels.
         scale: 0 to 1.
 
     Returns:

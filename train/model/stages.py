@@ -26,9 +26,9 @@ def divide(backbone: nn.Module, trainable_fraction: float, size: tuple[int, int]
     """Divide a backbone before the layers that are trained, where its activations are small.
 
     Args:
-        backbone: in evaluation mode. One that can't be traced is not divided: its first part does nothing.
-        trainable_fraction: of its layers, counted from the head. Up to TOLERANCE of them more may stay frozen.
-        size: height and width of the images in pixels.
+        backbone: Backbone in evaluation mode. One that can't be traced is not divided: its first part does nothing.
+        trainable_fraction: Fraction of its layers, counted from the head. Up to TOLERANCE more may stay frozen.
+        size: Height and width of the images in pixels.
     """
     try:
         graph = _Tracer().trace(backbone)
@@ -53,8 +53,8 @@ def activation_bytes(stages: Stages, size: tuple[int, int]) -> int:
     """Return how many bytes the activations between the stages take for an image, as float16.
 
     Args:
-        stages: in evaluation mode.
-        size: height and width of the image in pixels.
+        stages: Stages in evaluation mode.
+        size: Height and width of the image in pixels.
     """
     device = next(stages.last.parameters()).device
     return 2 * stages.first(torch.zeros(1, 3, *size, device=device)).numel()

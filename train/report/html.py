@@ -133,8 +133,8 @@ def data_url(image: np.ndarray, width: int = IMAGE_WIDTH) -> str:
     """Return an image as a JPEG in a data URL, for the `src` of an <img> element.
 
     Args:
-        image: uint8 [H, W, 3], BGR.
-        width: in pixels. The height keeps the aspect ratio, up to three times the width.
+        image: Image, uint8 [H, W, 3], BGR.
+        width: Width in pixels. The height keeps the aspect ratio, up to three times the width.
     """
     interpolation = cv2.INTER_AREA if image.shape[1] > width else cv2.INTER_NEAREST  # small images keep sharp pixels
     height = min(max(1, round(width * image.shape[0] / image.shape[1])), 3 * width)

@@ -22,7 +22,7 @@ def training_curves(epochs: list[dict]) -> str:
     """Plot the loss of each epoch, and the validation loss and accuracy if they were measured.
 
     Args:
-        epochs: rows with `epoch`, `loss`, `validation_loss` and `validation_accuracy`, as epochs.jsonl has them.
+        epochs: Rows with `epoch`, `loss`, `validation_loss` and `validation_accuracy`, as epochs.jsonl has them.
 
     Returns:
         An <svg> element.
@@ -52,8 +52,8 @@ def reliability_diagram(bins: list[ConfidenceBin], num_bins: int = 10) -> str:
     """Plot the accuracy of predictions against their confidence.
 
     Args:
-        bins: from `confidence_bins`.
-        num_bins: the number of intervals, empty ones included.
+        bins: Bins of `confidence_bins`.
+        num_bins: Number of intervals, empty ones included.
 
     Returns:
         An <svg> element.

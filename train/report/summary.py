@@ -92,9 +92,9 @@ def describe_accuracy(correct: np.ndarray, splits: list[Split], mode: str) -> It
     Whole scenes are reported apart from images of scenes that were trained on, whose accuracy is optimistic.
 
     Args:
-        correct: bool [N], whether the prediction for each validation image is correct, in the order of the splits.
-        splits: one, or one for each fold.
-        mode: scenes or frames, as `--split` has it.
+        correct: Whether the prediction for each validation image is correct, bool [N], in the order of the splits.
+        splits: Splits: one, or one for each fold.
+        mode: Kind of split: scenes or frames, as `--split` has it.
     """
     if not len(correct):
         yield "accuracy: not measured, there are too few images for validation"
