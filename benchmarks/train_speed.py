@@ -28,7 +28,7 @@ from teachcam.collect.hands import LABELS
 from teachcam.collect.synthetic import render
 from teachcam.contract import Contract
 from teachcam.processor import processor_name
-from teachcam.train.augment.cpu import Augmentation
+from teachcam.train.augment.augmentation import Augmentation
 from teachcam.train.augment.foreground import Foregrounds
 from teachcam.train.config.train_config import TrainConfig
 from teachcam.train.data.dataset import Dataset, Examples

@@ -12,7 +12,7 @@ from pathlib import Path
 from teachcam.collect.names import normalize_text
 from teachcam.errors import TrainingError
 from teachcam.files import expand
-from teachcam.train.augment.cpu import KINDS
+from teachcam.train.augment.augmentation import KINDS
 from teachcam.train.config.options import option_field, options_of
 from teachcam.train.config.train_config import TrainConfig
 from teachcam.train.engine.strategies import STRATEGIES

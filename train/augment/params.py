@@ -1,4 +1,4 @@
-"""Random parameters of the augmentation: sampled here, applied by `augment/cpu.py`.
+"""Random parameters of the augmentation: sampled here, applied by `augment/augmentation.py`.
 
 Shifts and sizes are fractions of an image's width or height.
 """

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from teachcam.train.augment.cpu import Augmentation
+from teachcam.train.augment.augmentation import Augmentation
 from teachcam.train.augment.params import AugmentParams
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,10 +82,16 @@ class Loop:
         self._optimizer, self._schedule = make_optimizer(groups, config, num_images)
         self._average = AveragedModel(module, multi_avg_fn=update_average) if config.averaged else None
         self._scaler = torch.amp.GradScaler(context.device.type, enabled=dtype == torch.float16)
-
-    @property
-    def trained(self) -> nn.Module:
-        return self.module if self._average is None else self._average.module
+        self.trained = module if self._average is None else self._average.module
+        self._parts: dict[str, Any] = {  # what the next epoch depends on
+            "module": module,
+            "optimizer": self._optimizer,
+            "schedule": self._schedule,
+            "scaler": self._scaler,
+            "history": history,
+        }
+        if self._average is not None:
+            self._parts["average"] = self._average
 
     def fit(
         self,
@@ -163,24 +170,12 @@ class Loop:
 
     def state_dict(self) -> dict:
         """Return all that the next epoch depends on, for `load_state_dict`."""
-        return {name: part.state_dict() for name, part in self._stateful_parts().items()}
+        return {name: part.state_dict() for name, part in self._parts.items()}
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from a saved state."""
-        parts = self._stateful_parts()
-        for name, own in state.items():
-            parts[name].load_state_dict(own)
-
-    def _stateful_parts(self) -> dict:
-        parts = {
-            "network": self.module,
-            "average": self._average,
-            "optimizer": self._optimizer,
-            "schedule": self._schedule,
-            "scaler": self._scaler,
-            "history": self.history,
-        }
-        return {name: part for name, part in parts.items() if part is not None}
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
 
 
 class History:

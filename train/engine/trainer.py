@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from teachcam.contract import Contract
 from teachcam.preprocessing import preprocess
-from teachcam.train.augment.cpu import Augmentation
+from teachcam.train.augment.augmentation import Augmentation
 from teachcam.train.config.train_config import TrainConfig
 from teachcam.train.data.dataset import Examples
 from teachcam.train.engine.context import Context

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from teachcam.collect.dataset import Sample
 from teachcam.contract import Contract
-from teachcam.train.augment.cpu import Augmentation
+from teachcam.train.augment.augmentation import Augmentation
 from teachcam.train.augment.foreground import Foregrounds, segment_foregrounds
 from teachcam.train.data.dataset import Dataset, Examples
 from teachcam.train.engine.context import Context
@@ -58,9 +59,9 @@ class TrainingData:
         self._index = {sample.path: index for index, sample in enumerate(self.samples)}
         self._features: torch.Tensor | None = None
 
-    def indices(self, samples: list[Sample]) -> list[int]:
-        """Return the indices of some of the samples."""
-        return [self._index[sample.path] for sample in samples]
+    def indices(self, samples: list[Sample]) -> np.ndarray:
+        """Return the indices of some of the samples, int [n]."""
+        return np.array([self._index[sample.path] for sample in samples], int)
 
     def examples(self, samples: list[Sample]) -> Examples:
         """Return the images of some of the samples, with their class ids, scenes and backgrounds."""

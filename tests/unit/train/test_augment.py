@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import assert_one_line_error, call_here
 
-from teachcam.train.augment.cpu import Augmentation, apply_color_jitter, apply_transform
+from teachcam.train.augment.augmentation import Augmentation, apply_color_jitter, apply_transform
 from teachcam.train.augment.foreground import segment_foregrounds
 from teachcam.train.augment.params import sample_color_jitter, sample_image_transform
 

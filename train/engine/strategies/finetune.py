@@ -200,10 +200,10 @@ class FineTuner:
         size = min(self._config.batch_size, len(rows))
         for batch in (rows[part.numpy()] for part in torch.randperm(len(rows)).split(size)):
             filled = fill_batch(batch, size, device)
-            own_weights = weights[filled] / len(batch)
-            own_weights[len(batch) :] = 0.0
-            both = (torch.from_numpy(values).float() for values in (targets[filled], own_weights))
-            yield Batch(self._inputs(filled), *both, len(batch)).to(device)
+            shares = torch.from_numpy(weights[filled] / len(batch)).float()
+            shares[len(batch) :] = 0.0
+            own_targets = torch.from_numpy(targets[filled]).float()
+            yield Batch(self._inputs(filled), own_targets, shares, len(batch)).to(device)
         self._context.count_images(len(rows), started)
 
     def _logits(self, model: nn.Module, rows: np.ndarray) -> torch.Tensor:

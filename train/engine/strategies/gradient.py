@@ -17,7 +17,7 @@ from teachcam.calibration import calibrate
 from teachcam.collect.dataset import Sample
 from teachcam.collect.split import Split, folds_by_scene, split_at_random, split_by_scene
 from teachcam.errors import TrainingError
-from teachcam.train.augment.cpu import Augmentation
+from teachcam.train.augment.augmentation import Augmentation
 from teachcam.train.augment.views import AugmentedViews
 from teachcam.train.config.train_config import TrainConfig
 from teachcam.train.engine.context import Context
@@ -198,12 +198,12 @@ def train_head(
 ) -> tuple[Network, list[dict]]:
     """Train the head of a copy of the network. Returns it, and the metrics of each epoch. Only a name is shown."""
     network = copy.deepcopy(data.network)
-    parts = [
+    train, validation = (
         (data.features(samples, context), data.examples(samples).class_ids.to(context.device))
         for samples in (split.train, split.validation)
-    ]
+    )
     progress = context.progress if name else None
-    return network, fit_head(network, data.contract, *parts, settings, progress, name or "head")
+    return network, fit_head(network, data.contract, train, validation, settings, progress, name or "head")
 
 
 @torch.no_grad()
