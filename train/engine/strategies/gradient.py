@@ -55,10 +55,14 @@ class Trained:
 
 
 class Gradient(Strategy):
-    """Trains layers of the backbone, and the head, on augmented images."""
+    """Trains layers of the backbone, and the head.
 
-    def __init__(self, name: str, settings: TrainConfig):
-        self.name, self.settings = name, settings
+    It trains on augmented images; or with `on_features` the head alone, on the features of the images as they are, for
+    which the backbone runs once for each image.
+    """
+
+    def __init__(self, name: str, settings: TrainConfig, on_features: bool = False):
+        self.name, self.settings, self.on_features = name, settings, on_features
         self.weights = "none" if settings.scratch else None
 
     def settings_with(self, overrides: dict, seed: int) -> TrainConfig:
@@ -138,6 +142,8 @@ class Gradient(Strategy):
             name: Name of the training, in progress bars and saved states.
             augmentation: Augmentation of the samples to train on, if it is known.
         """
+        if self.on_features:
+            return Trained(*train_head(data, split, settings, context, name), None)
         network = copy.deepcopy(data.network)
         augmentation = augmentation or data.augmentation(split.train)
         train, validation = data.examples(split.train), data.examples(split.validation)
@@ -151,10 +157,14 @@ class Gradient(Strategy):
         trainer = Trainer(network, data.contract, train, validation, augmentation, settings, context)
         return Trained(network, trainer.fit(name), augmentation)
 
+    @torch.no_grad()
     def logits(self, data: TrainingData, network: Network, samples: list[Sample], context: Context) -> np.ndarray:
         """Return the logits of samples, float32 [n, num_classes]."""
-        features = extract_features(network, data.examples(samples).images, data.contract, context)
-        return head_logits(network, features)
+        if self.on_features:
+            features = data.features(samples, context)
+        else:
+            features = extract_features(network, data.examples(samples).images, data.contract, context)
+        return network.head.eval()(features).float().cpu().numpy()
 
     def _compare_splits(self, data: TrainingData, at_random: Split, context: Context) -> list[float] | None:
         """Return the accuracy of a head alone on random validation images, and on whole validation scenes.
@@ -170,29 +180,6 @@ class Gradient(Strategy):
         return [min(history, key=lambda one: one["validation_loss"])["validation_accuracy"] for history in histories]
 
 
-class Head(Gradient):
-    """Trains the head only, on the features of the images as they are. The backbone runs once for each image."""
-
-    def __init__(self) -> None:
-        super().__init__("head", HEAD)
-
-    def train(
-        self,
-        data: TrainingData,
-        split: Split,
-        settings: TrainConfig,
-        context: Context,
-        name: str,
-        augmentation: Augmentation | None = None,
-    ) -> Trained:
-        """Train the head of a copy of the network."""
-        return Trained(*train_head(data, split, settings, context, name), None)
-
-    def logits(self, data: TrainingData, network: Network, samples: list[Sample], context: Context) -> np.ndarray:
-        """Return the logits of samples. Their features are known."""
-        return head_logits(network, data.features(samples, context))
-
-
 def train_head(
     data: TrainingData, split: Split, settings: TrainConfig, context: Context, name: str | None = None
 ) -> tuple[Network, list[dict]]:
@@ -204,12 +191,6 @@ def train_head(
     )
     progress = context.progress if name else None
     return network, fit_head(network, data.contract, train, validation, settings, progress, name or "head")
-
-
-@torch.no_grad()
-def head_logits(network: Network, features: torch.Tensor) -> np.ndarray:
-    """Return the logits of features, float32 [N, num_classes]."""
-    return network.head.eval()(features).float().cpu().numpy()
 
 
 def settings_for_refit(settings: TrainConfig, histories: list[list[dict]]) -> TrainConfig:
@@ -231,7 +212,7 @@ ONE_RATE = TrainConfig(epochs=8, lr=5e-4, backbone_lr=5e-4, trainable_fraction=1
 # The first layers detect edges and textures, and keep their ImageNet weights.
 PARTIAL = replace(LAYERS, backbone_lr=5e-4, trainable_fraction=0.72, progressive_resize=SIZES)
 GRADIENT_STRATEGIES: tuple[Gradient, ...] = (
-    Head(),
+    Gradient("head", HEAD, on_features=True),
     Gradient("partial", PARTIAL),
     Gradient("differential", replace(LAYERS, progressive_resize=SIZES)),
     Gradient("full", replace(ONE_RATE, progressive_resize=SIZES)),
