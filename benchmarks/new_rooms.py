@@ -27,20 +27,16 @@ from torchvision.transforms import v2
 
 from teachcam.calibration import expected_calibration_error
 from teachcam.collect.dataset import Sample
-from teachcam.collect.split import split_by_scene
-from teachcam.contract import Contract
 from teachcam.preprocessing import preprocess
 from teachcam.processor import processor_name
-from teachcam.train.config.run_config import BUDGET, RunConfig
-from teachcam.train.config.train_config import FROM_RIDGE, STRATEGIES
 from teachcam.train.data.dataset import Dataset, Examples
 from teachcam.train.engine.context import Context
-from teachcam.train.engine.selection import train_and_refit, train_from_ridge
-from teachcam.train.engine.strategies import StrategyTrainer
+from teachcam.train.engine.strategies import STRATEGIES
 from teachcam.train.engine.training_data import TrainingData
 from teachcam.train.metrics import confidence_interval
-from teachcam.train.model.backbones import DEFAULT_BACKBONE, build_network, default_input_size, normalization
+from teachcam.train.model.backbones import DEFAULT_BACKBONE
 from teachcam.train.model.inference import InferenceModel, predict
+from teachcam.train.run_config import BUDGET, RunConfig
 
 NUM_FOLDS = 3
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB
@@ -59,7 +55,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for auto (default: %(default)g)")
     parser.add_argument("--without", metavar="LABEL", help="leave this label out of training, and test on it")
     options = parser.parse_args()
-    if unknown := set(options.strategies) - {"tutorial", *FROM_RIDGE, *STRATEGIES}:
+    if unknown := set(options.strategies) - {"tutorial", *STRATEGIES}:
         parser.error(f"there is no strategy {', '.join(unknown)}")
     dataset = Dataset(options.data)
     outliers = [sample for sample in dataset.samples if sample.label == options.without]
@@ -116,29 +112,20 @@ def measure(
     Returns:
         The columns by name.
     """
-    mean, std = normalization(backbone)
-    contract = Contract(labels=dataset.labels, input_size=default_input_size(backbone), mean=mean, std=std)
-    weights, head = "none" if strategy == "scratch" else "imagenet", "sqrt" if strategy in FROM_RIDGE else "linear"
-    network, _ = build_network(backbone, len(dataset.labels), weights, seed, head)
-    started = time.monotonic()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    strategy_of_data = "full" if strategy == "tutorial" else strategy
+    config = RunConfig(strategy=strategy_of_data, backbone=backbone, seed=seed, budget=budget)
+    data = TrainingData(config, dataset, train)
+    network, contract = data.network, data.contract
+    started = time.monotonic()
     if strategy == "tutorial":
         torch.manual_seed(seed)
-        examples = dataset.examples(train)
+        examples = data.examples(train)
         images = np.stack([preprocess(image, contract) for image in examples.images])
         train_as_the_tutorial(network, images, examples.class_ids, device)
-    elif strategy in FROM_RIDGE:
-        config = RunConfig(strategy=strategy, seed=seed, budget=budget)
-        outcome, splits = train_from_ridge(network, contract, dataset, train, config, Context(device))
-        network, contract = outcome.network, outcome.contract
-        judged = dataset.examples([sample for split in splits for sample in split.validation])
     else:
-        split = split_by_scene(train, seed=seed)
-        examples = dataset.examples(split.train), dataset.examples(split.validation)
-        trainer = StrategyTrainer(TrainingData(network, contract, *examples, Context(device)), seed)
-        outcome = train_and_refit(trainer, strategy, {}, refit=True)
-        network, contract = outcome.network, outcome.contract
-        judged = examples[1]
+        result = config.method.fit(data, config.method.folds(train, config), Context(device))
+        network, contract = result.network, result.contract
     seconds = time.monotonic() - started
     model = InferenceModel(network.cpu(), contract)
     probabilities = predict(model, test.images, contract)
@@ -149,8 +136,8 @@ def measure(
         "seconds": seconds,
     }
     if strategy != "tutorial":
-        was_correct = outcome.probabilities.argmax(1) == judged.class_ids.numpy()
-        low, high = confidence_interval(was_correct, judged.scenes)
+        was_correct = result.predictions.correct
+        low, high = confidence_interval(was_correct, [sample.scene for sample in result.validation])
         columns["validation"], columns["interval holds"] = was_correct.mean(), low <= correct.mean() <= high
     if unknown:
         unknown_confidences = predict(model, unknown, contract).max(1)

@@ -35,7 +35,7 @@ from teachcam.live.teaching.studio import Studio
 from teachcam.live.teaching.teacher import Teacher
 from teachcam.processor import processor_name
 from teachcam.ridge import Rows
-from teachcam.ridge_sums import RidgeSums
+from teachcam.ridge_sums import IncrementalRidge
 
 NUM_LABELS, NUM_IMAGES = 10, 50  # of `speed`
 NUM_FOLDS = 3
@@ -83,7 +83,7 @@ def measure_speed(folder: Path) -> None:
     )
     calm, busy = (np.quantile(times, 0.99) for times in (watch.calm, watch.busy))
     print(f"loop p99: {1000 * busy:.1f} ms while teaching, {1000 * calm:.1f} ms calm: {busy / calm:.2f} times")
-    sums = RidgeSums(Backbone.feature_size)
+    sums = IncrementalRidge(Backbone.feature_size)
     for start in range(0, 10_000, 1000):
         features = rng.normal(size=(1000, Backbone.feature_size)).astype(np.float32)
         class_ids, zeros = (start + np.arange(1000)) % NUM_LABELS, np.zeros(1000, int)

@@ -3,8 +3,8 @@
     python benchmarks/train_speed.py [--backbone resnet18] [--num-images 512] [--batch-size 32]
 
 The tutorial's DataLoader (two workers) decodes JPEG files in every epoch and changes colors with PIL, and it trains in
-float32. Ours decodes once, augments on the GPU if there is one, and trains in 16 bits where the device can. `limit`
-is our training step on one batch that stays on the device: the speed if loading images took no time.
+float32. Ours decodes once and trains in 16 bits where the device can. `limit` is our training step on one batch that
+stays on the device: the speed if loading images took no time.
 
 Epochs of the three take turns. The weights are random, which does not change the times.
 """
@@ -28,7 +28,7 @@ from teachcam.collect.hands import LABELS
 from teachcam.collect.synthetic import render
 from teachcam.contract import Contract
 from teachcam.processor import processor_name
-from teachcam.train.augment.cpu import Augmentation
+from teachcam.train.augment.augmentation import Augmentation
 from teachcam.train.augment.foreground import Foregrounds
 from teachcam.train.config.train_config import TrainConfig
 from teachcam.train.data.dataset import Dataset, Examples
@@ -121,10 +121,11 @@ def ours(examples: Examples, contract: Contract, backbone: str, batch: int, devi
     """Return a function that trains one epoch of ours, without validation, as in the tutorial."""
     network, _ = build_network(backbone, len(contract.labels))
     augmentation = Augmentation(examples.images, Foregrounds.empty(len(examples)))
+    nothing = Examples([], examples.class_ids[:0], [], [])  # to validate on
     settings = TrainConfig(epochs=2, lr=1e-3, backbone_lr=1e-3, trainable_fraction=1.0, batch_size=batch)
 
     def epoch() -> tuple[int, float]:
-        trainer = Trainer(network, contract, examples, examples[:0], augmentation, settings, Context(device))
+        trainer = Trainer(network, contract, examples, nothing, augmentation, settings, Context(device))
         lines = trainer.fit()
         return len(examples), len(examples) / lines[-1]["images_per_second"]
 

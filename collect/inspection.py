@@ -21,6 +21,7 @@ from teachcam.collect.quality import (
 from teachcam.collect.scenes import find_scenes
 from teachcam.errors import UnreadableImage
 from teachcam.images import read_image
+from teachcam.labels import has_background_label
 from teachcam.preprocessing import resize
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ ENOUGH_IMAGES, ENOUGH_SCENES = 20, 3  # of a label
 MIN_FOR_INDEX = 5000  # images: below, comparing all pairs takes under two seconds, and needs no scipy
 CHUNK = 1000  # images that are looked up in the index at once
 MAX_IMBALANCE = 3  # how many times as many images one label may have as another
-NOTHING_LABELS = {"none", "nothing", "background", "empty"}  # usual names of the label for "none of the others"
 
 
 @dataclass
@@ -258,7 +258,7 @@ def _advise(labels: dict[str, LabelSummary], scenes: dict[str, list[Sample]]) ->
     for label, summary in labels.items():
         if MAX_IMBALANCE * summary.images < labels[largest].images:
             yield f"record more of {label}: it has {summary.images} images, and {largest} has {labels[largest].images}"
-    if not NOTHING_LABELS & {label.lower() for label in labels}:
+    if not has_background_label(labels):
         yield "record a further label, none, with what the camera sees when no other label is there"
 
 

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from teachcam.export.exporter import export as export_model
     from teachcam.live.classifier import Classifier
     from teachcam.live.prediction import Prediction
-    from teachcam.train.config.run_config import RunConfig
     from teachcam.train.run import train as train_model
+    from teachcam.train.run_config import RunConfig
 
 # Not `train` and `export`: those are the names of packages in here, and an import of one would hide the function.
 _HOMES = {
@@ -50,7 +50,7 @@ _HOMES = {
     "Contract": ("teachcam.contract", "Contract"),
     "ExportConfig": ("teachcam.export.conversion", "ExportConfig"),
     "Prediction": ("teachcam.live.prediction", "Prediction"),
-    "RunConfig": ("teachcam.train.config.run_config", "RunConfig"),
+    "RunConfig": ("teachcam.train.run_config", "RunConfig"),
     "UserError": ("teachcam.errors", "UserError"),
     "export_model": ("teachcam.export.exporter", "export"),
     "train_model": ("teachcam.train.run", "train"),

@@ -1,4 +1,4 @@
-"""Find labels that other programs, or this one, take for "no value"."""
+"""What the names of labels say: which stand for the bare background, and which are taken for "no value"."""
 
 from __future__ import annotations
 
@@ -7,6 +7,19 @@ from typing import Iterable
 UNKNOWN = "unknown"  # the answer of a model that is not sure
 # States of Home Assistant without a value, and the MQTT payload that stands for one; only in this spelling.
 NO_VALUE = ("None", "unavailable", UNKNOWN)
+BACKGROUND_LABELS = {"none", "nothing", "background", "empty"}  # usual names of the label for "none of the others"
+
+
+def has_background_label(labels: Iterable[str], shows_background: bool = False) -> bool:
+    """Return whether one of the labels stands for the bare background.
+
+    If none does, every strategy of training, and teaching, learn backgrounds as outliers: images of no label.
+
+    Args:
+        labels: Names of the labels.
+        shows_background: Whether the images of one were found to show nothing in front of the background.
+    """
+    return shows_background or bool(BACKGROUND_LABELS & {label.lower() for label in labels})
 
 
 def warnings_of_labels(labels: Iterable[str]) -> list[str]:

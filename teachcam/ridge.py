@@ -1,4 +1,4 @@
-"""A classification head in closed form: ridge regression to the labels, judged by scenes that it has not seen.
+"""A classification head in closed form: ridge regression to the labels, evaluated on scenes that it has not seen.
 
     head = fit_ridge(rows, num_classes)
     logits = head.logits(features)     # float64 [N, num_classes]
@@ -7,9 +7,9 @@
 It needs numpy only, has no epochs, no learning rate and no random numbers, and takes a second.
 `ridge_sums.py` has the same head for rows that come and go.
 
-The strength of the regularization is chosen by leave-one-scene-out accuracy. Leaving a scene out needs no training: the
-head without a block of rows follows exactly from the head with them (Allen's PRESS for blocks), where I is the identity
-and H the block of the matrix that turns targets into predictions:
+The strength of the regularization is chosen by the accuracy in held-out folds, usually one for each scene. Holding a
+fold out needs no training: the head without a block of rows follows exactly from the head with them (Allen's PRESS for
+blocks), where I is the identity and H the block of the matrix that turns targets into predictions:
 
     target - prediction without the block = (I - H)^-1 (target - prediction with the block)
 """
@@ -27,7 +27,7 @@ from teachcam.ridge_inputs import Inputs, chunks, principal_axes, signed_sqrt
 # Candidates, as multiples of the mean variance of a feature. Below and above, accuracy in new scenes fell.
 STRENGTHS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 DEFAULT_STRENGTH = 2.0  # near the best for hands, thumbs and digits in new scenes, with two backbones
-TOLERANCE = 1.0  # of an accuracy's standard error over scenes: what differs by less is taken for equally accurate
+TOLERANCE = 1.0  # standard errors of an accuracy over folds: strengths within it count as equal
 LOGIT_SCALE = 10.0  # scores lie between 0 and 1; ten times that is the usual range of logits
 
 
@@ -35,14 +35,14 @@ LOGIT_SCALE = 10.0  # scores lie between 0 and 1; ten times that is the usual ra
 class Rows:
     """The rows that a head is trained on: one for each image, and one for each augmented view of it.
 
-    A row with a background is left out with both scenes: with the one of its object, and with that of its background.
+    A row with a background is held out with both folds: with the one of its object, and with that of its background.
     """
 
     features: np.ndarray  # float32 [N, D]
     class_ids: np.ndarray  # int [N]; -1 for an outlier, which belongs to no class
-    scenes: np.ndarray  # int [N], the scene of each image; -1 for one that is never left out
-    backgrounds: np.ndarray  # int [N], the scene whose background a view shows, or -1
-    is_view: np.ndarray  # bool [N]: views are trained on, and never judged
+    fold_ids: np.ndarray  # int [N], the fold that holds each image out, usually its scene; -1 if none does
+    backgrounds: np.ndarray  # int [N], the fold whose background a view shows, or -1
+    is_view: np.ndarray  # bool [N]: views are trained on, and never evaluated
 
     @property
     def groups(self) -> np.ndarray:
@@ -59,9 +59,9 @@ class Rows:
         return weights / weights.sum()
 
     @property
-    def judged(self) -> np.ndarray:
-        """The indices of the images that are left out once, int [M]."""
-        return np.flatnonzero(~self.is_view & (self.scenes >= 0))
+    def evaluated(self) -> np.ndarray:
+        """The indices of the images that are held out once, int [M]."""
+        return np.flatnonzero(~self.is_view & (self.fold_ids >= 0))
 
     def __add__(self, other: Rows) -> Rows:
         return Rows(*(np.concatenate(pair) for pair in zip(self._columns, other._columns)))
@@ -72,16 +72,16 @@ class Rows:
 
     @property
     def _columns(self) -> tuple[np.ndarray, ...]:
-        return self.features, self.class_ids, self.scenes, self.backgrounds, self.is_view
+        return self.features, self.class_ids, self.fold_ids, self.backgrounds, self.is_view
 
     def targets(self, num_classes: int, outliers: bool) -> np.ndarray:
         """Return float64 [N, num_classes + outliers]: 1 in the column of the row's class; the last is for outliers."""
         columns = [*range(num_classes), -1][: num_classes + outliers]
         return (self.class_ids[:, None] == columns).astype(float)
 
-    def left_out_with(self, scene: int) -> np.ndarray:
-        """Return which rows are left out with a scene, bool [N]."""
-        return (self.scenes == scene) | (self.backgrounds == scene)
+    def in_fold(self, fold_id: int) -> np.ndarray:
+        """Return which rows are held out with a fold, bool [N]."""
+        return (self.fold_ids == fold_id) | (self.backgrounds == fold_id)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class RidgeHead:
     weight: np.ndarray  # float64 [D, num_outputs]
     bias: np.ndarray  # float64 [num_outputs]
     strength: float  # of the regularization
-    held_out_logits: np.ndarray  # float64 [M, num_outputs], of the images that are judged
+    held_out_logits: np.ndarray  # float64 [M, num_outputs], of the images that are evaluated
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Return the logits of features, float [N, D], as float64 [N, num_outputs]."""
@@ -102,15 +102,15 @@ class RidgeHead:
 
 
 def fit_ridge(
-    rows: Rows, num_classes: int, strength: float | None = None, judge: bool = True, outliers: bool = False
+    rows: Rows, num_classes: int, strength: float | None = None, evaluate: bool = True, outliers: bool = False
 ) -> RidgeHead:
     """Fit a head.
 
     Args:
         rows: What to train on. Every class needs a row.
         num_classes: Number of classes.
-        strength: Strength of the regularization. By default the one that is most accurate in scenes that are left out.
-        judge: Whether to compute `held_out_logits`.
+        strength: Strength of the regularization. By default the one that is most accurate in the folds.
+        evaluate: Whether to compute `held_out_logits`.
         outliers: Whether the head has an output for them.
     """
     weights = rows.weights
@@ -118,12 +118,12 @@ def fit_ridge(
     # In the coordinates of the principal axes the normal equations are diagonal, whatever the strength.
     variances, axes = principal_axes(inputs, weights)
     system = _System(inputs.along(axes), np.append(1.0, variances), weights, rows.targets(num_classes, outliers))
-    judged = rows.judged
-    blocks = [np.flatnonzero(rows.left_out_with(scene)) for scene in np.unique(rows.scenes[judged])]
+    evaluated = rows.evaluated
+    blocks = [np.flatnonzero(rows.in_fold(fold_id)) for fold_id in np.unique(rows.fold_ids[evaluated])]
     held_out = np.zeros((0, num_classes + outliers))
-    if judge and blocks and max(map(len, blocks)) < len(weights):
+    if evaluate and blocks and max(map(len, blocks)) < len(weights):
         candidates = STRENGTHS if strength is None else (strength,)
-        predictions = [prediction[judged] for prediction in _held_out(system, blocks, candidates)]
+        predictions = [prediction[evaluated] for prediction in _held_out(system, blocks, candidates)]
         best = _choose([_accuracies(prediction[:, :num_classes], rows) for prediction in predictions], candidates)
         strength, held_out = candidates[best], LOGIT_SCALE * predictions[best]
     strength = DEFAULT_STRENGTH if strength is None else strength
@@ -159,7 +159,7 @@ class _System:
 def _held_out(system: _System, blocks: list[np.ndarray], strengths: Sequence[float]) -> list[np.ndarray]:
     """Return each row's prediction by the head that was not fitted to its block, for each strength.
 
-    A row in several blocks gets the prediction of the last one; rows that are judged are in one block only.
+    A row in several blocks gets the prediction of the last one; rows that are evaluated are in one block only.
 
     Returns:
         float64 [N, num_classes], for each strength.
@@ -183,23 +183,23 @@ def _held_out(system: _System, blocks: list[np.ndarray], strengths: Sequence[flo
 
 
 def _accuracies(predictions: np.ndarray, rows: Rows) -> np.ndarray:
-    """Return the accuracy in each scene, float64 [scenes], in which all classes count the same."""
-    class_ids, scenes = rows.class_ids[rows.judged], rows.scenes[rows.judged]
+    """Return the accuracy in each fold, float64 [folds], in which all classes count the same."""
+    class_ids, fold_ids = rows.class_ids[rows.evaluated], rows.fold_ids[rows.evaluated]
     weights = 1 / np.bincount(class_ids)[class_ids]
     correct = predictions.argmax(1) == class_ids
     return np.array(
-        [np.average(correct[scenes == scene], weights=weights[scenes == scene]) for scene in np.unique(scenes)]
+        [np.average(correct[fold_ids == one], weights=weights[fold_ids == one]) for one in np.unique(fold_ids)]
     )
 
 
 def _choose(accuracies: list[np.ndarray], strengths: tuple[float, ...]) -> int:
     """Return the index of the strength to use: of those that are about as accurate as the best, the most usual one.
 
-    A few scenes can't tell neighboring strengths apart. The very best one is then a matter of luck.
+    A few folds can't tell neighboring strengths apart. The very best one is then a matter of luck.
 
     Args:
-        accuracies: float64 [scenes], for each strength.
-        strengths: The strengths.
+        accuracies: Accuracy in each fold, float64 [folds], for each strength.
+        strengths: Strengths.
     """
     means = [accuracy.mean() for accuracy in accuracies]
     best = int(np.argmax(means))

@@ -1,6 +1,6 @@
 """A ridge head for rows that change: it is computed from sums over them, so a change needs no pass over all rows.
 
-sums = RidgeSums(num_features)
+sums = IncrementalRidge(num_features)
 sums.add(rows)                        # and sums.remove(rows)
 head = sums.fit(range(num_classes))
 """
@@ -15,22 +15,22 @@ import numpy as np
 from teachcam.ridge import DEFAULT_STRENGTH, LOGIT_SCALE, RidgeHead, Rows
 from teachcam.ridge_inputs import signed_sqrt
 
-MANY_GROUPS = 64  # of rows
+MAX_DENSE_GROUPS = 64  # groups of rows, each with a matrix of its own
 
 
-class RidgeSums:
+class IncrementalRidge:
     """Sums over rows, from which a head follows, whatever the number of rows.
 
     Rows can be added and removed at any time. The head is then that of the rows that are left, but for rounding errors.
     It takes 8 D^2 bytes of memory for each group of rows (see `Rows.groups`): 13 MB for 1280 features. With many labels
-    that is too much: after the first MANY_GROUPS, a group with few rows keeps those in place of their products.
+    that is too much: after the first MAX_DENSE_GROUPS, a group with few rows keeps those in place of their products.
     """
 
     def __init__(self, num_features: int):
         """Begin without rows."""
         self._num_features = num_features
         self._groups: dict[int, _GroupSums] = {}
-        self._of_few: np.ndarray | float = 0.0  # the sum over all groups that keep their rows, see `_GroupSums.of_few`
+        self._mean_outer_products: np.ndarray | float = 0.0  # the sum over all groups that keep their rows
 
     def add(self, rows: Rows) -> None:
         """Add rows."""
@@ -44,8 +44,8 @@ class RidgeSums:
         """Return a head, without held-out logits.
 
         Args:
-            class_ids: Ids of the classes that it tells apart, in the order of its outputs. Rows of others are not used.
-                A class without rows scores 0.
+            class_ids: Classes that it tells apart, in the order of its outputs. Rows of others are not used. A
+                class without rows scores 0.
             strength: Strength of the regularization.
             outliers: Whether outliers are used, and the head has an output for them.
         """
@@ -59,12 +59,12 @@ class RidgeSums:
             mean += share / group.count * group.total
             if group.products is not None:
                 covariance += share / group.count * group.products
-        covariance += share * self._of_few
+        covariance += share * self._mean_outer_products
         unused = dict.fromkeys(self._groups.values())
         for group in used:
             del unused[group]
         for group in unused:
-            covariance -= share * group.of_few()
+            covariance -= share * group.mean_outer_product()
         covariance -= np.outer(mean, mean)
         variance = np.trace(covariance) / len(mean) or 1.0
         covariance.flat[:: len(mean) + 1] += strength * variance
@@ -77,11 +77,11 @@ class RidgeSums:
         inputs, groups = signed_sqrt(rows.features), rows.groups
         for name in np.unique(groups).tolist():
             if name not in self._groups:
-                self._groups[name] = _GroupSums(self._num_features, len(self._groups) >= MANY_GROUPS)
+                self._groups[name] = _GroupSums(self._num_features, len(self._groups) >= MAX_DENSE_GROUPS)
             group = self._groups[name]
-            self._of_few = self._of_few - group.of_few()
+            self._mean_outer_products = self._mean_outer_products - group.mean_outer_product()
             group.add(inputs[groups == name], sign)
-            self._of_few = self._of_few + group.of_few()
+            self._mean_outer_products = self._mean_outer_products + group.mean_outer_product()
 
 
 class _GroupSums:
@@ -93,7 +93,7 @@ class _GroupSums:
         self.products = None if keeps_rows else np.zeros((num_features, num_features))
         self.rows = np.zeros((0, num_features))
 
-    def of_few(self) -> np.ndarray | float:
+    def mean_outer_product(self) -> np.ndarray | float:
         """Return the mean product of the rows that are kept, float64 [D, D], or 0 if there are none."""
         return self.rows.T @ self.rows / self.count if len(self.rows) else 0.0
 

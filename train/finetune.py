@@ -23,10 +23,9 @@ from teachcam import cli
 from teachcam.errors import TrainingError
 from teachcam.files import expand
 from teachcam.train.config.options import Option, options_of
-from teachcam.train.config.run_config import RunConfig
 from teachcam.train.config.train_config import TrainConfig
-from teachcam.train.engine.run_folder import load_interrupted_run
-from teachcam.train.run import show_augmentation, train
+from teachcam.train.run import load_interrupted_run, show_augmentation, train
+from teachcam.train.run_config import RunConfig
 
 GROUPS = {  # the headings of --help
     "data": None,

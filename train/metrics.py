@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.special import stdtrit  # the quantile of Student's t distribution
 
 from teachcam.calibration import expected_calibration_error
 
@@ -126,10 +127,11 @@ def evaluate(
     """Measure predictions.
 
     Args:
-        predictions: Predictions for N images.
-        labels: In the order of their class ids.
-        scenes: The scene of each image.
-        groups: Which images are correct or wrong together, for the confidence interval; None for the scenes.
+        predictions: Predictions of N images.
+        labels: Names of the labels in the order of their class ids.
+        scenes: Scene of each image.
+        groups: Group of each image; those of one are correct or wrong together, for the confidence interval. By default
+            the scenes.
     """
     correct, num_images = predictions.correct, len(predictions.correct)
     confusion = np.zeros((len(labels), len(labels)), int)
@@ -146,9 +148,9 @@ def evaluate(
     return Evaluation(
         accuracy=predictions.accuracy,
         num_images=num_images,
-        confidence_interval=(
-            confidence_interval(correct, scenes if groups is None else groups) if num_images else None
-        ),
+        confidence_interval=confidence_interval(correct, scenes if groups is None else groups)
+        if len(correct)
+        else None,
         expected_calibration_error=(
             expected_calibration_error(predictions.confidences, correct) if num_images else None
         ),
@@ -167,8 +169,8 @@ def confidence_interval(correct: np.ndarray, groups: list[str]) -> tuple[float, 
     so the quantile is Student's (1908) for their number.
 
     Args:
-        correct: bool [N], whether each prediction is correct. N is at least 1.
-        groups: The name of each image's group, usually its scene.
+        correct: Whether each prediction is correct, bool [N], N > 0.
+        groups: Name of each image's group, usually its scene.
 
     Returns:
         Lower and upper bound, 0 to 1.
@@ -182,22 +184,10 @@ def confidence_interval(correct: np.ndarray, groups: list[str]) -> tuple[float, 
         variance = float(excess @ excess) / num_images**2 * len(names) / max(1, len(names) - 1)
         effective = accuracy * (1 - accuracy) / variance if variance else 0.0
         effective = min(max(effective, len(names)), num_images)
-    quantile = Z_95 if len(names) == num_images else _student_quantile(max(MIN_FREEDOM, len(names) - 1))
+    freedom = max(MIN_FREEDOM, len(names) - 1)
+    quantile = Z_95 if len(names) == num_images else float(stdtrit(freedom, 0.975))
     square = quantile**2
     center = (accuracy + square / (2 * effective)) / (1 + square / effective)
     radius = np.sqrt(accuracy * (1 - accuracy) / effective + square / (4 * effective**2))
     radius = quantile / (1 + square / effective) * radius
     return float(max(0.0, center - radius)), float(min(1.0, center + radius))
-
-
-def _student_quantile(freedom: int) -> float:
-    """Return the 97.5 % quantile of Student's t distribution, by the expansion of Abramowitz and Stegun (26.7.5)."""
-    z = Z_95
-    terms = (
-        z,
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
-    )
-    return sum(term / freedom**power for power, term in enumerate(terms))

@@ -20,7 +20,7 @@ from teachcam.collect.dataset import list_samples
 from teachcam.errors import DatasetError, UnreadableImage, UserError
 from teachcam.files import expand
 from teachcam.images import read_image
-from teachcam.train.config.train_config import RIDGE, STRATEGIES
+from teachcam.train.engine.strategies import STRATEGIES
 from teachcam.train.model.timm_backbones import LITES
 from teachcam.train.report.html import data_url
 from teachcam.train.report.plots import training_curves
@@ -37,18 +37,20 @@ class TrainPanel(widgets.VBox):
         """Show the widgets for a dataset. Each training writes a new folder, runs/<time>.
 
         Args:
-            data: The dataset folder.
+            data: Dataset folder.
         """
         self.data = expand(data)
         self._labels = widgets.SelectMultiple(rows=6, description="Labels")
         refresh = widgets.Button(description="Refresh", icon="refresh", tooltip="after new images were recorded")
         refresh.on_click(lambda _: self._refresh())
         self._backbone = widgets.Dropdown(options=BACKBONES, description="Backbone")
-        self._strategy = widgets.Dropdown(options=["auto", RIDGE, *STRATEGIES], description="Strategy")
+        self._strategy = widgets.Dropdown(options=[*STRATEGIES], description="Strategy")
         self._epochs = widgets.BoundedIntText(
             value=0, min=0, max=1000, description="Epochs", tooltip="0: as the strategy says; ridge has none"
         )
-        self._strategy.observe(lambda change: setattr(self._epochs, "disabled", change.new == RIDGE), "value")
+        self._strategy.observe(
+            lambda change: setattr(self._epochs, "disabled", STRATEGIES[change.new].settings is None), "value"
+        )
         self._start_button = widgets.Button(description="Train", icon="play", button_style="primary")
         self._stop_button = widgets.Button(description="Stop", icon="stop", disabled=True)
         self._resume_button = widgets.Button(description="Resume", icon="forward")

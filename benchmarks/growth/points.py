@@ -25,7 +25,7 @@ from teachcam.live.loop import loop
 from teachcam.live.sinks.base import FrameResult
 from teachcam.live.web.server import Web
 from teachcam.ridge import Rows
-from teachcam.ridge_sums import RidgeSums
+from teachcam.ridge_sums import IncrementalRidge
 
 FPS, WARM_UP, SECONDS = 10, 3.0, 15.0  # of each camera; before the measurement; of it
 IMAGES_PER_LABEL, NUM_FEATURES = 20, 1280
@@ -61,7 +61,7 @@ def read(folder: str) -> dict:
 def refit(num_labels: str) -> dict:
     """Make the head that teaching shows after one more image: sums over all images, and one more."""
     rng = np.random.default_rng(0)
-    sums = RidgeSums(NUM_FEATURES)
+    sums = IncrementalRidge(NUM_FEATURES)
 
     def rows(class_ids: np.ndarray) -> Rows:
         count, nobody = len(class_ids), np.full(len(class_ids), -1)

@@ -71,7 +71,7 @@ def what_is_taught(teacher: Teacher) -> Taught:
             backbone=Backbone.name,
             head="sqrt_unknown" if model.head.bias.size > len(model.contract.labels) else "sqrt",
             validation_accuracy=progress.accuracy,
-            validation_images=progress.num_judged,
+            validation_images=progress.num_evaluated,
             trained_on_validation=True,
             optimistic=bool(progress.labels_of_one_scene),
             processor=processor_name(),

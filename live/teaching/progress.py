@@ -13,8 +13,8 @@ class Progress:
 
     counts: dict[str, int] = field(default_factory=dict)  # images of each label that the newest head knows
     waiting: int = 0  # images whose features are still to be computed
-    accuracy: float | None = None  # on scenes that the judged head never saw, 0 to 1; None before it is known
-    num_judged: int = 0  # images that accuracy was measured on
+    accuracy: float | None = None  # on scenes that the evaluated head never saw, 0 to 1; None before it is known
+    num_evaluated: int = 0  # images that accuracy was measured on
     num_scenes: int = 0  # of all images
     labels_of_one_scene: tuple[str, ...] = ()  # their accuracy is optimistic
     unreadable: tuple[str, ...] = ()  # one message for each
@@ -34,11 +34,11 @@ class Progress:
         if self.labels_of_one_scene:
             one = len(self.labels_of_one_scene) == 1
             return (
-                f"{right} on {self.num_judged} images that it had not learned. "
+                f"{right} on {self.num_evaluated} images that it had not learned. "
                 f"{', '.join(self.labels_of_one_scene)} {'was' if one else 'were'} recorded in one place only, so in a "
                 f"new place it is right less often. Record {'it' if one else 'them'} in another place, too."
             )
         return (
-            f"{right} in places that it had not seen ({self.num_judged} images in {self.num_scenes} places). More "
+            f"{right} in places that it had not seen ({self.num_evaluated} images in {self.num_scenes} places). More "
             "places make it better."
         )

@@ -30,12 +30,12 @@ from teachcam.calibration import calibrate
 from teachcam.cli import first_line
 from teachcam.clutter import draw_clutter_images
 from teachcam.collect.dataset import Sample, list_samples
-from teachcam.collect.inspection import NOTHING_LABELS
 from teachcam.collect.quality import signature
 from teachcam.collect.scenes import find_scenes
 from teachcam.collect.split import leave_one_out
 from teachcam.errors import DatasetError, UnreadableImage
 from teachcam.images import decode_file, read_file
+from teachcam.labels import has_background_label
 from teachcam.live.prediction import UNKNOWN
 from teachcam.live.sinks.base import lower_thread_priority
 from teachcam.live.teaching.backbone import Backbone
@@ -43,13 +43,13 @@ from teachcam.live.teaching.feature_cache import FeatureCache, ImageFeatures
 from teachcam.live.teaching.progress import MIN_EXAMPLES, Progress
 from teachcam.live.teaching.taught_model import TaughtModel
 from teachcam.ridge import DEFAULT_STRENGTH, Rows, fit_ridge
-from teachcam.ridge_sums import RidgeSums
+from teachcam.ridge_sums import IncrementalRidge
 
 FOLDER = ".teach"  # in the dataset
 BATCH = 16  # images between two heads
-QUIET = 1.0  # seconds without a change, after which the head is judged and calibrated
+QUIET = 1.0  # seconds without a change, after which the head is evaluated and calibrated
 INTERVAL = 0.3  # seconds at least between two heads while images come one by one: each one slows some live frames
-CLOSE_TIMEOUT = 10.0  # seconds: judging a large dataset takes some
+CLOSE_TIMEOUT = 10.0  # seconds: evaluating a large dataset takes some
 SWITCH_INTERVAL = 0.0005  # seconds that a thread keeps Python's lock; by default 0.005, as long as a live frame takes
 
 logger = logging.getLogger(__name__)
@@ -75,13 +75,13 @@ class Teacher:
         self.error: BaseException | None = None
         self._live_backbone, self._backbone = backbone, backbone.clone_for_background()
         self._cache = FeatureCache(data / FOLDER / f"features-{backbone.identity}.2", backbone.feature_size)
-        self._sums = RidgeSums(backbone.feature_size)
+        self._sums = IncrementalRidge(backbone.feature_size)
         self._known: dict[Path, tuple[Sample, ImageFeatures]] = {}  # the images in the sums
         self._class_ids: dict[str, int] = {}  # of each label that was ever seen
         self._unreadable: dict[Path, str] = {}
         self._nothing = TaughtModel(backbone, None, replace(backbone.contract, labels=(UNKNOWN,)))
         self._newest = self._taken = self._nothing
-        self._is_judged = True
+        self._is_evaluated = True
         self._lock = threading.Lock()
         self._changed, self._closed, self._up_to_date = threading.Event(), threading.Event(), threading.Event()
         self._ended = threading.Event()
@@ -108,7 +108,7 @@ class Teacher:
         return self._newest
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until all is learned and judged. Returns whether it is. Raises what ended the thread."""
+        """Wait until all is learned and evaluated. Returns whether it is. Raises what ended the thread."""
         deadline = float("inf") if timeout is None else time.monotonic() + timeout
         while not (done := self._up_to_date.wait(max(0.0, min(0.2, deadline - time.monotonic())))):
             ending.check()
@@ -155,8 +155,8 @@ class Teacher:
                 self._changed.clear()
                 self._learn()
                 self._closed.wait(INTERVAL)
-            elif not self._is_judged:
-                self._judge()
+            elif not self._is_evaluated:
+                self._evaluate()
             else:
                 with self._lock:
                     if not self._changed.is_set():
@@ -227,7 +227,7 @@ class Teacher:
         """Make a head from the sums, with the calibration of the one before."""
         counts = Counter(sample.label for sample, _ in self._known.values())
         self._progress(counts=dict(counts), waiting=waiting, unreadable=tuple(self._unreadable.values()))
-        self._is_judged = False
+        self._is_evaluated = False
         labels = tuple(sorted(label for label, count in counts.items() if count >= MIN_EXAMPLES))
         if len(labels) < 2:
             self._hand_over(self._nothing)
@@ -235,18 +235,18 @@ class Teacher:
         before = self._newest
         strength = DEFAULT_STRENGTH if before.head is None else before.head.strength
         class_ids = [self._class_ids[label] for label in labels]
-        head = self._sums.fit(class_ids, strength, outliers=not says_nothing(labels))
+        head = self._sums.fit(class_ids, strength, outliers=not has_background_label(labels))
         contract = replace(self._backbone.contract, labels=labels)
         if before.contract.labels == labels:
             temperature, threshold = before.contract.temperature, before.contract.unknown_threshold
             contract = replace(contract, temperature=temperature, unknown_threshold=threshold)
         self._hand_over(TaughtModel(self._live_backbone, head, contract))
 
-    def _judge(self) -> None:
+    def _evaluate(self) -> None:
         """Measure the accuracy in scenes that were left out, and calibrate."""
-        self._is_judged = True
+        self._is_evaluated = True
         if self._newest.head is None:
-            self._progress(accuracy=None, num_judged=0, num_scenes=0)
+            self._progress(accuracy=None, num_evaluated=0, num_scenes=0)
             return
         labels = self._newest.contract.labels
         examples = [example for example in self._known.values() if example[0].label in labels]
@@ -255,21 +255,21 @@ class Teacher:
         samples = [sample for sample, _ in examples]
         samples = find_scenes(samples, signatures).mark(samples)
         splits = leave_one_out(samples)
-        part_of = {sample: number for number, split in enumerate(splits) for sample in split.validation}
+        fold_of = {sample: number for number, split in enumerate(splits) for sample in split.validation}
         rows = replace(
             self._rows(examples),
             class_ids=np.array([labels.index(sample.label) for sample in samples]),
-            scenes=np.array([part_of.get(sample, -1) for sample in samples]),
+            fold_ids=np.array([fold_of.get(sample, -1) for sample in samples]),
         )
-        judged, has_outliers = rows.judged, not says_nothing(labels)
+        evaluated, has_outliers = rows.evaluated, not has_background_label(labels)
         rows = rows + self._outliers if has_outliers else rows
         head = fit_ridge(rows, len(labels), outliers=has_outliers)
-        class_ids = rows.class_ids[judged]
+        class_ids = rows.class_ids[evaluated]
         contract, probabilities = calibrate(self._newest.contract, head.held_out_logits, class_ids, has_outliers)
         self._hand_over(TaughtModel(self._live_backbone, head, contract))
         self._progress(
-            accuracy=float((probabilities.argmax(1) == class_ids).mean()) if len(judged) else None,
-            num_judged=len(judged),
+            accuracy=float((probabilities.argmax(1) == class_ids).mean()) if len(evaluated) else None,
+            num_evaluated=len(evaluated),
             num_scenes=len({sample.scene for sample in samples}),
             labels_of_one_scene=splits[0].labels_split_by_time if splits else labels,
         )
@@ -310,8 +310,3 @@ _process_settings = _ProcessSettings()
 
 class _Closed(Exception):
     """Ends the thread in the middle of its work."""
-
-
-def says_nothing(labels: tuple[str, ...]) -> bool:
-    """Return whether one of the labels is for the bare background, such as `none`."""
-    return bool({label.lower() for label in labels} & NOTHING_LABELS)

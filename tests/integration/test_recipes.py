@@ -14,7 +14,7 @@ from teachcam.export import to_onnx
 from teachcam.live.classifier import Classifier
 from teachcam.preprocessing import preprocess
 from teachcam.train import finetune
-from teachcam.train.config.run_config import RunConfig
+from teachcam.train.run_config import RunConfig
 
 RECIPES = sorted((ROOT / "train/recipes").glob("*.args"))
 QUICK = ["--epochs", "1", "--image-size", "32", "--weights", "none", "--device", "cpu"]

@@ -159,6 +159,20 @@ def test_a_run_is_not_resumed_if_its_split_would_change(dataset, tmp_path, monke
 
 
 @pytest.mark.slow
+def test_a_run_of_an_earlier_version_begins_again_and_says_so(dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    begin_and_interrupt(monkeypatch, "--data", str(dataset), "--out", "runs/x")
+    path = tmp_path / "runs/x/.state/config.json"
+    saved = json.loads(path.read_text())
+    del saved["format"]
+    path.write_text(json.dumps({**saved, "split": "as it was hashed then"}))
+    (tmp_path / "runs/x/.state/partial.pt").write_bytes(b"as it was saved then")
+    finetune.main(["--resume"])
+    assert "another version of teachcam began this run: it begins again" in capsys.readouterr().err
+    assert (tmp_path / "runs/x/checkpoint.pt").exists()
+
+
+@pytest.mark.slow
 def test_an_image_deleted_during_training_does_no_harm(dataset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(dataset, "data")

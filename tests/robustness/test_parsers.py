@@ -28,9 +28,9 @@ from teachcam.live.sinks.mqtt import broker_address
 from teachcam.live.sinks.webhook import receiver_url
 from teachcam.live.web.auth import is_loopback, parse_address
 from teachcam.runs import read_epochs
-from teachcam.train.config.run_config import RunConfig
 from teachcam.train.data.file_lists import read_lists
-from teachcam.train.engine.run_folder import load_interrupted_run
+from teachcam.train.run import load_interrupted_run
+from teachcam.train.run_config import RunConfig
 
 DEEP = "[" * 100_000  # json's own reader gives up with a RecursionError
 NASTY = [

@@ -18,8 +18,8 @@ from conftest import PATIENCE, ROOT, call_here, wait_until
 from teachcam.collect.dataset import SESSIONS_FILE, list_samples
 from teachcam.errors import DatasetError
 from teachcam.images import read_image
-from teachcam.train.engine.run_folder import load_interrupted_run
 from teachcam.train.model.checkpoint import load_checkpoint
+from teachcam.train.run import load_interrupted_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
 CAMERA = "synthetic?seed=1&fps=60&size=160x120"

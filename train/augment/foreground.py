@@ -1,8 +1,8 @@
 """Segment what stands in front of the background, so that training can composite it onto other backgrounds.
 
 The camera stands still while it records. Pixels that stay the same are background; pixels that change belong to what
-the labels are about. Without this step a network learns the walls along with the hands: trained in front of plain
-walls, it took nearly every hand with two fingers in front of a cluttered wall for one with five.
+the labels are about. Without this step a network learns the walls along with the hands: trained before plain walls, it
+took nearly every hand with two fingers in front of a cluttered wall for one with five.
 """
 
 from __future__ import annotations
@@ -86,9 +86,9 @@ def segment_foregrounds(images: Sequence[np.ndarray], class_ids: np.ndarray, gro
     and nothing is segmented.
 
     Args:
-        images: uint8 [H, W, 3], BGR, any size.
-        class_ids: int [N].
-        groups: Images of one group are in front of the same background.
+        images: Images, uint8 [H, W, 3], BGR, any size.
+        class_ids: Class ids of the images, int [N].
+        groups: Name of each image's group. Images of one group are in front of the same background.
 
     Returns:
         The masks, and the backgrounds in the order of `background_groups`.

@@ -1,7 +1,6 @@
-"""Random parameters of the augmentation: sampled here, applied by `augment/cpu.py` and `augment/gpu.py`.
+"""Random parameters of the augmentation: sampled here, applied by `augment/augmentation.py`.
 
-Both apply the same parameters: cpu.py to one image with OpenCV, gpu.py to a batch with PyTorch. Shifts and sizes are
-fractions of an image's width or height.
+Shifts and sizes are fractions of an image's width or height.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import numpy as np
 
 from teachcam.clutter import NUM_CLUTTER_IMAGES
 
-REFLECT, REPLICATE, CONSTANT = BORDER_MODES = (cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT)
+BORDER_MODES = (cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE, cv2.BORDER_CONSTANT)
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ class ImageTransform:
     """A transform of a whole image. Its steps are applied in the order of the fields."""
 
     affine: Affine
-    border_mode: int  # REFLECT, REPLICATE or CONSTANT: how pixels from outside the image are filled
-    border_color: np.ndarray  # uint8 [3], BGR, for CONSTANT
+    border_mode: int  # one of BORDER_MODES: how pixels from outside the image are filled
+    border_color: np.ndarray  # uint8 [3], BGR, for the last of them
     color_jitter: ColorJitter | None = None
     blur_sigma: float = 0.0  # pixels of an image 224 high
     # Gray levels, on the blue channel only, a camera's noisiest. Noise on all channels cost accuracy in new rooms.
@@ -116,7 +115,7 @@ def sample_affine(rng: np.random.Generator, strength: float = 1.0) -> Affine:
 
     Args:
         rng: Source of random numbers.
-        strength: Multiplies the ranges; 1 covers what a new person or camera position changes.
+        strength: Factor of the ranges; 1 covers what a new person or camera position changes.
     """
     scale, stretch = 1 + strength * rng.uniform(-0.25, 0.25), np.exp(min(strength, 1.0) * rng.uniform(-0.1, 0.1))
     rotation, (x, y) = strength * rng.uniform(-15, 15), min(strength, 1.0) * rng.uniform(-0.15, 0.15, 2)
@@ -160,7 +159,7 @@ def sample_image_transform(rng: np.random.Generator) -> ImageTransform:
 def sample_slight_transform(rng: np.random.Generator) -> ImageTransform:
     """Sample a slight change of position and light, as common tutorials use."""
     color_jitter = ColorJitter(rng.uniform(0.9, 1.1, 3), brightness=rng.uniform(0.9, 1.1))
-    return ImageTransform(sample_affine(rng, strength=0.3), REFLECT, _sample_color(rng), color_jitter)
+    return ImageTransform(sample_affine(rng, strength=0.3), cv2.BORDER_REFLECT_101, _sample_color(rng), color_jitter)
 
 
 def sample_background(rng: np.random.Generator, num_backgrounds: int) -> Background:

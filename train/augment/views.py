@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from teachcam.train.augment.cpu import Augmentation
+from teachcam.train.augment.augmentation import Augmentation
 from teachcam.train.augment.params import AugmentParams
 
 
@@ -14,7 +14,7 @@ class _Views(Sequence):
     """Images that are made when they are asked for.
 
     Attributes:
-        backgrounds: int [N], for each the index of the recorded background that it shows, or -1.
+        backgrounds: Index of the recorded background that each image shows, or -1, int [N].
     """
 
     def __init__(self, augmentation: Augmentation, params: list[AugmentParams]):
@@ -37,7 +37,7 @@ class AugmentedViews(_Views):
         Args:
             augmentation: Augmentation of the images.
             seed: Seed of the random numbers.
-            number: Which copy of each image.
+            number: Number of the copy of each image.
         """
         indices = range(len(augmentation.images))
         params = [augmentation.sample(index, np.random.default_rng((seed, number, index))) for index in indices]
@@ -51,10 +51,10 @@ class OutlierViews(_Views):
         """Sample the parameters.
 
         Args:
-            augmentation: Knows the backgrounds.
+            augmentation: Augmentation, which knows the backgrounds.
             seed: Seed of the random numbers.
-            number: Which set of outliers.
-            count: How many.
+            number: Number of the set of outliers.
+            count: Number of outliers.
         """
         rng = np.random.default_rng((seed, number, len(augmentation.images)))
         super().__init__(augmentation, [augmentation.sample_outlier(rng) for _ in range(count)])

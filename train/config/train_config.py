@@ -1,4 +1,4 @@
-"""The settings of one training, and those of each training strategy."""
+"""The settings of one training."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ class TrainConfig:
     head_first: bool = False  # train the head alone before the other layers
     gradual: bool = False  # unfreeze one layer after another, the last first (ULMFiT 2018)
     scratch: bool = False  # the backbone has random weights, so its batch norm must learn its statistics
+    averaged: bool = True  # take the running average of the weights
+    max_gradient_norm: float = 1.0
     optimizer: str = option_field("training", "optimizer", default="adamw", choices=OPTIMIZERS)
     weight_decay: float = option_field("training", "weight decay", default=0.02, low=0, high=10)
     schedule: str = option_field(
@@ -78,42 +80,3 @@ class TrainConfig:
     def num_epochs(self) -> int:
         """The epochs that are run: `epochs`, or `stop_after` if that is set."""
         return self.stop_after or self.epochs
-
-
-PROGRESSIVE_SIZES = (160 / 224, 192 / 224, 1.0, 1.0)  # the first epochs cost half as much and teach as much
-FINETUNE = "finetune"
-STRATEGIES = {
-    # the backbone stays as it is, so each image runs through it once
-    "head": TrainConfig(epochs=30, lr=1e-3, weight_decay=1.0, schedule="none", batch_size=64, dropout=0.0),
-    # the first layers detect edges and textures, and keep their ImageNet weights
-    "partial": TrainConfig(
-        epochs=8,
-        lr=3e-3,
-        backbone_lr=5e-4,
-        trainable_fraction=0.72,
-        head_first=True,
-        progressive_resize=PROGRESSIVE_SIZES,
-    ),
-    # lower learning rate in the backbone than in the head (discriminative rates, ULMFiT 2018)
-    "differential": TrainConfig(
-        epochs=8,
-        lr=3e-3,
-        backbone_lr=3e-4,
-        trainable_fraction=1.0,
-        head_first=True,
-        progressive_resize=PROGRESSIVE_SIZES,
-    ),
-    "full": TrainConfig(
-        epochs=8, lr=5e-4, backbone_lr=5e-4, trainable_fraction=1.0, progressive_resize=PROGRESSIVE_SIZES
-    ),
-    "gradual": TrainConfig(epochs=8, lr=3e-3, backbone_lr=3e-4, trainable_fraction=1.0, head_first=True, gradual=True),
-    "scratch": TrainConfig(epochs=30, lr=1e-3, backbone_lr=1e-3, trainable_fraction=1.0, scratch=True),
-    # begins with the head of `ridge`, and ends with the mean of the weights before and after
-    FINETUNE: TrainConfig(epochs=12, lr=1e-3, backbone_lr=1e-3, trainable_fraction=0.55),
-}
-UNUSED_BY_FINETUNE = ("patience", "progressive_resize")
-RIDGE = "ridge"  # a closed-form head: it has no epochs, no learning rate, and none of the settings above
-AUTO = "auto"  # ridge, then finetune if that is better
-FROM_RIDGE = (AUTO, RIDGE, FINETUNE)  # they judge every image by a model that never saw its scene
-NUM_FOLDS = 3  # of finetune
-ONE_RATE_STRATEGIES = ("full", "scratch")  # where `lr` is the learning rate of the backbone too

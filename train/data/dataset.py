@@ -28,32 +28,21 @@ class Examples:
     images: list[np.ndarray]  # uint8 [H, W, 3], BGR, any size; those of a Dataset are StoredImages, which act like it
     class_ids: torch.Tensor  # int64 [N]
     scenes: list[str]  # the scene of each image
-    backgrounds: list[str]  # images of equal names have exactly the same background
+    backgrounds: list[str]  # images of equal names are before exactly the same background
 
     def __len__(self) -> int:
         return len(self.images)
-
-    def __add__(self, other: Examples) -> Examples:
-        return Examples(
-            self.images + other.images,
-            torch.cat([self.class_ids, other.class_ids]),
-            self.scenes + other.scenes,
-            self.backgrounds + other.backgrounds,
-        )
-
-    def __getitem__(self, part: slice) -> Examples:
-        return Examples(self.images[part], self.class_ids[part], self.scenes[part], self.backgrounds[part])
 
 
 class Dataset:
     """The images of a dataset folder, averaged down close to the input size.
 
     Attributes:
-        folder: The dataset folder.
-        samples: The samples whose images could be read, with their scenes.
-        images: uint8 [H, W, 3], BGR, by path; in memory, up to a limit (images.py).
-        labels: Label names in the order of their class ids.
-        skipped: One message for each file that could not be read.
+        folder: Dataset folder.
+        samples: Samples whose images could be read, with their scenes.
+        images: Images by path, uint8 [H, W, 3], BGR; in memory, up to a limit (images.py).
+        labels: Names of the labels in the order of their class ids.
+        skipped: A message for each file that could not be read.
         left_out: Lines about files in the folder that are not used; set by who made the list of samples.
         measurements: Measurements of the full images, for the report's advice.
     """
@@ -68,9 +57,9 @@ class Dataset:
         """Read all images of the folder, or only `samples`.
 
         Args:
-            folder: The dataset folder.
-            samples: What to read; None for the whole folder.
-            labels: In the order of their class ids; None for alphabetical order.
+            folder: Dataset folder.
+            samples: Samples to read; None for the whole folder.
+            labels: Names of the labels in the order of their class ids; None for alphabetical order.
             input_size: Height and width of the network's input in pixels; images stay at least that large.
 
         Raises:

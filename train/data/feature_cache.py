@@ -28,7 +28,7 @@ class FeatureCache:
 
         Args:
             folder: Folder of the features of all networks.
-            network: A name that stands for the network, its weights and its preprocessing.
+            network: Name that stands for the network, its weights and its preprocessing.
         """
         self._folder, self._all = folder / network, folder
 

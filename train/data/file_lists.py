@@ -22,9 +22,9 @@ def read_lists(train: Path, test: Path | None, data: Path) -> tuple[list[Sample]
     named after its class id.
 
     Args:
-        train: The training list.
-        test: The test list, if there is one.
-        data: The dataset folder.
+        train: Training list.
+        test: Test list, if there is one.
+        data: Dataset folder.
 
     Returns:
         The training samples, the test samples, and the labels in the order of their class ids.

@@ -58,7 +58,7 @@ class StoredImages(Sequence):
     """Images of a store in a row.
 
     Attributes:
-        hashes: Hashes of the files' content, one for each image.
+        hashes: Hash of the content of each image's file.
     """
 
     def __init__(self, store: ImageStore, paths: list[Path], hashes: list[str]):

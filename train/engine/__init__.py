@@ -1,17 +1,14 @@
 """The training engine.
 
-loss.py           the loss: cross entropy in which all labels count the same
-selection.py      trains by the chosen strategy; auto: ridge, then fine-tuning, and the better of both
-ridge_strategy.py the strategy ridge: a head in closed form (RidgeTrainer)
-fine_tuning.py    the strategy finetune: the last stages of the backbone, too (FineTuner)
-strategies.py     trains by any other strategy: which layers, and how fast (StrategyTrainer)
-trainer.py        the training loop over augmented images (Trainer)
-head.py           the training loop of the head alone, on features computed once
-loader.py         makes batches of augmented images
-optimizer.py      optimizers, learning rate schedules, and one step
-early_stopping.py history of the epochs, best weights, patience
+strategies/       a class for each way to train: the layers, how fast, and what it is evaluated on
+training_data.py  what a strategy trains on: the images, and the network to start from (TrainingData)
+result.py         what it returns: the trained network, and how it did on images that it never saw (Result)
+loop.py           the training loop, the history of its epochs and the best weights (Loop, History)
+loss.py           the loss of every training: cross entropy in which all labels count the same
+trainer.py        trains any layers, on augmented images (Trainer)
+head.py           trains the head alone, on features computed once
+optimizer.py      optimizers and learning rate schedules
 features.py       computes features with the frozen backbone, once for each image
-training_data.py  the images, with the features and foregrounds that are computed from them once
 run_folder.py     the folder of a run while it is not finished
 context.py        device, processes, progress, saved state and memory limit of a training
 resume.py         saves the state of a training, so that it can continue after an interruption

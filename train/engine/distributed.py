@@ -59,7 +59,7 @@ class ProcessGroup:
 
         Args:
             own: [n, ...], one row for each item of this process's shard.
-            total: number of items before they were sharded.
+            total: Number of items before they were sharded.
 
         Returns:
             [total, ...].
@@ -93,7 +93,7 @@ def init_distributed(device: str) -> Iterator[tuple[ProcessGroup, torch.device]]
     """Join the processes that torchrun started and choose this process's device.
 
     Args:
-        device: auto, cpu or cuda.
+        device: Device: auto, cpu or cuda.
 
     Raises:
         TrainingError: There is no GPU, or fewer GPUs than processes.

@@ -19,7 +19,7 @@ from teachcam.preprocessing import preprocess
 from teachcam.train.data.feature_cache import FeatureCache
 from teachcam.train.data.images import StoredImages
 from teachcam.train.engine.context import Context
-from teachcam.train.engine.loader import fill_batch
+from teachcam.train.engine.loop import fill_batch
 from teachcam.train.model.backbones import Network, half_precision
 from teachcam.train.model.inference import Normalize
 
@@ -40,10 +40,10 @@ def extract_features(
     Features of many images are kept on disk, see `extract_cached`.
 
     Args:
-        network: its backbone is moved to the device and set to evaluation mode.
-        images: uint8 [H, W, 3], BGR, any size.
-        contract: of the network's input.
-        context: device, processes, progress and memory of the training.
+        network: Network, whose backbone is moved to the device and set to evaluation mode.
+        images: Images, uint8 [H, W, 3], BGR, any size.
+        contract: Contract of the network's input.
+        context: Surroundings of the training.
     """
     model = FrozenModel(network.backbone, contract, context, len(images))
     return extract_cached(model, images, network.feature_size, context)
@@ -58,10 +58,10 @@ def extract_cached(
     would have to agree on what is known.
 
     Args:
-        model: has one output.
-        images: uint8 [H, W, 3], BGR, any size.
-        num_features: number of features of an image.
-        context: of the training. Without `feature_folder` nothing is cached.
+        model: Model with one output.
+        images: Images, uint8 [H, W, 3], BGR, any size.
+        num_features: Number of features of an image.
+        context: Surroundings of the training. Without `feature_folder` nothing is cached.
     """
     folder = context.feature_folder
     is_cached = folder is not None and context.processes.count == 1 and len(images) >= MIN_FOR_CACHE
@@ -87,11 +87,11 @@ class FrozenModel:
         """Prepare to run it.
 
         Args:
-            network: takes normalized images and returns a tensor, or several. It is moved to the device, and set to
+            network: Takes normalized images and returns a tensor, or several. It is moved to the device, and set to
                 evaluation mode.
-            contract: of the network's input.
-            context: device, processes, progress and memory of the training.
-            num_images: about how many will be run.
+            contract: Contract of the network's input.
+            context: Surroundings of the training.
+            num_images: About the number of images that will be run.
         """
         self._contract, self._context = contract, context
         self._model = nn.Sequential(Normalize(contract), network).to(context.device).eval()
@@ -107,8 +107,8 @@ class FrozenModel:
         The first output is float32; others, which may be large, are float16. Images are read batch by batch.
 
         Args:
-            images: uint8 [H, W, 3], BGR, any size.
-            indices: of the images to run; by default all.
+            images: Images, uint8 [H, W, 3], BGR, any size.
+            indices: Indices of the images to run; by default all.
         """
         context, started = self._context, time.monotonic()
         indices = range(len(images)) if indices is None else indices
@@ -163,8 +163,8 @@ def _open_in_onnxruntime(
     """Return a function that computes what a model does, by ONNX Runtime. None if the model can't be converted.
 
     Args:
-        model: from uint8 [N, H, W, 3] to one or several tensors [N, ...].
-        size: height and width of the images.
+        model: Model from uint8 [N, H, W, 3] to one or several tensors [N, ...].
+        size: Height and width of the images.
     """
     graph = io.BytesIO()
     sample = torch.zeros(2, *size, 3, dtype=torch.uint8)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 from torch.nn import functional
 
 from teachcam.contract import Contract
 from teachcam.train.config.train_config import TrainConfig
-from teachcam.train.engine.early_stopping import EarlyStopping
-from teachcam.train.engine.loader import derive_seed
-from teachcam.train.engine.loss import balanced_cross_entropy
-from teachcam.train.engine.optimizer import make_optimizer
+from teachcam.train.engine.context import Context
+from teachcam.train.engine.loop import Batch, History, Loop, derive_seed
+from teachcam.train.engine.loss import class_weights
 from teachcam.train.engine.progress import Progress
 from teachcam.train.model.backbones import Network
 
@@ -25,22 +26,24 @@ def fit_head(
     validation: tuple[torch.Tensor, torch.Tensor],
     config: TrainConfig,
     progress: Progress | None = None,
+    name: str = "head",
 ) -> list[dict]:
     """Train the head of a network. It ends with the weights of the epoch with the lowest validation loss.
 
     Args:
-        network: only its head is changed; a linear head starts from zero.
-        contract: has the labels.
-        train: features, float32 [N, D], and class ids, int64 [N].
-        validation: the same of the validation images; N may be 0.
-        config: how to train.
-        progress: receives the epochs.
+        network: Only its head is changed; a linear head starts from zero.
+        contract: Has the labels.
+        train: Features, float32 [N, D], and class ids, int64 [N].
+        validation: The same of the validation images; N may be 0.
+        config: Settings of the training.
+        progress: Receives the epochs.
+        name: Name of the training.
 
     Returns:
         The metrics of each epoch.
     """
     features, class_ids = train
-    device = features.device
+    device, num_labels = features.device, len(contract.labels)
     # On standardized features one learning rate fits every backbone. The head is adapted to the original ones below.
     mean, std = features.mean(0), features.std(0, unbiased=False) + MIN_STD
     features, validation_features = (features - mean) / std, (validation[0] - mean) / std
@@ -50,30 +53,27 @@ def fit_head(
     if isinstance(head, nn.Linear):
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
-    loss_function = balanced_cross_entropy(class_ids, len(contract.labels))
-    progress = progress or Progress()
-    early_stopping = EarlyStopping(loss_function, validation[1], config.patience, progress.epoch)
-    optimizer, schedule = make_optimizer([(head.parameters(), config.lr)], config, len(features))
-    for epoch in range(config.num_epochs):
-        head.train()
-        torch.manual_seed(derive_seed(config.seed, epoch))
-        total = 0.0
-        for batch in torch.randperm(len(features)).split(config.batch_size):
-            batch = batch.to(device)
-            loss = loss_function(head(functional.dropout(features[batch], dropout)), class_ids[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            total += loss.item() * len(batch)
-            progress.advance(len(batch))
-        with torch.no_grad():
-            early_stopping.add_epoch(total / len(features), head.eval()(validation_features), head)
-        if early_stopping.should_stop:
-            break
-    head.load_state_dict(early_stopping.best_weights)
+    history = History(class_ids, validation[1], num_labels, config.patience)
+    context = Context(device, progress=progress or Progress())
+    loop = Loop(head, [(head.parameters(), config.lr)], config, len(features), history, context)
+    targets, weights = (
+        functional.one_hot(class_ids, num_labels).float(),
+        class_weights(class_ids, num_labels)[class_ids],
+    )
+
+    def batches() -> Iterator[Batch]:
+        for rows in torch.randperm(len(features)).split(config.batch_size):
+            rows = rows.to(device)
+            inputs = functional.dropout(features[rows], dropout)
+            yield Batch(inputs, targets[rows], weights[rows] / weights[rows].sum(), len(rows))
+
+    def begin_epoch(epoch: int) -> tuple[nn.Module, Iterator[Batch]]:
+        torch.manual_seed(derive_seed(config.seed, epoch))  # of the order and the dropout
+        return head.train(), batches()
+
+    epochs = loop.fit(name, begin_epoch, lambda: head.eval()(validation_features))
     _undo_standardization(head, mean, std)
-    return early_stopping.history
+    return epochs
 
 
 def set_dropout(head: nn.Module, rate: float) -> None:

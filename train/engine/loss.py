@@ -1,9 +1,6 @@
-"""The loss: cross entropy in which every label counts the same, however many images it has."""
+"""The loss of every training: cross entropy in which every label counts the same, however many images it has."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch.nn import functional
@@ -15,8 +12,8 @@ def class_weights(class_ids: torch.Tensor, num_classes: int) -> torch.Tensor:
     """Return the weight of each label in the loss, inverse to its number of images.
 
     Args:
-        class_ids: int64 [N], the labels of all training images.
-        num_classes: number of labels.
+        class_ids: Class ids of all training images, int64 [N].
+        num_classes: Number of labels.
 
     Returns:
         float32 [num_classes]. Their mean over the images is 1.
@@ -25,23 +22,13 @@ def class_weights(class_ids: torch.Tensor, num_classes: int) -> torch.Tensor:
     return len(class_ids) / (num_classes * counts.float())
 
 
-def balanced_cross_entropy(class_ids: torch.Tensor, num_classes: int) -> Callable[..., torch.Tensor]:
-    """Return the loss function `loss(logits, class_ids)`, in which every label counts the same.
-
-    Args:
-        class_ids: int64 [N], the labels of all training images, which set the weights.
-        num_classes: number of labels.
-    """
-    return partial(functional.cross_entropy, weight=class_weights(class_ids, num_classes))
-
-
 def weighted_cross_entropy(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Return the sum of the weighted cross entropies of a batch, or of a part of it.
 
     Args:
-        logits: float [N, num_classes].
-        targets: float [N, num_classes], the probabilities to learn.
-        weights: float [N], as `batch_targets` returns them.
+        logits: Logits, float [N, num_classes].
+        targets: Probabilities to learn, float [N, num_classes].
+        weights: Weights of the rows, float [N], as `batch_targets` returns them.
     """
     return (functional.cross_entropy(logits, targets, reduction="none") * weights).sum()
 
@@ -55,9 +42,9 @@ def batch_targets(
     Hendrycks 2019).
 
     Args:
-        class_ids: int64 [N], of the batch's images.
-        weights: float32 [num_classes], as `class_weights` returns them.
-        num_outliers: number of images of no label.
+        class_ids: Class ids of the batch's images, int64 [N].
+        weights: Weights of the labels, float32 [num_classes], as `class_weights` returns them.
+        num_outliers: Number of images of no label.
 
     Returns:
         Targets, float32 [N + num_outliers, num_classes], and weights, float32 [N + num_outliers].

@@ -19,8 +19,8 @@ class MicroBatcher:
         """Begin without a limit.
 
         Args:
-            say: told in one line that memory ran out.
-            can_split: whether batches may be divided. Several processes have to run the same number of chunks.
+            say: Receives the line that memory ran out.
+            can_split: Whether batches may be divided. Several processes have to run the same number of chunks.
         """
         self.limit: int | None = None  # images at once; None as long as all fit
         self._say, self._can_split = say, can_split

@@ -11,7 +11,6 @@ from torch.optim import lr_scheduler
 
 from teachcam.train.config.train_config import TrainConfig
 
-MAX_GRADIENT_NORM = 1.0
 MOMENTUM = 0.9  # of SGD; the usual value for fine-tuning
 WARM_UP = 0.2  # fraction of the steps in which the rate of a one-cycle schedule rises
 
@@ -22,9 +21,9 @@ def make_optimizer(
     """Return the optimizer and the schedule of its learning rates, which advances with every step.
 
     Args:
-        groups: parameters, each group with its highest learning rate.
-        config: says which optimizer and schedule.
-        num_images: training images per epoch.
+        groups: Parameters, each group with its highest learning rate.
+        config: Settings of the training.
+        num_images: Number of training images per epoch.
     """
     groups = [(list(parameters), lr) for parameters, lr in groups]
     param_groups = [{"params": parameters, "lr": lr} for parameters, lr in groups]
@@ -43,24 +42,3 @@ def make_optimizer(
         return optimizer, lr_scheduler.CosineAnnealingLR(optimizer, steps)
     third = max(1, steps // 3) if config.schedule == "step" else steps + 1  # StepLR divides the rate by 10
     return optimizer, lr_scheduler.StepLR(optimizer, third)
-
-
-def take_step(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    schedule: lr_scheduler.LRScheduler,
-    scaler: torch.amp.GradScaler,
-) -> None:
-    """Change a network's weights by their gradients, which are clipped, and advance the schedule.
-
-    Args:
-        network: has the gradients of a loss that `scaler` has scaled.
-        optimizer: of the network's weights.
-        schedule: of the optimizer's learning rates.
-        scaler: of the loss.
-    """
-    scaler.unscale_(optimizer)
-    nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT_NORM)
-    scaler.step(optimizer)
-    scaler.update()
-    schedule.step()

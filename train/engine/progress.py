@@ -31,10 +31,10 @@ class Progress:
         """Receive the start of a training.
 
         Args:
-            name: of the training.
-            num_epochs: its epochs, with those done before an interruption.
-            num_images: images per epoch.
-            epochs_done: epochs that were done before an interruption.
+            name: Name of the training.
+            num_epochs: Number of its epochs, with those done before an interruption.
+            num_images: Number of images per epoch.
+            epochs_done: Number of epochs that were done before an interruption.
         """
 
     def advance(self, num_images: int) -> None:

@@ -52,9 +52,9 @@ class TrainingState:
         """Save a state under a name, unless too much time went into saving.
 
         Args:
-            name: of the state.
-            state: returns tensors and plain values; called only if they are saved.
-            last: save in any case.
+            name: Name of the state.
+            state: Returns tensors and plain values; called only if they are saved.
+            last: Whether to save in any case.
         """
         due = last or time.monotonic() - self._saved_at >= self._save_seconds / MAX_SAVE_FRACTION
         if self._folder is None or not self._processes.is_main_process or not due:

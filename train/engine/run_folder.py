@@ -1,4 +1,4 @@
-"""The folder of a run while it is not finished: its lock, its options, and how to find it again.
+"""The folder of a run while it is not finished: its lock and its options.
 
 `.state/` holds the options of the run, and the state from which it can continue after an interruption (resume.py).
 """
@@ -11,39 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import filelock
 
 from teachcam.errors import TrainingError
-from teachcam.files import expand, parse_json, write_atomic
-from teachcam.runs import CONFIG_FILE, EPOCHS_FILE, STATE_FOLDER, interrupted_runs
-from teachcam.train.config.run_config import RunConfig
+from teachcam.files import expand, write_atomic
+from teachcam.runs import CONFIG_FILE, EPOCHS_FILE, STATE_FOLDER
+
+if TYPE_CHECKING:
+    from teachcam.train.run_config import RunConfig
 
 LOCK_FILE = ".lock"  # hidden, as STATE_FOLDER
-
-
-def load_interrupted_run(run: Path | None = None) -> RunConfig:
-    """Return the options of an interrupted run, to continue with `train(config, resume=True)`.
-
-    Args:
-        run: folder of the run; None for the newest interrupted run in runs/.
-
-    Raises:
-        TrainingError: There is no such run, it is finished, or its options can't be read.
-    """
-    if run is None:
-        runs = interrupted_runs()
-        if not runs:
-            raise TrainingError("--resume: no run in runs/ was interrupted")
-        run = runs[-1]
-    path = run / STATE_FOLDER / CONFIG_FILE
-    try:
-        return replace(RunConfig.from_json(parse_json(path.read_text())["config"]), out=run)
-    except FileNotFoundError:
-        reason = "the run is finished" if (run / "metrics.json").exists() else "there is no run"
-        raise TrainingError(f"--resume {run}: {reason}") from None
-    except (ValueError, KeyError, TypeError, TrainingError):
-        raise TrainingError(f"--resume {run}: {path} is damaged; start the training again") from None
+FORMAT = 2  # of the state: raise it when a run that an earlier version began can't be continued
 
 
 @contextmanager
@@ -74,12 +54,25 @@ def begin_run(config: RunConfig, identity: dict[str, str]) -> None:
     absolute = {name: path.resolve() for name, path in paths.items() if path}
     if config.weights not in ("imagenet", "none"):
         absolute["weights"] = str(expand(config.weights).resolve())
-    saved = {"config": replace(config, **absolute).to_json(), **identity}
+    saved = {"format": FORMAT, "config": replace(config, **absolute).to_json(), **identity}
     write_atomic(state / CONFIG_FILE, json.dumps(saved, indent=1).encode())
 
 
-def check_unchanged(out: Path, identity: dict[str, str]) -> None:
-    """Raise TrainingError if the images or their split have changed since the run began."""
-    saved = json.loads((out / STATE_FOLDER / CONFIG_FILE).read_text())
-    if any(saved.get(name) != value for name, value in identity.items()):
-        raise TrainingError(f"--resume {out}: the dataset has changed since the run began; start a new run")
+def continue_run(config: RunConfig, identity: dict[str, str]) -> Iterator[str]:
+    """Prepare to continue a run. One that an earlier version began is begun again, and a line for the user says so.
+
+    Args:
+        config: Options of the run, whose folder it names.
+        identity: What must not change: hashes of the images, and of what they are used for.
+
+    Raises:
+        TrainingError: The images or their split have changed since the run began.
+    """
+    path = config.out / STATE_FOLDER / CONFIG_FILE
+    saved = json.loads(path.read_text())
+    if saved.get("format") != FORMAT:
+        path.unlink()
+        begin_run(config, identity)
+        yield "another version of teachcam began this run: it begins again"
+    elif any(saved.get(name) != value for name, value in identity.items()):
+        raise TrainingError(f"--resume {config.out}: the dataset has changed since the run began; start a new run")

@@ -1,8 +1,9 @@
-"""The training loop: train the head and layers of the backbone on augmented images (Trainer)."""
+"""Train the head and layers of the backbone on augmented images."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import cast
@@ -11,25 +12,20 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from teachcam.contract import Contract
 from teachcam.preprocessing import preprocess
-from teachcam.train.augment.cpu import Augmentation
-from teachcam.train.augment.gpu import GpuAugmentation
+from teachcam.train.augment.augmentation import Augmentation
 from teachcam.train.config.train_config import TrainConfig
 from teachcam.train.data.dataset import Examples
 from teachcam.train.engine.context import Context
-from teachcam.train.engine.early_stopping import EarlyStopping
 from teachcam.train.engine.head import set_dropout
-from teachcam.train.engine.loader import BatchLoader, derive_seed
-from teachcam.train.engine.loss import balanced_cross_entropy, weighted_cross_entropy
-from teachcam.train.engine.optimizer import make_optimizer, take_step
+from teachcam.train.engine.loop import Batch, History, Loop, derive_seed
+from teachcam.train.engine.loss import batch_targets, class_weights
 from teachcam.train.model.backbones import Network, freeze_first_layers, half_precision, scaled_size
 from teachcam.train.model.inference import Normalize
 
-Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]  # as AveragedModel has them
-AVERAGE_DECAY = 0.98  # of the averaged weights: at each step they keep this share, so they span about 50 steps
+IMAGES_PER_OUTLIER = 8
 
 
 class Trainer:
@@ -48,157 +44,105 @@ class Trainer:
         augmentation: Augmentation,
         config: TrainConfig,
         context: Context,
-        name: str = "fit",
     ):
-        """Prepare a training, or continue it from its saved state.
+        """Prepare a training.
 
         Args:
-            network: is changed.
-            contract: labels, input size and normalization.
-            train: the training images.
-            validation: the validation images; may be empty.
-            augmentation: of the images in `train`, in the same order.
-            config: how to train.
-            context: what the training runs with; `context.state` holds the state that was saved under `name`, if any.
-            name: of the training, for the progress bar and the saved state.
+            network: Is changed.
+            contract: Labels, input size and normalization.
+            train: Training images.
+            validation: Validation images; may be empty.
+            augmentation: Augmentation of the images in `train`, in the same order.
+            config: Settings of the training.
+            context: Surroundings of the training.
         """
-        self.network, self.contract, self.train, self.validation = network, contract, train, validation
-        self.augmentation, self.config, self.context, self.name = augmentation, config, context, name
-        self._setup()
-        if (state := context.state.read(name)) is not None:
-            self.load_state_dict(state)
+        self._network, self._contract, self._train, self._validation = network, contract, train, validation
+        self._augmentation, self._config, self._context = augmentation, config, context
+        device = context.device
+        network.to(device).to(memory_format=torch.channels_last)
+        set_dropout(network.head, config.dropout)
+        freeze_first_layers(network.backbone, 1 - config.trainable_fraction)
+        trainable = [parameter for parameter in network.backbone.parameters() if parameter.requires_grad]
+        groups = [(trainable, config.backbone_lr), (network.head.parameters(), config.lr)]
+        class_ids, validation_ids = train.class_ids.to(device), validation.class_ids.to(device)
+        history = History(class_ids, validation_ids, len(contract.labels), config.patience)
+        dtype, processes = half_precision(device), context.processes
+        self._loop = Loop(network, groups, config, len(train), history, context, dtype, processes)
 
-    def _setup(self) -> None:
-        """Make optimizer, averaged weights, gradient scaler and GPU augmentation."""
-        config, device = self.config, self.context.device
-        self.network.to(device).to(memory_format=torch.channels_last)
-        set_dropout(self.network.head, config.dropout)
-        freeze_first_layers(self.network.backbone, 1 - config.trainable_fraction)
-        trainable = [parameter for parameter in self.network.backbone.parameters() if parameter.requires_grad]
-        groups = [(trainable, config.backbone_lr), (self.network.head.parameters(), config.lr)]
-        self.optimizer, self.schedule = make_optimizer(groups, config, len(self.train))
-        self.average = AveragedModel(self.network, multi_avg_fn=update_average)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=half_precision(device) == torch.float16)
-        loss_function = balanced_cross_entropy(self.train.class_ids.to(device), len(self.contract.labels))
-        validation_ids = self.validation.class_ids.to(device)
-        self.early_stopping = EarlyStopping(loss_function, validation_ids, config.patience, self.context.progress.epoch)
-        on_gpu = GpuAugmentation.fits(self.augmentation, self.contract, device)
-        self._gpu_augmentation = GpuAugmentation(self.augmentation, self.contract, device) if on_gpu else None
+    def fit(self, name: str = "fit") -> list[dict]:
+        """Train all epochs that are left since the state was saved; return the metrics of each epoch.
 
-    def fit(self) -> list[dict]:
-        """Train all epochs that are left; return the metrics of each epoch."""
-        config, early_stopping = self.config, self.early_stopping
-        epochs_done = len(early_stopping.history)
-        self.context.progress.begin(self.name, config.num_epochs, len(self.train), epochs_done)
-        for epoch in range(epochs_done, config.num_epochs):
-            if early_stopping.should_stop:
-                break
-            loss, speed = self.train_epoch(epoch)
-            early_stopping.add_epoch(loss, self.evaluate(), self.average.module, **speed)
-            last = early_stopping.should_stop or epoch + 1 == config.num_epochs
-            self.context.state.write(self.name, self.state_dict, last)
-        self.network.load_state_dict(early_stopping.best_weights)
-        freeze_first_layers(self.network.backbone, 0)
-        return early_stopping.history
-
-    def train_epoch(self, epoch: int) -> tuple[float, dict[str, float]]:
-        """Train one epoch, counted from 0.
-
-        Returns:
-            The mean loss, and what is measured of the speed: `images_per_second` and `data_wait_fraction`.
+        Args:
+            name: Name of the training, for the progress bar and the saved state.
         """
-        config, context, processes = self.config, self.context, self.context.processes
-        contract = self._prepare_epoch(epoch)
-        model = processes.wrap_ddp(
-            TrainingModel(self.network, self.contract, config.dropout, context.device), context.device
-        )
-        shared_generator = torch.Generator().manual_seed(derive_seed(config.seed, epoch))  # same order in all processes
-        batches = torch.randperm(len(self.train), generator=shared_generator).split(config.batch_size)
-        if config.scratch and len(batches) > 1 and len(batches[-1]) == 1:  # batch norm can't learn from one image
-            batches = (*batches[:-2], torch.cat(batches[-2:]))
-        torch.manual_seed(derive_seed(config.seed, epoch, processes.rank))  # of the dropout
-        loader = BatchLoader(
-            self.augmentation, self.train.class_ids, contract, config.seed, epoch, processes, self._gpu_augmentation
-        )
-        total, started = torch.zeros((), device=context.device), time.monotonic()
-        waited = context.data_wait_seconds
-        for indices, batch in zip(batches, context.prefetch(enumerate(batches), loader.load), strict=True):
-            tensors = loader.to_device(batch, context.device)
-            total += self._step(model, tensors) * len(indices)
-            context.progress.advance(len(indices))
-        loss = processes.sum(total).item() / len(self.train)
-        context.count_images(len(self.train), started)
-        seconds = time.monotonic() - started
-        return loss, {
-            "images_per_second": round(len(self.train) / seconds, 1),
-            "data_wait_fraction": round((context.data_wait_seconds - waited) / seconds, 3),
-        }
+        epochs = self._loop.fit(name, self._begin_epoch, self._evaluate, is_saved=True)
+        freeze_first_layers(self._network.backbone, 0)
+        return epochs
 
-    def _prepare_epoch(self, epoch: int) -> Contract:
-        """Freeze and unfreeze layers for an epoch; return the contract with the epoch's input size."""
-        config, backbone = self.config, self.network.backbone
+    def _begin_epoch(self, epoch: int) -> tuple[nn.Module, Iterator[Batch]]:
+        """Freeze and unfreeze layers; return the model to train and the epoch's batches."""
+        config, context, backbone = self._config, self._context, self._network.backbone
         if config.gradual:
             freeze_first_layers(backbone, 1 - config.trainable_fraction * epoch / max(1, config.epochs - 1))
         fraction = config.progressive_resize[epoch * len(config.progressive_resize) // config.epochs]
-        input_size = scaled_size(backbone, self.contract.input_size, fraction)
-        self.network.train()
+        input_size = scaled_size(backbone, self._contract.input_size, fraction)
+        self._network.train()
         if not config.scratch:
             # Pretrained batch norm keeps its statistics: those of a few dozen images of one room are no better.
             _batch_norm_to_eval(backbone)
-        return replace(self.contract, input_size=input_size)
+        model = TrainingModel(self._network, self._contract, config.dropout, context.device)
+        return (
+            context.processes.wrap_ddp(model, context.device),
+            self._batches(epoch, replace(self._contract, input_size=input_size)),
+        )
 
-    def _step(self, model: nn.Module, tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """Train on one batch (images, targets, weights); return this process's part of its loss."""
-        loss = self.context.micro_batcher.run_in_chunks(len(tensors[0]), partial(self._backward, model, tensors))
-        take_step(self.network, self.optimizer, self.schedule, self.scaler)
-        self.average.update_parameters(self.network)
-        return loss
+    def _batches(self, epoch: int, contract: Contract) -> Iterator[Batch]:
+        """Yield this process's parts of the batches of an epoch, in random order."""
+        config, context = self._config, self._context
+        shared_generator = torch.Generator().manual_seed(derive_seed(config.seed, epoch))  # same order in all processes
+        batches = torch.randperm(len(self._train), generator=shared_generator).split(config.batch_size)
+        if config.scratch and len(batches) > 1 and len(batches[-1]) == 1:  # batch norm can't learn from one image
+            batches = (*batches[:-2], torch.cat(batches[-2:]))
+        torch.manual_seed(derive_seed(config.seed, epoch, context.processes.rank))  # of the dropout
+        started = time.monotonic()
+        for batch in context.prefetch(enumerate(batches), partial(self._load, epoch, contract)):
+            yield batch.to(context.device)
+        context.count_images(len(self._train), started)
 
-    def _backward(
-        self, model: nn.Module, tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor], chunks: list[slice]
-    ) -> torch.Tensor:
-        """Compute a batch's gradients, chunk by chunk; return this process's part of its loss."""
-        self.optimizer.zero_grad()
-        total = torch.zeros((), device=tensors[0].device)
-        for chunk in chunks:
-            images, targets, weights = (tensor[chunk] for tensor in tensors)
-            loss = weighted_cross_entropy(model(images), targets, weights)
-            # DistributedDataParallel averages over the processes, but their parts of the loss have to be summed.
-            self.scaler.scale(loss * self.context.processes.count).backward()
-            total += loss.detach()
-        return total
+    def _load(self, epoch: int, contract: Contract, numbered_batch: tuple[int, torch.Tensor]) -> Batch:
+        """Make this process's part of a batch. It depends on the arguments only, so any thread can make it.
 
-    @torch.no_grad()
-    def evaluate(self) -> torch.Tensor:
+        Args:
+            epoch: Epoch, counted from 0.
+            contract: Contract with the input size of this epoch.
+            numbered_batch: Number of the batch in the epoch, and the indices of its images, int64 [n].
+        """
+        number, indices = numbered_batch
+        augmentation, class_ids = self._augmentation, self._train.class_ids
+        num_outliers = len(indices) // IMAGES_PER_OUTLIER if augmentation.has_outliers else 0
+        label_weights = class_weights(class_ids, len(contract.labels))
+        targets, weights = batch_targets(class_ids[indices], label_weights, num_outliers)
+        rows = list(self._context.processes.shard(range(len(targets))))
+        if not rows:  # more processes than images: this one computes an image of weight 0, to stay in step
+            rows, weights = [0], torch.zeros(1)
+        images = []
+        for row in rows:
+            rng = np.random.default_rng((self._config.seed, 1 + epoch, number, row))
+            is_outlier = row >= len(indices)
+            params = augmentation.sample_outlier(rng) if is_outlier else augmentation.sample(int(indices[row]), rng)
+            images.append(preprocess(augmentation.apply(params), contract))
+        return Batch(torch.from_numpy(np.stack(images)), targets[rows], weights[rows], len(indices))
+
+    def _evaluate(self) -> torch.Tensor:
         """Return the averaged weights' logits of the validation images, float32 [N, num_classes] on the device."""
-        context, batch_size, device = self.context, self.config.batch_size, self.context.device
-        model = TrainingModel(cast(Network, self.average.module), self.contract, 0.0, device).eval()
-        images = context.processes.shard(self.validation.images)
-        rows = [torch.empty(0, len(self.contract.labels), device=device)]
+        context, batch_size, device = self._context, self._config.batch_size, self._context.device
+        model = TrainingModel(cast(Network, self._loop.trained), self._contract, 0.0, device).eval()
+        images = context.processes.shard(self._validation.images)
+        rows = [torch.empty(0, len(self._contract.labels), device=device)]
         for start in range(0, len(images), batch_size):
-            inputs = np.stack([preprocess(image, self.contract) for image in images[start : start + batch_size]])
+            inputs = np.stack([preprocess(image, self._contract) for image in images[start : start + batch_size]])
             rows += context.micro_batcher.map_chunks(model, torch.from_numpy(inputs).to(device))
-        return context.processes.gather(torch.cat(rows), len(self.validation))
-
-    def state_dict(self) -> dict:
-        """Return all that the next epoch depends on, for `load_state_dict`."""
-        return {name: part.state_dict() for name, part in self._stateful_parts().items()}
-
-    def load_state_dict(self, state: dict) -> None:
-        """Continue from a saved state."""
-        parts = self._stateful_parts()
-        for name, own in state.items():
-            parts[name].load_state_dict(own)
-
-    def _stateful_parts(self) -> dict:
-        return {
-            "network": self.network,
-            "average": self.average,
-            "optimizer": self.optimizer,
-            "schedule": self.schedule,
-            "scaler": self.scaler,
-            "early_stopping": self.early_stopping,
-        }
+        return context.processes.gather(torch.cat(rows), len(self._validation))
 
 
 class TrainingModel(nn.Module):
@@ -217,12 +161,6 @@ class TrainingModel(nn.Module):
         with torch.autocast(images.device.type, self._dtype, enabled=self._dtype is not None):
             features = self.network.backbone(inputs).float()
         return self.network.head(functional.dropout(features, self._dropout, self.training))
-
-
-def update_average(averages: Tensors, weights: Tensors, steps: torch.Tensor | int) -> None:
-    """Average exponentially, over fewer steps at first, so that a short training moves away from its start."""
-    decay = min(1 - 9 / (10 + int(steps)), AVERAGE_DECAY)
-    get_ema_multi_avg_fn(decay)(averages, weights, steps)
 
 
 def _batch_norm_to_eval(backbone: nn.Module) -> None:

@@ -108,7 +108,7 @@ def build_network(
         num_classes: Number of labels.
         weights: Weights of the backbone: `imagenet`, `none` (random), or a file with that classifier's state dict.
         seed: Seed of all random weights.
-        head: One of those of `Network`.
+        head: `linear`, or `mlp` (linear, ReLU, dropout, linear).
 
     Returns:
         The network, and a text that says where the backbone's weights came from.
@@ -174,7 +174,7 @@ def freeze_first_layers(backbone: nn.Module, fraction: float) -> None:
     """Freeze the first layers of a backbone and unfreeze the others.
 
     Args:
-        backbone: The network whose parameters' requires_grad is changed.
+        backbone: Backbone, whose parameters' requires_grad is changed.
         fraction: Fraction of the layers, counted from the input; 0 freezes none, 1 all.
     """
     layers = [layer for layer in backbone.modules() if list(layer.parameters(recurse=False))]
@@ -188,7 +188,7 @@ def scaled_size(backbone: nn.Module, size: tuple[int, int], scale: float) -> tup
     """Scale an input size for progressive resizing.
 
     Args:
-        backbone: The network to try on the smaller size.
+        backbone: Backbone, which is tried on the smaller size.
         size: Height and width in pixels.
         scale: 0 to 1.
 

@@ -53,7 +53,7 @@ class InferenceModel(nn.Module):
         """Return probabilities and features.
 
         Args:
-            images: uint8 [N, H, W, 3] in the contract's size and color order, as `preprocess` returns them.
+            images: Images in the contract's size and color order, uint8 [N, H, W, 3], as `preprocess` returns them.
 
         Returns:
             Probabilities, float32 [N, num_classes], and the features they were computed from, float32 [N, D].
@@ -70,10 +70,10 @@ def predict(model: InferenceModel, images: list[np.ndarray], contract: Contract,
     """Return the probabilities of images, float32 [N, num_classes].
 
     Args:
-        model: The model, which is moved to `device`.
-        images: uint8 [H, W, 3], BGR, any size.
+        model: Model, which is moved to `device`.
+        images: Images, uint8 [H, W, 3], BGR, any size.
         contract: Contract of the model.
-        device: Where to run, such as "cpu" or "cuda".
+        device: Device to run on, such as cpu or cuda.
     """
     model = model.to(device)
     rows = [np.empty((0, len(contract.labels)), np.float32)]

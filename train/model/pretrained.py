@@ -25,8 +25,8 @@ def load_pretrained(model: nn.Module, backbone: str, weights: str) -> str:
     torchvision's download.
 
     Args:
-        model: The classifier.
-        backbone: Its name in torchvision.
+        model: Classifier.
+        backbone: Name of the classifier in torchvision.
         weights: `imagenet`, or a file with its state dict.
 
     Returns:

@@ -26,8 +26,8 @@ def divide(backbone: nn.Module, trainable_fraction: float, size: tuple[int, int]
     """Divide a backbone before the layers that are trained, where its activations are small.
 
     Args:
-        backbone: The network, in evaluation mode. One that can't be traced is not divided: its first part does nothing.
-        trainable_fraction: Fraction of its layers, counted from the head. Up to TOLERANCE of them more may stay frozen.
+        backbone: Backbone in evaluation mode. One that can't be traced is not divided: its first part does nothing.
+        trainable_fraction: Fraction of its layers, counted from the head. Up to TOLERANCE more may stay frozen.
         size: Height and width of the images in pixels.
     """
     try:
@@ -53,7 +53,7 @@ def activation_bytes(stages: Stages, size: tuple[int, int]) -> int:
     """Return how many bytes the activations between the stages take for an image, as float16.
 
     Args:
-        stages: The two parts, in evaluation mode.
+        stages: Stages in evaluation mode.
         size: Height and width of the image in pixels.
     """
     device = next(stages.last.parameters()).device

@@ -61,7 +61,7 @@ def build_timm(backbone: str, weights: str) -> tuple[nn.Module, str]:
     """Build a backbone, without its head.
 
     Args:
-        backbone: One of LITES, or `timm:NAME`.
+        backbone: Name of the backbone: one of LITES, or `timm:NAME`.
         weights: `imagenet` (or what else timm publishes for it), `none` (random), or a file with its state dict.
 
     Returns:

@@ -18,10 +18,10 @@ def activation_maps(
     """Return a heat map for each image, which shows the places that speak for a class. Runs on the CPU.
 
     Args:
-        network: The network, which is moved to the CPU and set to evaluation mode.
-        contract: Contract of the network.
-        images: uint8 [H, W, 3], BGR, any size.
-        class_ids: The class to explain for each image.
+        network: Network, which is moved to the CPU and set to evaluation mode.
+        contract: Contract of the network's input.
+        images: Images, uint8 [H, W, 3], BGR, any size.
+        class_ids: Class to explain, for each image.
 
     Returns:
         float32 [h, w], 0 to 1, for each image; it covers the whole image. None if the backbone keeps no spatial feature

@@ -15,10 +15,10 @@ from teachcam.collect.inspection import inspect_measured
 from teachcam.drawing import draw_heat_map
 from teachcam.files import write_atomic
 from teachcam.images import encode_jpeg
+from teachcam.train.engine.result import Result
 from teachcam.train.metrics import Metrics
 from teachcam.train.report.gradcam import activation_maps
 from teachcam.train.report.plots import reliability_diagram, training_curves
-from teachcam.train.report.result import TrainingResult
 
 MAX_MISTAKES, MAX_HEAT_MAPS = 12, 6  # images shown
 MAX_WRONG_IN_CELL, MAX_CORRECT_IN_CELL = 40, 12  # images behind a number of the confusion matrix
@@ -26,17 +26,17 @@ IMAGE_WIDTH = 200  # pixels
 MAX_INSPECTED = 5000  # images of the dataset: the inspection compares each with every other
 
 
-def write_report(path: Path, metrics: Metrics, result: TrainingResult) -> None:
+def write_report(path: Path, metrics: Metrics, result: Result) -> None:
     """Write the report of a run.
 
     Args:
-        path: Path of the HTML file, in the run's folder.
+        path: HTML file, in the run's folder.
         metrics: Metrics of the run.
         result: Result of the same run.
     """
     predictions, wrong = result.predictions, result.wrong
     bins = confidence_bins(predictions.confidences, predictions.correct) if result.validation else []
-    inspected = metrics.split == "scenes" and len(result.dataset.samples) <= MAX_INSPECTED
+    inspected = metrics.split == "scenes" and len(result.data.dataset.samples) <= MAX_INSPECTED
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters["percent"] = lambda value: f"{100 * value:.1f} %"
     template = environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
@@ -50,19 +50,19 @@ def write_report(path: Path, metrics: Metrics, result: TrainingResult) -> None:
         heat_maps=_heat_map_sections(result),
         reliability=reliability_diagram(bins) if bins else "",
         curves=training_curves(metrics.epochs),
-        advice=inspect_measured(result.dataset.measurements).advice if inspected else None,
+        advice=inspect_measured(result.data.dataset.measurements).advice if inspected else None,
     )
     write_atomic(path, page.encode(errors="replace"))  # a file name may hold bytes that are not text
 
 
-def _figures(result: TrainingResult, indices: list[int]) -> list[dict]:
+def _figures(result: Result, indices: list[int]) -> list[dict]:
     """Return validation images as data URLs, each with its prediction."""
     images = [data_url(_image(result, index)) for index in indices]
     predictions = [asdict(result.image_prediction(index)) for index in indices]
     return [{**prediction, "image": image} for prediction, image in zip(predictions, images, strict=True)]
 
 
-def _confusion_cells(metrics: Metrics, result: TrainingResult) -> list[dict]:
+def _confusion_cells(metrics: Metrics, result: Result) -> list[dict]:
     """Return the images behind each number of the confusion matrix that is not 0, the most confident first."""
     true, predicted = result.predictions.class_ids, result.predictions.predicted
     cells = []
@@ -78,9 +78,9 @@ def _confusion_cells(metrics: Metrics, result: TrainingResult) -> list[dict]:
     return cells
 
 
-def _heat_map_sections(result: TrainingResult) -> list[tuple[str, list[dict]]]:
+def _heat_map_sections(result: Result) -> list[tuple[str, list[dict]]]:
     """Return a title and images with heat maps, for right and for wrong predictions; [] if there are no heat maps."""
-    predictions, outcome = result.predictions, result.outcome
+    predictions, network = result.predictions, result.validated_network or result.network
     right = [index for index in predictions.by_confidence if predictions.correct[index]]
     right = _alternate_labels(predictions.class_ids, right)
     sections = []
@@ -88,7 +88,7 @@ def _heat_map_sections(result: TrainingResult) -> list[tuple[str, list[dict]]]:
         indices = indices[:MAX_HEAT_MAPS]
         images = [_image(result, index) for index in indices]
         class_ids = [int(predictions.predicted[index]) for index in indices]
-        heat_maps = activation_maps(outcome.validated_network or outcome.network, outcome.contract, images, class_ids)
+        heat_maps = activation_maps(network, result.contract, images, class_ids)
         if heat_maps is None:
             return []
         overlays = [data_url(_overlay(image, heat)) for image, heat in zip(images, heat_maps, strict=True)]
@@ -107,7 +107,7 @@ def _alternate_labels(class_ids: np.ndarray, indices: list[int]) -> list[int]:
     return [index for _, index in sorted(ranked)]
 
 
-def _accuracy_per_scene(result: TrainingResult) -> list[dict]:
+def _accuracy_per_scene(result: Result) -> list[dict]:
     """Return the number of images and the accuracy of each validation scene, the lowest accuracy first."""
     of_scenes: dict[str, list[bool]] = {}
     for sample, is_correct in zip(result.validation, result.predictions.correct.tolist(), strict=True):
@@ -119,8 +119,8 @@ def _accuracy_per_scene(result: TrainingResult) -> list[dict]:
     return sorted(rows, key=lambda row: row["accuracy"])
 
 
-def _image(result: TrainingResult, index: int) -> np.ndarray:
-    return result.dataset.images[result.validation[index].path]
+def _image(result: Result, index: int) -> np.ndarray:
+    return result.data.dataset.images[result.validation[index].path]
 
 
 def _overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
@@ -133,7 +133,7 @@ def data_url(image: np.ndarray, width: int = IMAGE_WIDTH) -> str:
     """Return an image as a JPEG in a data URL, for the `src` of an <img> element.
 
     Args:
-        image: uint8 [H, W, 3], BGR.
+        image: Image, uint8 [H, W, 3], BGR.
         width: Width in pixels. The height keeps the aspect ratio, up to three times the width.
     """
     interpolation = cv2.INTER_AREA if image.shape[1] > width else cv2.INTER_NEAREST  # small images keep sharp pixels

@@ -52,8 +52,8 @@ def reliability_diagram(bins: list[ConfidenceBin], num_bins: int = 10) -> str:
     """Plot the accuracy of predictions against their confidence.
 
     Args:
-        bins: From `confidence_bins`.
-        num_bins: The number of intervals, empty ones included.
+        bins: Bins of `confidence_bins`.
+        num_bins: Number of intervals, empty ones included.
 
     Returns:
         An <svg> element.

@@ -3,55 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from teachcam.collect.dataset import describe_guessed_sessions
 from teachcam.collect.split import Split
 from teachcam.processor import free_memory
-from teachcam.train.config.run_config import RunConfig
-from teachcam.train.config.train_config import AUTO, FINETUNE, FROM_RIDGE, RIDGE
+from teachcam.train.engine.result import Result
 from teachcam.train.metrics import Metrics, confidence_interval
-from teachcam.train.report.result import TrainingResult
 
-# Bytes of memory that a strategy takes once the images are read: 1,230 images, EfficientNet-Lite0, on a CPU.
-NEEDED_MEMORY = {RIDGE: 0.8e9, AUTO: 2.2e9, FINETUNE: 2.2e9}
+if TYPE_CHECKING:
+    from teachcam.train.run_config import RunConfig
 
 
 def describe_memory(config: RunConfig) -> Iterator[str]:
     """Yield a line if the free memory may not be enough to train. The system then ends the program without a word."""
-    free, needed = free_memory(), NEEDED_MEMORY.get(config.strategy, 0)
+    free, needed = free_memory(), config.method.needed_memory
     if free is not None and free < needed:
-        less = f", or give --strategy {RIDGE}" if config.strategy != RIDGE else ""
+        less = ", or give --strategy ridge" if config.method.settings else ""
         yield (
             f"warning: {free / 1e9:.1f} GB of memory are free, and this may take {needed / 1e9:.1f} GB: "
             f"close other programs, add swap space{less}"
         )
 
 
-def describe_split(splits: list[Split], config: RunConfig) -> Iterator[str]:
+def describe_split(folds: list[Split], config: RunConfig) -> Iterator[str]:
     """Yield lines about the split: the images to train on, and those for validation.
 
     Args:
-        splits: One, or one for each fold.
-        config: The options of the run.
+        folds: Folds to evaluate on, one or more.
+        config: Options of the run.
     """
-    split = splits[0]
+    split = folds[0]
     num_training, num_validation = len(split.train), len(split.validation)
-    if config.strategy in FROM_RIDGE:
-        if guess := describe_guessed_sessions(split.train):
+    everything = [*split.train, *split.validation]
+    if config.method.evaluates_all:
+        if guess := describe_guessed_sessions(everything):
             yield guess
-        yield f"training on {num_training} images of {_scenes(len({sample.scene for sample in split.train}))}"
+        yield f"training on {len(everything)} images of {_scenes(len({sample.scene for sample in everything}))}"
         return
     if config.split == "frames":
         several = len({sample.session for sample in split.train}) > 1
         neighbors = ", neighbors of the training images" if several else ""
         yield f"training on {num_training} images; validation: {num_validation} random images{neighbors}"
         return
-    if guess := describe_guessed_sessions(split.train + split.validation):
+    if guess := describe_guessed_sessions(everything):
         yield guess
-    if len(splits) > 1:
-        yield f"cross-validation: {len(splits)} folds of whole scenes"
+    if len(folds) > 1:
+        yield f"cross-validation: {len(folds)} folds of whole scenes"
         return
     training = _scenes(len({sample.scene for sample in split.train}))
     which, others = ("including", "whole") if split.labels_split_by_time else ("of", "other")
@@ -62,14 +62,14 @@ def describe_split(splits: list[Split], config: RunConfig) -> Iterator[str]:
         yield f"too few scenes to keep one for validation of {labels}: record in other places, too"
 
 
-def describe_results(result: TrainingResult, metrics: Metrics) -> Iterator[str]:
+def describe_results(result: Result, metrics: Metrics) -> Iterator[str]:
     """Yield lines that say how accurate the model is on the validation images, and on the test images if there are any.
 
     Args:
         result: Result of the run.
         metrics: Metrics of the same run.
     """
-    yield from describe_accuracy(result.predictions.correct, result.splits, metrics.split)
+    yield from describe_accuracy(result.predictions.correct, result.folds, metrics.split)
     if result.head_accuracies:
         at_random, by_scene = result.head_accuracies
         yield (
@@ -92,9 +92,9 @@ def describe_accuracy(correct: np.ndarray, splits: list[Split], mode: str) -> It
     Whole scenes are reported apart from images of scenes that were trained on, whose accuracy is optimistic.
 
     Args:
-        correct: bool [N], whether the prediction for each validation image is correct, in the order of the splits.
-        splits: One, or one for each fold.
-        mode: "scenes" or "frames", as `--split` has it.
+        correct: Whether the prediction for each validation image is correct, bool [N], in the order of the splits.
+        splits: Splits: one, or one for each fold.
+        mode: Kind of split: scenes or frames, as `--split` has it.
     """
     if not len(correct):
         yield "accuracy: not measured, there are too few images for validation"

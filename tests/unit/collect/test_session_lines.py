@@ -16,7 +16,7 @@ from teachcam.collect.inspection import inspect_samples
 from teachcam.collect.recorder import Recorder
 from teachcam.collect.session_lines import describe_damage, describe_unlisted
 from teachcam.train import run
-from teachcam.train.config.run_config import RunConfig
+from teachcam.train.run_config import RunConfig
 
 
 def cut_last_line(data: Path) -> None:

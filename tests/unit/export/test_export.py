@@ -39,10 +39,10 @@ from teachcam.live.classifier import Classifier
 from teachcam.live.model_watcher import ModelWatcher
 from teachcam.onnx_session import predict_probabilities
 from teachcam.preprocessing import preprocess, shrink
-from teachcam.train.config.train_config import STRATEGIES
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.features import extract_features
 from teachcam.train.engine.head import fit_head
+from teachcam.train.engine.strategies.gradient import HEAD
 from teachcam.train.model.backbones import build_network
 from teachcam.train.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from teachcam.train.model.inference import InferenceModel, Normalize
@@ -109,7 +109,7 @@ def checkpoint(request, dataset, tmp_path_factory) -> Path:
         network.train().backbone(Normalize(contract)(inputs))
     features = extract_features(network.eval(), images, contract, Context())
     ids = torch.tensor([LABELS.index(sample.label) for sample in samples])
-    fit_head(network, contract, (features, ids), (features, ids), replace(STRATEGIES["head"], epochs=300))
+    fit_head(network, contract, (features, ids), (features, ids), replace(HEAD, epochs=300))
     names = [(sample.label, f"{sample.label}/{sample.path.name}") for sample in samples]
     path = tmp_path_factory.mktemp(request.param) / "checkpoint.pt"
     save_checkpoint(

@@ -132,7 +132,7 @@ def test_it_learns_what_the_dataset_shows(teach, data):
     teacher = teach(data)
     assert teacher.progress.counts == dict.fromkeys(LABELS, 20)
     assert teacher.progress.num_scenes == 5
-    assert teacher.progress.num_judged == 60
+    assert teacher.progress.num_evaluated == 60
     assert teacher.progress.accuracy > 0.6
     assert teacher.model.contract.labels == LABELS
     correct = [teacher.model.classify(read_image(sample.path)).label == sample.label for sample in list_samples(data)]

@@ -1,11 +1,11 @@
-"""Labels that are taken for no value are warned of where they are recorded and checked."""
+"""Labels of the bare background are known; those that are taken for no value are warned of."""
 
 from __future__ import annotations
 
 import pytest
 from conftest import call_here, record
 
-from teachcam.labels import warnings_of_labels
+from teachcam.labels import has_background_label, warnings_of_labels
 
 
 @pytest.mark.parametrize("label", ["None", "unavailable", "unknown"])
@@ -23,3 +23,17 @@ def test_a_label_that_means_no_value_is_warned_of(label, tmp_path):
 def test_ordinary_labels_are_not(tmp_path):
     record(tmp_path / "data", [1])
     assert "no value" not in call_here("collect/check.py", cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize(
+    ("labels", "shows_background", "expected"),
+    [
+        (("palm", "thumbs_up"), False, False),
+        (("palm", "none"), False, True),
+        (("Background", "palm"), False, True),
+        (("palm", "nothing_else"), False, False),
+        (("palm", "wall"), True, True),
+    ],
+)
+def test_a_label_of_the_background_is_known_by_its_name_or_its_images(labels, shows_background, expected):
+    assert has_background_label(labels, shows_background) == expected

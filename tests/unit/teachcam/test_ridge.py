@@ -9,7 +9,7 @@ import pytest
 
 from teachcam import ridge, ridge_inputs, ridge_sums
 from teachcam.ridge import Rows, fit_ridge
-from teachcam.ridge_sums import RidgeSums
+from teachcam.ridge_sums import IncrementalRidge
 
 
 def make_rows(num_scenes: int = 6, per_scene: int = 12, views: int = 2, dim: int = 20, seed: int = 0) -> Rows:
@@ -39,19 +39,19 @@ def test_held_out_predictions_are_those_of_a_head_fitted_without_the_scene(dim, 
     monkeypatch.setattr(ridge, "_System", lambda *parts: systems.append(original(*parts)) or systems[-1])
     head = fit_ridge(rows, 3, strength=0.7)
     (system,) = systems
-    judged = np.flatnonzero(~rows.is_view)
+    evaluated = np.flatnonzero(~rows.is_view)
     for scene in range(6):
-        left_out = (rows.scenes == scene) | (rows.backgrounds == scene)
-        own = judged[rows.scenes[judged] == scene]
+        left_out = (rows.fold_ids == scene) | (rows.backgrounds == scene)
+        own = evaluated[rows.fold_ids[evaluated] == scene]
         expected = system.rows[own] @ least_squares(system, np.flatnonzero(~left_out), 0.7)
         assert head.held_out_logits[own] == pytest.approx(ridge.LOGIT_SCALE * expected, abs=1e-8)
-    coefficients = least_squares(system, np.arange(len(rows.scenes)), 0.7)
+    coefficients = least_squares(system, np.arange(len(rows.fold_ids)), 0.7)
     assert head.logits(rows.features) == pytest.approx(ridge.LOGIT_SCALE * system.rows @ coefficients, abs=1e-8)
 
 
 def test_classes_count_the_same_however_many_rows_they_have():
     rows = make_rows()
-    keep = np.flatnonzero((rows.class_ids != 0) | (np.arange(len(rows.scenes)) % 4 == 0))
+    keep = np.flatnonzero((rows.class_ids != 0) | (np.arange(len(rows.fold_ids)) % 4 == 0))
     few = rows.select(keep)
     head = fit_ridge(few, 3)
     recall = [(head.logits(few.features).argmax(1) == label)[few.class_ids == label].mean() for label in range(3)]
@@ -69,7 +69,7 @@ def test_images_weigh_as_much_as_their_views_and_outliers_half_of_a_class():
 
 def test_outliers_get_low_scores_for_every_class():
     rows = make_rows(views=1)
-    odd = replace(rows.select(rows.is_view), class_ids=np.full(72, -1), scenes=np.full(72, -1))
+    odd = replace(rows.select(rows.is_view), class_ids=np.full(72, -1), fold_ids=np.full(72, -1))
     odd = replace(odd, features=odd.features + np.linspace(3, 0, odd.features.shape[1], dtype=np.float32))
     with_outliers, without = fit_ridge(rows + odd, 3, outliers=True), fit_ridge(rows, 3)
     of_classes, of_outliers = np.split(with_outliers.logits(odd.features), [3], axis=1)
@@ -80,7 +80,7 @@ def test_outliers_get_low_scores_for_every_class():
 
 def test_scenes_of_minus_one_are_never_left_out():
     rows = make_rows()
-    head = fit_ridge(replace(rows, scenes=np.where(rows.scenes < 2, -1, rows.scenes)), 3)
+    head = fit_ridge(replace(rows, fold_ids=np.where(rows.fold_ids < 2, -1, rows.fold_ids)), 3)
     assert len(head.held_out_logits) == 4 * 12
 
 
@@ -104,22 +104,22 @@ def test_of_strengths_that_are_about_equal_the_usual_one_is_taken():
 
 def test_features_that_are_all_alike_are_no_error():
     rows = make_rows()
-    alike = Rows(np.ones_like(rows.features), rows.class_ids, rows.scenes, rows.backgrounds, rows.is_view)
+    alike = Rows(np.ones_like(rows.features), rows.class_ids, rows.fold_ids, rows.backgrounds, rows.is_view)
     assert np.isfinite(fit_ridge(alike, 3).logits(alike.features)).all()
 
 
 @pytest.mark.parametrize("dim", [20, 200])
-@pytest.mark.parametrize("many_groups", [64, 0])  # all groups have products, or keep their rows while they are few
-def test_rows_added_and_removed_give_the_head_of_those_that_are_left(dim, many_groups, monkeypatch):
-    monkeypatch.setattr(ridge_sums, "MANY_GROUPS", many_groups)
+@pytest.mark.parametrize("max_dense_groups", [64, 0])  # all groups have products, or keep their rows while they are few
+def test_rows_added_and_removed_give_the_head_of_those_that_are_left(dim, max_dense_groups, monkeypatch):
+    monkeypatch.setattr(ridge_sums, "MAX_DENSE_GROUPS", max_dense_groups)
     rows = make_rows(dim=dim)
     outliers = make_rows(num_scenes=1, dim=dim, seed=1)
-    nobody = np.full(len(outliers.scenes), -1)
+    nobody = np.full(len(outliers.fold_ids), -1)
     rows += Rows(outliers.features, nobody, nobody, nobody, nobody < 0)
-    sums = RidgeSums(dim)
+    sums = IncrementalRidge(dim)
     for part in range(5):
-        sums.add(rows.select(np.arange(len(rows.scenes)) % 5 == part))
-    keep = np.random.default_rng(0).random(len(rows.scenes)) < 0.6
+        sums.add(rows.select(np.arange(len(rows.fold_ids)) % 5 == part))
+    keep = np.random.default_rng(0).random(len(rows.fold_ids)) < 0.6
     sums.remove(rows.select(~keep))
     expected, head = fit_ridge(rows.select(keep), 3, 2.0, outliers=True), sums.fit(range(3), 2.0, outliers=True)
     assert head.weight == pytest.approx(expected.weight, abs=1e-9)
@@ -130,17 +130,17 @@ def test_rows_added_and_removed_give_the_head_of_those_that_are_left(dim, many_g
 
 def test_a_class_without_rows_scores_nothing():
     rows = make_rows()
-    sums = RidgeSums(20)
+    sums = IncrementalRidge(20)
     sums.add(rows.select(rows.class_ids > 0))
     assert sums.fit(range(3)).logits(rows.features)[:, 0] == pytest.approx(0)
 
 
-@pytest.mark.parametrize("many_groups", [64, 0])
-def test_rows_of_classes_that_are_not_asked_for_do_not_matter(many_groups, monkeypatch):
-    monkeypatch.setattr(ridge_sums, "MANY_GROUPS", many_groups)
-    rows, sums, fewer = make_rows(dim=400), RidgeSums(400), RidgeSums(400)
+@pytest.mark.parametrize("max_dense_groups", [64, 0])
+def test_rows_of_classes_that_are_not_asked_for_do_not_matter(max_dense_groups, monkeypatch):
+    monkeypatch.setattr(ridge_sums, "MAX_DENSE_GROUPS", max_dense_groups)
+    rows, sums, fewer = make_rows(dim=400), IncrementalRidge(400), IncrementalRidge(400)
     sums.add(rows)
-    assert any(group.products is None for group in sums._groups.values()) == (many_groups == 0)
+    assert any(group.products is None for group in sums._groups.values()) == (max_dense_groups == 0)
     fewer.add(rows.select(rows.class_ids != 1))
     assert sums.fit([2, 0]).weight == pytest.approx(fewer.fit(range(3)).weight[:, [2, 0]])
 
@@ -149,7 +149,7 @@ def test_many_rows_are_computed_in_chunks_with_the_same_result(monkeypatch):
     rows = make_rows()
     whole = fit_ridge(rows, 3)
     monkeypatch.setattr(ridge_inputs, "CHUNK", 50)
-    assert len(rows.scenes) > 2 * 50
+    assert len(rows.fold_ids) > 2 * 50
     chunked = fit_ridge(rows, 3)
     assert chunked.weight == pytest.approx(whole.weight, abs=1e-9)
     assert chunked.held_out_logits == pytest.approx(whole.held_out_logits, abs=1e-9)

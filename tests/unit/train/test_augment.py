@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import assert_one_line_error, call_here
 
-from teachcam.train.augment.cpu import Augmentation, apply_color_jitter, apply_transform
+from teachcam.train.augment.augmentation import Augmentation, apply_color_jitter, apply_transform
 from teachcam.train.augment.foreground import segment_foregrounds
 from teachcam.train.augment.params import sample_color_jitter, sample_image_transform
 
@@ -90,6 +90,8 @@ def test_foregrounds_are_composited_onto_other_backgrounds():
     class_ids = np.repeat(np.arange(2), 8)
     augmentation = Augmentation(images, segment_foregrounds(images, class_ids, ["a"] * 16))
     assert augmentation.has_outliers  # both labels show an object: a bare background belongs to neither
+    with_none = Augmentation(images, augmentation.foregrounds, labels=("none", "bar"))
+    assert not with_none.has_outliers  # although the images of `none` show an object, too
     rng = np.random.default_rng(0)
     assert augmentation.apply(augmentation.sample_outlier(rng)).shape == images[0].shape
     augmented = [augmentation(3, rng) for _ in range(60)]

@@ -12,8 +12,9 @@ from conftest import assert_one_line_error, call_here
 from teachcam.errors import TrainingError
 from teachcam.train import finetune
 from teachcam.train.config.options import options_of
-from teachcam.train.config.run_config import RunConfig
-from teachcam.train.config.train_config import STRATEGIES, TrainConfig
+from teachcam.train.config.train_config import TrainConfig
+from teachcam.train.engine.strategies import STRATEGIES
+from teachcam.train.run_config import RunConfig
 
 
 def parse(monkeypatch, *arguments: str) -> RunConfig:
@@ -57,9 +58,9 @@ def test_training_from_scratch_starts_from_random_weights():
 
 @pytest.mark.parametrize("strategy", ["full", "scratch"])
 def test_one_learning_rate_is_that_of_all_layers(strategy):
-    assert RunConfig(strategy=strategy, overrides={"lr": 0.01}).overrides["backbone_lr"] == 0.01
-    overrides = {"lr": 0.01, "backbone_lr": 0.001}
-    assert RunConfig(strategy=strategy, overrides=overrides).overrides == overrides
+    assert RunConfig(strategy=strategy, overrides={"lr": 0.01}).training.backbone_lr == 0.01
+    settings = RunConfig(strategy=strategy, overrides={"lr": 0.01, "backbone_lr": 0.001}).training
+    assert (settings.lr, settings.backbone_lr) == (0.01, 0.001)
 
 
 @pytest.mark.parametrize(

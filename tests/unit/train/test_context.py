@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import PATIENCE, ROOT, SMALL, wait_until
-from test_train import make_trainer
+from test_train import fit, make_data, train
 
 from teachcam.errors import TrainingError
 from teachcam.runs import read_epochs
@@ -19,7 +19,6 @@ from teachcam.train import finetune
 from teachcam.train.engine import context as context_module
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.micro_batch import MicroBatcher
-from teachcam.train.engine.selection import train_and_refit
 from teachcam.train.model.backbones import build_network
 
 OPTIONS = ["--backbone", "resnet18", "--weights", "none", "--image-size", "64", "--strategy", "differential",
@@ -48,16 +47,16 @@ class SmallMemory:
 def test_out_of_memory_halves_the_chunks_with_the_same_result(strategy, dataset):
     lines, results = [], []
     for limit in (1000, 5):
-        trainer = make_trainer(dataset, context=Context(micro_batcher=MicroBatcher(lines.append)))
-        for layer in trainer.network.modules():
-            if isinstance(layer, torch.nn.Dropout):
-                layer.p = 0.0
-        memory = SmallMemory(limit)
-        trainer.network.backbone.register_forward_pre_hook(memory)
         overrides = {"epochs": 1, "dropout": 0.0}
         if strategy == "partial":
             overrides["progressive_resize"] = (0.3,)
-        results.append(train_and_refit(trainer, strategy, overrides, refit=False))
+        data = make_data(dataset, strategy, overrides, refit=False)
+        for layer in data.network.modules():
+            if isinstance(layer, torch.nn.Dropout):
+                layer.p = 0.0
+        memory = SmallMemory(limit)
+        data.network.backbone.register_forward_pre_hook(memory)
+        results.append(fit(data, context=Context(micro_batcher=MicroBatcher(lines.append))))
         whole_batch = 8 if strategy == "head" else 36  # with four outliers
         assert memory.largest == (whole_batch if limit == 1000 else 4)
     assert lines[-1] == "out of memory with 8 images at once: continuing with 4, with the same result"
@@ -66,10 +65,10 @@ def test_out_of_memory_halves_the_chunks_with_the_same_result(strategy, dataset)
 
 
 def test_too_little_memory_for_one_image_is_an_error(dataset):
-    trainer = make_trainer(dataset)
-    trainer.network.backbone.register_forward_pre_hook(SmallMemory(0))
+    data = make_data(dataset, "head")
+    data.network.backbone.register_forward_pre_hook(SmallMemory(0))
     with pytest.raises(TrainingError, match="out of memory with a single image"):
-        trainer.fit("head")
+        fit(data)
 
 
 def test_other_errors_do_not_count_as_out_of_memory():
@@ -103,10 +102,10 @@ def test_an_error_ends_all_processes(tmp_path):
 
 
 def test_pretrained_batch_norm_keeps_its_statistics_at_every_input_size(dataset):
-    trainer = make_trainer(dataset)
-    trainer.network, _ = build_network("resnet18", 3)
-    network, _ = trainer.fit("partial", {"epochs": 1, "progressive_resize": (0.3,)})
-    assert torch.equal(network.backbone.bn1.running_mean, trainer.network.backbone.bn1.running_mean)
+    data = make_data(dataset, "partial", {"epochs": 1, "progressive_resize": (0.3,)}, weights="none")
+    data.network, _ = build_network("resnet18", 3)
+    trained = train(data)
+    assert torch.equal(trained.network.backbone.bn1.running_mean, data.network.backbone.bn1.running_mean)
 
 
 def test_prefetch_keeps_the_order_and_raises_errors():

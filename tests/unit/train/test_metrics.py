@@ -14,7 +14,7 @@ from teachcam.calibration import (
     fit_threshold,
     softmax,
 )
-from teachcam.train.metrics import Predictions, _student_quantile, confidence_interval, evaluate
+from teachcam.train.metrics import Predictions, confidence_interval, evaluate
 
 
 def calibration_error(probabilities: np.ndarray, class_ids: np.ndarray) -> float:
@@ -62,8 +62,10 @@ def test_the_confidence_interval_widens_as_sessions_differ():
     assert in_one_room[1] - in_one_room[0] > 1.5 * (spread_out[1] - spread_out[0])
     low, high = confidence_interval(np.ones(60, bool), ["a"] * 30 + ["b"] * 30)  # two rooms count as two observations
     assert (low, high) == (pytest.approx(0.165, abs=1e-3), 1.0)
-    assert _student_quantile(3) == pytest.approx(3.182, abs=0.01)  # as tables have it
-    assert _student_quantile(10) == pytest.approx(2.228, abs=0.001)
+    elevens = [f"room{number % 11}" for number in range(110)]
+    square = 2.228**2  # of Student's quantile for ten degrees of freedom, as tables have it
+    low, high = confidence_interval(np.ones(110, bool), elevens)  # eleven rooms count as eleven observations
+    assert (low, high) == (pytest.approx(11 / (11 + square), abs=1e-3), 1.0)
 
 
 def test_precision_recall_and_confusion_matrix():

@@ -15,10 +15,10 @@ from teachcam.errors import TrainingError
 from teachcam.images import read_image
 from teachcam.preprocessing import preprocess
 from teachcam.train import finetune
-from teachcam.train.config.run_config import RunConfig
 from teachcam.train.model.checkpoint import load_checkpoint
 from teachcam.train.model.inference import InferenceModel
 from teachcam.train.report import summary
+from teachcam.train.run_config import RunConfig
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ import torch
 from conftest import LABELS, REAL_DATA, SMALL, assert_one_line_error, call_here, record
 
 from teachcam.collect.dataset import list_samples
-from teachcam.collect.split import Split
 from teachcam.contract import Contract
 from teachcam.export.conversion import ExportConfig
 from teachcam.export.exporter import export
@@ -20,21 +19,21 @@ from teachcam.images import read_image
 from teachcam.live.classifier import Classifier
 from teachcam.preprocessing import preprocess
 from teachcam.ridge import signed_sqrt
-from teachcam.train.config.run_config import RunConfig
 from teachcam.train.data.dataset import Dataset
 from teachcam.train.engine import features as features_module
-from teachcam.train.engine import fine_tuning
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.features import extract_features
-from teachcam.train.engine.fine_tuning import FineTuner
-from teachcam.train.engine.loader import fill_batch
+from teachcam.train.engine.loop import fill_batch
+from teachcam.train.engine.result import Result
 from teachcam.train.engine.resume import TrainingState
-from teachcam.train.engine.selection import train_from_ridge
-from teachcam.train.engine.strategies import StrategyResult
-from teachcam.train.model.backbones import Network, SignedSqrt, build_network, default_input_size, normalization
+from teachcam.train.engine.strategies import finetune as finetune_module
+from teachcam.train.engine.strategies.finetune import FineTuner
+from teachcam.train.engine.training_data import TrainingData
+from teachcam.train.model.backbones import SignedSqrt, build_network, default_input_size, normalization
 from teachcam.train.model.checkpoint import load_checkpoint
 from teachcam.train.model.inference import Normalize
 from teachcam.train.model.timm_backbones import LITES, _weights_of_package
+from teachcam.train.run_config import RunConfig
 
 
 @pytest.fixture(scope="module")
@@ -73,38 +72,38 @@ def test_the_exported_model_predicts_the_same(run, dataset, tmp_path, target, pr
     assert np.mean(correct) > 0.8
 
 
-def new_network(data: Dataset) -> tuple[Network, Contract]:
-    network, _ = build_network("squeezenet1_1", len(LABELS), "imagenet", head="sqrt")
-    return network, Contract(labels=data.labels, input_size=(64, 64))
+def make_data(dataset, **options) -> TrainingData:
+    config = RunConfig(backbone="squeezenet1_1", image_size=64, **options)
+    return TrainingData(config, Dataset(dataset))
 
 
-def train_on(dataset, context: Context | None = None, **options) -> tuple[StrategyResult, list[Split]]:
-    data = Dataset(dataset)
-    return train_from_ridge(*new_network(data), data, data.samples, RunConfig(**options), context or Context())
+def train_on(dataset, context: Context | None = None, **options) -> Result:
+    data = make_data(dataset, **options)
+    method = data.config.method
+    return method.fit(data, method.folds(data.samples, data.config), context or Context())
 
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_head(dataset):
-    first, again = (train_on(dataset, strategy="ridge")[0].network.head[1].weight for _ in range(2))
+    first, again = (train_on(dataset, strategy="ridge").network.head[1].weight for _ in range(2))
     assert torch.equal(first, again)
 
 
 def test_auto_fine_tunes_and_keeps_the_better(dataset):
-    result, splits = train_on(dataset, strategy="auto", overrides={"epochs": 2})
+    result = train_on(dataset, strategy="auto", overrides={"epochs": 2})
     accuracies = {trial["strategy"]: trial["validation_accuracy"] for trial in result.trials}
     assert list(accuracies) == ["ridge", "finetune"]
     if result.strategy == "finetune":
-        assert len(splits) == 3
+        assert len(result.folds) == 3
     else:
         assert result.notes[0].startswith("fine-tuning was tried and dropped: ")
-    num_images = sum(len(split.validation) for split in splits)
-    assert result.probabilities.shape == (num_images, len(LABELS)) == (60, 3)
+    assert result.predictions.probabilities.shape == (len(result.validation), len(LABELS)) == (60, 3)
     assert result.logits.shape == (60, 4)  # the last is for images of no label
 
 
 def test_auto_says_what_the_budget_did_not_allow(dataset, capsys):
-    result, splits = train_on(dataset, strategy="auto", budget=1e-3)
-    assert (result.strategy, len(splits)) == ("ridge", 5)
+    result = train_on(dataset, strategy="auto", budget=1e-3)
+    assert (result.strategy, len(result.folds)) == ("ridge", 5)
     (note,) = result.notes
     assert note.startswith("fine-tuning was not tried: it takes about ")
     assert note.endswith("to do it: python train/finetune.py --strategy finetune")
@@ -112,9 +111,9 @@ def test_auto_says_what_the_budget_did_not_allow(dataset, capsys):
 
 @pytest.mark.slow
 def test_auto_does_not_keep_more_activations_than_memory_allows(dataset, monkeypatch):
-    monkeypatch.setattr("teachcam.train.engine.selection.MAX_ACTIVATION_BYTES", 1000)
-    result, splits = train_on(dataset, strategy="auto")
-    assert (result.strategy, len(splits)) == ("ridge", 5)
+    monkeypatch.setattr("teachcam.train.engine.strategies.auto.MAX_ACTIVATION_BYTES", 1000)
+    result = train_on(dataset, strategy="auto")
+    assert (result.strategy, len(result.folds)) == ("ridge", 5)
     assert result.notes[0].startswith("fine-tuning was not tried: the activations of 60 images take ")
 
 
@@ -131,7 +130,7 @@ def test_auto_fine_tunes_for_as_many_epochs_as_the_budget_allows(dataset, monkey
 
     monkeypatch.setattr(FineTuner, "fit", fit_and_note)
     monkeypatch.setattr(FineTuner, "expected_seconds", lambda self: 1e6)
-    result, _ = train_on(dataset, strategy="auto", budget=1e5, overrides=overrides)
+    result = train_on(dataset, strategy="auto", budget=1e5, overrides=overrides)
     assert epochs == [1]
     assert rates == [pytest.approx((lr, 1e-3 / 12))]
     words = {"finetune": "fine-tuned for 1 of 12 epochs: it takes about ", "ridge": "fine-tuning was tried and dropped"}
@@ -140,11 +139,10 @@ def test_auto_fine_tunes_for_as_many_epochs_as_the_budget_allows(dataset, monkey
 
 @pytest.mark.slow
 def test_fine_tuning_changes_the_last_stages_only_and_leaves_the_head_of_ridge_alone(dataset):
-    data = Dataset(dataset)
-    network, contract = new_network(data)
+    data = make_data(dataset, strategy="finetune", overrides={"epochs": 1})
+    network, method = data.network, data.config.method
     before = {name: value.clone() for name, value in network.backbone.state_dict().items()}
-    config = RunConfig(strategy="finetune", overrides={"epochs": 1})
-    result, _ = train_from_ridge(network, contract, data, data.samples, config, Context())
+    result = method.fit(data, method.folds(data.samples, data.config), Context())
     after = result.network.backbone.state_dict()
     changed = [not torch.equal(after[name], value) for name, value in before.items()]
     assert changed == sorted(changed)  # the first ones are the same
@@ -158,16 +156,16 @@ def test_fine_tuning_changes_the_last_stages_only_and_leaves_the_head_of_ridge_a
 @pytest.mark.slow
 def test_batches_that_are_filled_up_for_a_gpu_give_the_same_result(dataset, monkeypatch):
     options = {"strategy": "finetune", "overrides": {"epochs": 1, "dropout": 0.0}}
-    expected, _ = train_on(dataset, **options)
+    expected = train_on(dataset, **options)
     filled = []
 
     def fill(rows: np.ndarray, size: int, device: torch.device) -> np.ndarray:
         filled.append(len(fill_batch(rows, size, torch.device("cuda"))) - len(rows))
         return fill_batch(rows, size, torch.device("cuda"))
 
-    for module in (features_module, fine_tuning):
+    for module in (features_module, finetune_module):
         monkeypatch.setattr(module, "fill_batch", fill)
-    result, _ = train_on(dataset, **options)
+    result = train_on(dataset, **options)
     assert 0 in filled
     assert any(filled)
     np.testing.assert_allclose(result.logits, expected.logits, atol=1e-3)
@@ -176,7 +174,7 @@ def test_batches_that_are_filled_up_for_a_gpu_give_the_same_result(dataset, monk
 @pytest.mark.slow
 def test_an_interrupted_fine_tuning_goes_on_after_the_folds_that_are_done(dataset, tmp_path, monkeypatch):
     options = {"strategy": "finetune", "overrides": {"epochs": 1}}
-    expected, _ = train_on(dataset, **options)
+    expected = train_on(dataset, **options)
     fit_fold, context = FineTuner._fit_fold, Context(state=TrainingState(tmp_path))
     done = []
 
@@ -190,7 +188,7 @@ def test_an_interrupted_fine_tuning_goes_on_after_the_folds_that_are_done(datase
     monkeypatch.setattr(FineTuner, "_fit_fold", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train_on(dataset, context, **options)
-    result, _ = train_on(dataset, context, **options)
+    result = train_on(dataset, context, **options)
     assert done == [0, 1, 2, 2]
     assert (result.logits == expected.logits).all()
     for name, value in expected.network.state_dict().items():
@@ -219,13 +217,10 @@ def test_images_at_random_are_judged_as_such(dataset, tmp_path):
 @pytest.mark.slow
 def test_bare_backgrounds_become_unknown(tmp_path):
     data = record(tmp_path / "data", range(6), labels=LABELS)
-    result, _ = train_on(data, strategy="ridge")
+    result = train_on(data, strategy="ridge")
     assert result.contract.unknown_threshold > 1 / len(LABELS)
     with_none = record(tmp_path / "none", range(6), labels=("none", *LABELS[:2]))
-    data = Dataset(with_none)
-    network, _ = build_network("squeezenet1_1", 3, "imagenet", head="sqrt")
-    contract = Contract(labels=data.labels, input_size=(64, 64))
-    result, _ = train_from_ridge(network, contract, data, data.samples, RunConfig(strategy="ridge"), Context())
+    result = train_on(with_none, strategy="ridge")
     assert result.contract.unknown_threshold == 0.0
 
 

@@ -5,26 +5,28 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from conftest import LABELS, SMALL, assert_one_line_error, call_here, record
 
+from teachcam.collect.split import Split
 from teachcam.contract import Contract, TrainingInfo
 from teachcam.errors import ContractError, TrainingError
 from teachcam.preprocessing import preprocess, shrink
 from teachcam.train import finetune
-from teachcam.train.config.train_config import OPTIMIZERS, SCHEDULES, STRATEGIES, TrainConfig
-from teachcam.train.data.dataset import Dataset, Examples
+from teachcam.train.config.train_config import OPTIMIZERS, SCHEDULES, TrainConfig
+from teachcam.train.data.dataset import Dataset
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.features import extract_features
-from teachcam.train.engine.loss import OUTLIER_WEIGHT, balanced_cross_entropy, batch_targets, class_weights
+from teachcam.train.engine.loss import OUTLIER_WEIGHT, batch_targets, class_weights, weighted_cross_entropy
 from teachcam.train.engine.optimizer import make_optimizer
-from teachcam.train.engine.selection import train_and_refit
-from teachcam.train.engine.strategies import StrategyTrainer
+from teachcam.train.engine.result import Result
+from teachcam.train.engine.strategies.gradient import GRADIENT_STRATEGIES, Trained
 from teachcam.train.engine.training_data import TrainingData
-from teachcam.train.model.backbones import build_network
 from teachcam.train.model.checkpoint import load_checkpoint
+from teachcam.train.run_config import RunConfig
 
 
 def test_shrinking_first_changes_no_input():
@@ -46,41 +48,58 @@ def test_preprocess_uses_the_whole_frame_in_rgb():
     assert tuple(seen[100, -1]) == (255, 0, 0)
 
 
-def make_trainer(dataset, context=None, **options) -> StrategyTrainer:
-    """Return a trainer on all images of the dataset; the first six are the validation images too."""
-    data = Dataset(dataset)
-    examples = data.examples(data.samples)
-    network, _ = build_network("squeezenet1_1", len(LABELS), "imagenet")
-    contract = Contract(labels=LABELS, input_size=(224, 224))
-    return StrategyTrainer(TrainingData(network, contract, examples, examples[:6], context), **options)
+def make_data(dataset, strategy: str, overrides: dict | None = None, **options) -> TrainingData:
+    config = RunConfig(data=dataset, strategy=strategy, backbone="squeezenet1_1", overrides=overrides or {}, **options)
+    return TrainingData(config, Dataset(dataset, input_size=config.input_size))
 
 
-def give_wrong_validation_labels(trainer: StrategyTrainer) -> None:
-    """Make the validation loss rise with every epoch."""
-    validation = trainer.data.validation
-    wrong = (validation.class_ids + 1) % len(LABELS)
-    trainer.data.validation = replace(validation, class_ids=wrong)
+def first_six(data: TrainingData) -> Split:
+    """Return a fold with all images to train on; the first six are the validation images too."""
+    return Split(data.samples, data.samples[:6])
+
+
+def wrong_six(data: TrainingData) -> Split:
+    """Return a fold whose validation loss rises with every epoch."""
+    labels = data.contract.labels
+    wrong = {label: labels[(index + 1) % len(labels)] for index, label in enumerate(labels)}
+    return Split(data.samples, [replace(sample, label=wrong[sample.label]) for sample in data.samples[:6]])
+
+
+def fit(data: TrainingData, fold: Split | None = None, context: Context | None = None) -> Result:
+    return data.config.method.fit(data, [fold or first_six(data)], context or Context())
+
+
+def train(data: TrainingData, fold: Split | None = None) -> Trained:
+    """Train without a fold, and not once more on all images."""
+    method, settings = data.config.method, data.config.training
+    return method.train(data, fold or first_six(data), settings, Context(), method.name)
+
+
+def balanced_loss(logits: torch.Tensor, class_ids: torch.Tensor, all_class_ids: torch.Tensor) -> float:
+    """Return the loss of a batch of a training on images of these classes."""
+    targets, weights = batch_targets(class_ids, class_weights(all_class_ids, logits.shape[1]), 0)
+    return weighted_cross_entropy(logits, targets, weights).item()
 
 
 def test_head_runs_the_backbone_once_per_image_and_does_not_change_it(dataset):
-    trainer = make_trainer(dataset)
-    before = {name: value.clone() for name, value in trainer.network.backbone.state_dict().items()}
+    data = make_data(dataset, "head", refit=False)
+    before = {name: value.clone() for name, value in data.network.backbone.state_dict().items()}
     batch_sizes = []
-    trainer.network.backbone.register_forward_hook(lambda _, inputs, __: batch_sizes.append(len(inputs[0])))
-    result = train_and_refit(trainer, "head", {}, refit=False)
-    assert sum(batch_sizes) == len(trainer.data.train) + len(trainer.data.validation)
+    data.network.backbone.register_forward_hook(lambda _, inputs, __: batch_sizes.append(len(inputs[0])))
+    result = fit(data)
+    assert sum(batch_sizes) == len(data.samples)
     after = result.network.backbone.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert result.history[-1]["loss"] < 0.5 * result.history[0]["loss"]
 
 
 def test_a_head_trained_on_standardized_features_works_on_the_original_ones(dataset):
-    trainer = make_trainer(dataset)
-    network, history = trainer.fit("head")
-    features = extract_features(network, trainer.data.validation.images, trainer.contract, Context())
-    loss = balanced_cross_entropy(trainer.data.train.class_ids, len(LABELS))
-    best = min(metrics["validation_loss"] for metrics in history)
-    assert loss(network.head(features), trainer.data.validation.class_ids).item() == pytest.approx(best, rel=1e-3)
+    data = make_data(dataset, "head")
+    fold, trained = first_six(data), train(data)
+    train_ids, validation_ids = (data.examples(samples).class_ids for samples in (fold.train, fold.validation))
+    features = extract_features(trained.network, data.examples(fold.validation).images, data.contract, Context())
+    best = min(metrics["validation_loss"] for metrics in trained.history)
+    assert balanced_loss(trained.network.head(features), validation_ids, train_ids) == pytest.approx(best, rel=1e-3)
 
 
 NUM_CONVOLUTIONS = 25
@@ -90,45 +109,41 @@ FIRST_TRAINED = {"partial": 7, "differential": 0, "full": 0, "gradual": 0, "scra
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", list(FIRST_TRAINED))
 def test_a_strategy_trains_its_layers_only(strategy, dataset):
-    trainer = make_trainer(dataset)
-    trainer.data.validation = trainer.data.validation[:0]  # without validation images, the last epoch is kept
-    network, history = trainer.fit(strategy, {"epochs": 2, "progressive_resize": (0.3,)})
+    data = make_data(dataset, strategy, {"epochs": 2, "progressive_resize": (0.3,)})
+    trained = train(data, Split(data.samples, []))  # without validation images, the last epoch is kept
     changed = [
         not torch.equal(layer.weight, original.weight)
-        for layer, original in zip(network.backbone.modules(), trainer.network.backbone.modules(), strict=True)
+        for layer, original in zip(trained.network.backbone.modules(), data.network.backbone.modules(), strict=True)
         if isinstance(layer, torch.nn.Conv2d)
     ]
     frozen = FIRST_TRAINED[strategy]
     assert changed == [False] * frozen + [True] * (NUM_CONVOLUTIONS - frozen)
-    assert all(parameter.requires_grad for parameter in network.parameters())
-    assert len(history) == 2
+    assert all(parameter.requires_grad for parameter in trained.network.parameters())
+    assert len(trained.history) == 2
 
 
 def test_refit_trains_on_the_validation_images_after_they_were_evaluated(dataset):
-    without, refitted = (
-        train_and_refit(make_trainer(dataset), "head", {"epochs": 2}, refit) for refit in (False, True)
-    )
-    assert (without.probabilities == refitted.probabilities).all()
+    without, refitted = (fit(make_data(dataset, "head", {"epochs": 2}, refit=refit)) for refit in (False, True))
+    assert (without.logits == refitted.logits).all()
     assert not torch.equal(without.network.head.weight, refitted.network.head.weight)
     assert torch.equal(without.network.head.weight, refitted.validated_network.head.weight)
 
 
 def test_patience_stops_training_and_keeps_the_best_weights(dataset):
-    trainer = make_trainer(dataset)
-    give_wrong_validation_labels(trainer)
-    network, history = trainer.fit("head", {"epochs": 60, "patience": 3})
-    assert len(history) == 4
-    first, _ = trainer.fit("head", {"epochs": 1})
-    assert torch.equal(network.head.weight, first.head.weight)
+    data = make_data(dataset, "head", {"epochs": 60, "patience": 3})
+    trained = train(data, wrong_six(data))
+    assert len(trained.history) == 4
+    data = make_data(dataset, "head", {"epochs": 1})
+    first = train(data, wrong_six(data))
+    assert torch.equal(trained.network.head.weight, first.network.head.weight)
 
 
 @pytest.mark.parametrize(("patience", "validated", "refitted"), [(None, 20, 20), (3, 4, 1)])
 def test_refit_runs_the_whole_schedule_or_as_far_as_patience_found_best(dataset, patience, validated, refitted):
     num_epochs, context = {}, Context()
     context.progress.begin = lambda name, epochs, *_: num_epochs.update({name: epochs})
-    trainer = make_trainer(dataset, context=context)
-    give_wrong_validation_labels(trainer)
-    result = train_and_refit(trainer, "head", {"epochs": 20, "patience": patience}, refit=True)
+    data = make_data(dataset, "head", {"epochs": 20, "patience": patience})
+    result = fit(data, wrong_six(data), context)
     assert len(result.history) == validated
     assert num_epochs["refit-head"] == refitted
 
@@ -145,15 +160,15 @@ def test_a_loss_that_is_not_a_number_is_a_one_line_error(dataset, tmp_path):
 def test_every_optimizer_and_schedule_lowers_the_loss(optimizer, schedule, dataset):
     lr = 0.03 if optimizer == "sgd" else 1e-3
     overrides = {"optimizer": optimizer, "schedule": schedule, "lr": lr, "weight_decay": 0.0, "epochs": 6}
-    _, history = make_trainer(dataset).fit("head", overrides)
+    history = train(make_data(dataset, "head", overrides)).history
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
 
 
 def test_a_rare_label_counts_as_much_as_a_common_one():
     class_ids = torch.tensor([0] * 9 + [1])
-    loss = balanced_cross_entropy(class_ids, 2)
     undecided = torch.zeros(10, 2)
-    assert loss(undecided + torch.tensor([3.0, 0.0]), class_ids) > loss(undecided, class_ids)
+    for_common = undecided + torch.tensor([3.0, 0.0])
+    assert balanced_loss(for_common, class_ids, class_ids) > balanced_loss(undecided, class_ids, class_ids)
 
 
 def test_the_weights_of_a_batch_sum_to_one_and_those_of_outliers_to_theirs():
@@ -241,18 +256,19 @@ def test_every_number_of_steps_has_a_schedule(schedule):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_small_number_of_images_can_be_trained_on(strategy):
+@pytest.mark.parametrize("strategy", [strategy.name for strategy in GRADIENT_STRATEGIES])
+def test_every_small_number_of_images_can_be_trained_on(strategy, tmp_path):
     """33 images leave a batch of one, which batch norm can't learn from when training from scratch."""
-    contract = Contract(labels=("a", "b"), input_size=(32, 32))
     for num_images in (2, 3, 5, 33):
-        network, _ = build_network("resnet18", 2, "none")
-        images = list(np.random.default_rng(0).integers(0, 256, (num_images, 32, 32, 3), np.uint8))
-        sessions = [f"s{number}" for number in range(num_images)]
-        examples = Examples(images, torch.arange(num_images) % 2, sessions, sessions)
-        trainer = StrategyTrainer(TrainingData(network, contract, examples, examples[:0], augment="light"), 0)
-        _, history = trainer.fit(strategy, {"epochs": 1})
-        assert np.isfinite(history[-1]["loss"])
+        for index in range(num_images):
+            path = tmp_path / f"{num_images}/{'ab'[index % 2]}/s{index}_0000.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), np.random.default_rng(index).integers(0, 256, (32, 32, 3), np.uint8))
+        options = {"weights": "none", "image_size": 32, "augment": "light", "overrides": {"epochs": 1}}
+        config = RunConfig(strategy=strategy, backbone="resnet18", **options)
+        data = TrainingData(config, Dataset(tmp_path / str(num_images)))
+        assert len(data.samples) == num_images
+        assert np.isfinite(train(data, Split(data.samples, [])).history[-1]["loss"])
 
 
 def test_one_image_at_a_time_from_scratch_is_an_error_that_says_what_to_do(dataset, tmp_path, monkeypatch):

@@ -6,27 +6,19 @@ these fields, and the same rules hold from Python and from the command line.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from teachcam.collect.names import normalize_text
 from teachcam.errors import TrainingError
 from teachcam.files import expand
-from teachcam.train.augment.cpu import KINDS
-from teachcam.train.config.options import flag_of, option_field, options_of
-from teachcam.train.config.train_config import (
-    AUTO,
-    FINETUNE,
-    FROM_RIDGE,
-    ONE_RATE_STRATEGIES,
-    RIDGE,
-    STRATEGIES,
-    UNUSED_BY_FINETUNE,
-    TrainConfig,
-)
+from teachcam.train.augment.augmentation import KINDS
+from teachcam.train.config.options import option_field, options_of
+from teachcam.train.config.train_config import TrainConfig
+from teachcam.train.engine.strategies import STRATEGIES
+from teachcam.train.engine.strategies.base import VALIDATION_FRACTION, Strategy
 from teachcam.train.model.backbones import DEFAULT_BACKBONE, HEADS, SMALL_CNN, check_backbone, default_input_size
 
-VALIDATION_FRACTION = 0.2
 BUDGET = 240.0  # seconds that the strategy `auto` may take
 
 
@@ -110,9 +102,9 @@ class RunConfig:
     )
     strategy: str = option_field(
         "training",
-        f"which layers to train, and how; {AUTO} is {RIDGE}, then {FINETUNE}, and keeps the better",
-        default=AUTO,
-        choices=(AUTO, RIDGE, FINETUNE, *(name for name in STRATEGIES if name != FINETUNE)),
+        "which layers to train, and how; auto is ridge, then finetune, and keeps the better",
+        default="auto",
+        choices=tuple(STRATEGIES),
     )
     overrides: dict = field(default_factory=dict)
     budget: float = option_field("training", "time that auto may take", default=BUDGET, metavar="SECONDS", above=0)
@@ -141,33 +133,16 @@ class RunConfig:
         overrides = {name: value for name, value in self.overrides.items() if value is not None}
         if "progressive_resize" in overrides:
             overrides["progressive_resize"] = tuple(overrides["progressive_resize"])
-        if self.strategy in ONE_RATE_STRATEGIES and "lr" in overrides:
-            overrides.setdefault("backbone_lr", overrides["lr"])
         if unknown := sorted(overrides.keys() - {option.name for option in options_of(TrainConfig)}):
             raise TrainingError(f"overrides: there is no setting {unknown[0]!r}")
-        unused = {RIDGE: tuple(overrides), FINETUNE: UNUSED_BY_FINETUNE, AUTO: UNUSED_BY_FINETUNE}
-        if refused := [name for name in unused.get(self.strategy, ()) if name in overrides]:
-            raise TrainingError(f"{flag_of(refused[0])}: the strategy {self.strategy} has no such setting")
-        if self.strategy != RIDGE:
-            self.training(overrides)  # checks the values
         object.__setattr__(self, "overrides", overrides)
-        if self.strategy == "scratch":
-            object.__setattr__(self, "weights", "none")
+        object.__setattr__(self, "weights", self.method.weights or self.weights)
+        if reason := self.method.refuses(self):
+            raise TrainingError(reason)
+        self.method.settings_with(overrides, self.seed)  # checks the values
 
     def _check_combinations(self) -> None:
         """Raise TrainingError for options that contradict each other."""
-        if self.strategy in FROM_RIDGE and (self.head != "linear" or not self.refit):
-            flag = "--head" if self.refit else "--no-refit"
-            raise TrainingError(
-                f"{flag}: the strategy {self.strategy} has its own head, and leaves every scene out once; give another "
-                "--strategy"
-            )
-        if self.strategy in FROM_RIDGE and self.validation_fraction != VALIDATION_FRACTION:
-            raise TrainingError(
-                f"--validation: the strategy {self.strategy} judges every scene; leave --validation out"
-            )
-        if self.strategy == RIDGE and self.folds:
-            raise TrainingError("--folds: the strategy ridge leaves every scene out once; leave --folds out")
         if self.folds and self.split == "frames":
             raise TrainingError("--folds: cross-validation is over scenes; leave --split frames out")
         if self.test_list and not self.train_list:
@@ -178,15 +153,21 @@ class RunConfig:
             raise TrainingError("--labels: the list of --train-list has its own labels; leave --labels out")
 
     @property
+    def method(self) -> Strategy:
+        """The strategy."""
+        return STRATEGIES[self.strategy]
+
+    @property
+    def training(self) -> TrainConfig:
+        """The settings of the strategy, with the overrides. It must have some."""
+        settings = self.method.settings_with(self.overrides, self.seed)
+        assert settings is not None
+        return settings
+
+    @property
     def input_size(self) -> tuple[int, int]:
         """Height and width of the model's input in pixels."""
         return (self.image_size, self.image_size) if self.image_size else default_input_size(self.backbone)
-
-    def training(self, overrides: dict | None = None) -> TrainConfig:
-        """Return the settings of the strategy that trains by gradients: the chosen one, or finetune for auto."""
-        strategy = FINETUNE if self.strategy == AUTO else self.strategy
-        overrides = self.overrides if overrides is None else overrides
-        return replace(STRATEGIES[strategy], seed=self.seed, **overrides)
 
     def to_json(self) -> dict:
         """Return plain values for JSON; `from_json` makes an equal RunConfig of them."""
