@@ -29,9 +29,10 @@ MAX_MISTAKES = 20  # in metrics.json
 
 
 def write_results(out: Path, result: Result, context: Context, seconds: float) -> list[str]:
-    """Write the files of a run into the folder `out`, each whole or not at all, and let runs/latest point there.
+    """Write the files of a run into its folder, each whole or not at all, and let runs/latest point there.
 
     Args:
+        out: Folder of the run.
         result: Result of the run.
         context: Surroundings of the training.
         seconds: Duration of the training.
