@@ -30,12 +30,12 @@ from teachcam.collect.camera import Camera
 from teachcam.collect.dataset import Session, list_samples
 from teachcam.images import read_image
 from teachcam.live.loop import loop
-from teachcam.live.teaching.backbone import Backbone
-from teachcam.live.teaching.studio import Studio
-from teachcam.live.teaching.teacher import Teacher
 from teachcam.processor import processor_name
 from teachcam.ridge import Rows
 from teachcam.ridge_sums import RidgeSums
+from teachcam.teach.backbone import Backbone
+from teachcam.teach.session import Studio
+from teachcam.teach.teacher import Teacher
 
 NUM_LABELS, NUM_IMAGES = 10, 50  # of `speed`
 NUM_FOLDS = 3

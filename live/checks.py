@@ -110,7 +110,7 @@ def model(options: argparse.Namespace) -> Iterator[Finding]:
     if not resolve_latest(options.model).exists():
         message = f"There is no model at {options.model} to test. ONNX Runtime offers: {', '.join(providers)}."
         if find_spec("torch") is None:
-            fix = "python live/studio.py teaches one here; or copy one to this machine"
+            fix = "python teach/studio.py teaches one here; or copy one to this machine"
         elif resolve_latest(Path("runs/latest/checkpoint.pt")).exists():
             fix = "python export/to_onnx.py"
         else:

@@ -87,7 +87,7 @@ install_anywhere() {
 
 install_on_jetson() {
     if [ -n "$train" ] && { [ "$jetpack" = 4.6 ] || [ "$jetpack" = 5.1 ]; }; then
-        die "--train: training needs Python 3.10, so JetPack 6; train on another machine, or teach with live/teach.py"
+        die "--train: training needs Python 3.10, so JetPack 6; train on another machine, or teach with teach/teach.py"
     fi
     local packages=(gstreamer1.0-tools gstreamer1.0-plugins-base)
     if [ "$jetpack" = 4.6 ]; then

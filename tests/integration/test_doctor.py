@@ -88,7 +88,7 @@ def test_it_reports_what_tuning_chose(run_copy, capsys, monkeypatch):
 def test_without_torch_it_proposes_teaching(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     _, found = report(capsys, "--model", tmp_path / "model.onnx")
-    assert "live/studio.py" in starting(found, "There is no model at")["fix"]
+    assert "teach/studio.py" in starting(found, "There is no model at")["fix"]
 
 
 def test_a_slow_and_hot_jetson_gets_the_commands_that_help(jetson, capsys):

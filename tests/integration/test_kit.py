@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import LABELS, ROOT, assert_one_line_error
 
-from teachcam.live.teaching.kit import REQUIREMENTS, pack_kit
+from teachcam.teach.kit import REQUIREMENTS, pack_kit
 
 # Not of the project's checkout, whose packages are the same; and no screen.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "DISPLAY")}

@@ -24,14 +24,14 @@ from teachcam.errors import CameraError, DatasetError, UserError
 from teachcam.export.metadata import read_metadata
 from teachcam.images import decode_image
 from teachcam.live.loop import loop
-from teachcam.live.teaching import camera_choice, take_along
-from teachcam.live.teaching import studio as studio_module
-from teachcam.live.teaching.backbone import Backbone
-from teachcam.live.teaching.better_model import why_no_training
-from teachcam.live.teaching.label_images import LabelImages
-from teachcam.live.teaching.studio import Studio
-from teachcam.live.teaching.teacher import Teacher
-from teachcam.live.web.server import Web
+from teachcam.teach import camera_choice, take_along
+from teachcam.teach import session as studio_module
+from teachcam.teach.backbone import Backbone
+from teachcam.teach.background_trainer import why_no_training
+from teachcam.teach.label_images import LabelImages
+from teachcam.teach.page import StudioPage
+from teachcam.teach.session import Studio
+from teachcam.teach.teacher import Teacher
 
 
 class Fixture:
@@ -431,7 +431,7 @@ class Client:
 
 @pytest.fixture
 def page(opened):
-    web = Web("127.0.0.1", 0, [], opened.camera, studio=opened.studio)
+    web = StudioPage("127.0.0.1", 0, opened.camera, opened.studio)
     yield Client(web.url)
     web.close()
 
@@ -529,7 +529,7 @@ def test_the_loop_takes_each_newer_head(opened):
 
 
 def test_a_file_is_no_camera_for_it(tmp_path):
-    assert_one_line_error(call("live/studio.py", "--camera", "clip.mp4", cwd=tmp_path), "needs a live camera")
+    assert_one_line_error(call("teach/studio.py", "--camera", "clip.mp4", cwd=tmp_path), "needs a live camera")
 
 
 @pytest.mark.slow

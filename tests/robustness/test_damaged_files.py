@@ -23,9 +23,9 @@ from teachcam.collect.inspection import Measurements
 from teachcam.collect.synthetic import render
 from teachcam.errors import UnreadableImage, UserError
 from teachcam.images import decode_file, encode_jpeg
-from teachcam.live.teaching.feature_cache import FeatureCache, ImageFeatures
 from teachcam.live.tuning import Timing, Tuning, read_tuning
 from teachcam.self_check import SelfCheck
+from teachcam.teach.feature_cache import FeatureCache, ImageFeatures
 from teachcam.train.engine.resume import TrainingState
 from teachcam.train.model.checkpoint import load_checkpoint
 

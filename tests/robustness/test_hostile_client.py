@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from teachcam.collect.camera import Camera
 from teachcam.live.loop import loop
-from teachcam.live.teaching.backbone import Backbone
-from teachcam.live.teaching.studio import Studio
-from teachcam.live.teaching.teacher import Teacher
 from teachcam.live.web import connection
-from teachcam.live.web.server import Web
+from teachcam.teach.backbone import Backbone
+from teachcam.teach.page import StudioPage
+from teachcam.teach.session import Studio
+from teachcam.teach.teacher import Teacher
 
 SECRET = b"kr1ptonite"
 
@@ -38,7 +38,7 @@ class Served:
         self.camera = Camera("synthetic?seed=3&fps=5&size=160x120")
         self.teacher = Teacher(self.data, Backbone(folder / "backbone", "cpu"))
         self.studio = Studio(self.camera, self.data, self.teacher, folder / "runs")
-        self.web = Web("127.0.0.1", 0, [], self.camera, studio=self.studio)
+        self.web = StudioPage("127.0.0.1", 0, self.camera, self.studio)
         self.port = int(self.web.url.split("/")[2].rpartition(":")[2])
         self._stop = threading.Event()
         arguments = {"watcher": self.studio, "stop": self._stop}

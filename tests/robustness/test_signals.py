@@ -36,9 +36,9 @@ def commands(dataset: Path, trained: Path) -> dict[str, list[object]]:
         "export": ["export/to_onnx.py", "--checkpoint", trained / "checkpoint.pt", "--out", "model.onnx"],
         "live": ["live/run.py", "--model", trained / "model.onnx", "--camera", CAMERA, "--headless", "--json", "--http",
                  0, "--record", "video.mp4", "--save-uncertain", "uncertain"],
-        "teach": ["live/teach.py", "--camera", CAMERA, "--label", "a", "b", "--delay", 0, "--examples", 6, "--place",
+        "teach": ["teach/teach.py", "--camera", CAMERA, "--label", "a", "b", "--delay", 0, "--examples", 6, "--place",
                   "here", "--out", "model.onnx"],
-        "studio": ["live/studio.py", "--camera", CAMERA, "--http", 0],
+        "studio": ["teach/studio.py", "--camera", CAMERA, "--http", 0],
     }  # fmt: skip
 
 

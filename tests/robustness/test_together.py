@@ -25,10 +25,10 @@ from teachcam.collect.synthetic import render
 from teachcam.errors import DatasetError
 from teachcam.images import encode_jpeg, read_image
 from teachcam.live.model_watcher import find_model
-from teachcam.live.teaching.feature_cache import FeatureCache
-from teachcam.live.teaching.label_images import LabelImages
-from teachcam.live.teaching.studio import Studio
-from teachcam.live.teaching.teacher import FOLDER, Teacher
+from teachcam.teach.feature_cache import FeatureCache
+from teachcam.teach.label_images import LabelImages
+from teachcam.teach.session import Studio
+from teachcam.teach.teacher import FOLDER, Teacher
 
 IMAGE = render("palm", 0, 1, 64, 48)[0]
 

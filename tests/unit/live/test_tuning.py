@@ -9,8 +9,8 @@ from teachcam.errors import UserError
 from teachcam.live import model_runner, tuning
 from teachcam.live.classifier import Classifier
 from teachcam.live.model_runner import NUM_RECENT, NUM_TRIALS, RUNS_BETWEEN_TRIALS, FasterRunner
-from teachcam.live.teaching.backbone import Backbone
 from teachcam.live.tuning import Timing, Tuning, open_model
+from teachcam.teach.backbone import Backbone
 
 
 @pytest.fixture(autouse=True)

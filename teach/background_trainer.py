@@ -15,8 +15,8 @@ from teachcam.errors import UserError
 from teachcam.export.conversion import ExportConfig
 from teachcam.export.verify import OnProgress
 from teachcam.live.classifier import Classifier
-from teachcam.live.teaching.export_process import ExportProcess
-from teachcam.live.teaching.teacher import Teacher
+from teachcam.teach.export_process import ExportProcess
+from teachcam.teach.teacher import Teacher
 
 POLL_INTERVAL = 0.5  # seconds between two looks at the process
 

@@ -123,7 +123,7 @@ def pack_kit(model: Path) -> bytes:
 
 def _license() -> str:
     """Return the text of the license, which is beside the package, or where pip has put it."""
-    beside = Path(__file__).resolve().parents[2] / "LICENSE"
+    beside = Path(__file__).resolve().parents[1] / "LICENSE"
     if beside.is_file():
         return beside.read_text(encoding="utf-8")
     installed = metadata.distribution("teachcam")

@@ -18,12 +18,12 @@ from teachcam.collect.quality import CameraHints
 from teachcam.collect.recorder import Recorder
 from teachcam.errors import DatasetError, UserError
 from teachcam.live.prediction import Model
-from teachcam.live.teaching.better_model import BetterModel
-from teachcam.live.teaching.camera_choice import CameraChoice
-from teachcam.live.teaching.label_images import LabelImages
-from teachcam.live.teaching.progress import MIN_EXAMPLES
-from teachcam.live.teaching.take_along import TakeAlong
-from teachcam.live.teaching.teacher import Teacher
+from teachcam.teach.background_trainer import BetterModel
+from teachcam.teach.camera_choice import CameraChoice
+from teachcam.teach.label_images import LabelImages
+from teachcam.teach.progress import MIN_EXAMPLES
+from teachcam.teach.take_along import TakeAlong
+from teachcam.teach.teacher import Teacher
 
 FPS = 5.0  # recorded per second
 RECORD_TIMEOUT = 10.0  # seconds after which a recording ends that nobody asks for any more
@@ -129,6 +129,8 @@ class Studio:
         """Take note of a page that has a connection. From then on it can record."""
         with self._lock:
             self._pages[page] += 1
+            with contextlib.suppress(OSError):  # the folder is gone, or can't be read: recording says so
+                self.refresh()
 
     def page_closed(self, page: str) -> None:
         """Take note that a connection has ended, and end the recording of its page."""

@@ -1,7 +1,7 @@
 """Teach a camera to tell labels apart, on the device itself and without PyTorch: record, and see the answer at once.
 
-    python live/teach.py --camera 0 --label thumbs_up thumbs_down none --place kitchen
-    python live/teach.py --camera 0                    # goes on with the labels in data/
+    python teach/teach.py --camera 0 --label thumbs_up thumbs_down none --place kitchen
+    python teach/teach.py --camera 0                    # goes on with the labels in data/
 
 It records some images of each label, learns them within seconds, writes an ordinary model.onnx, and then classifies
 what the camera shows. Nothing that was recorded before is forgotten. `train/finetune.py` trains a better model on the
@@ -33,17 +33,17 @@ from teachcam.files import expand
 from teachcam.labels import warnings_of_labels
 from teachcam.live.loop import loop
 from teachcam.live.sinks.text import JsonLines, LabelChanges
-from teachcam.live.teaching.backbone import Backbone
-from teachcam.live.teaching.model_file import save_model
-from teachcam.live.teaching.progress import MIN_EXAMPLES, Progress
-from teachcam.live.teaching.teacher import FOLDER, Teacher
 from teachcam.onnx_session import PROVIDERS
 from teachcam.runs import set_latest_run
+from teachcam.teach.backbone import Backbone
+from teachcam.teach.model_file import save_model
+from teachcam.teach.progress import MIN_EXAMPLES, Progress
+from teachcam.teach.teacher import FOLDER, Teacher
 
 EXAMPLES = 20  # images of each label
 FPS = 5.0  # recorded per second: more images of one second look alike
 
-logger = logging.getLogger("teachcam.live.teach")  # not __name__, which is __main__ for a command
+logger = logging.getLogger("teachcam.teach.teach")  # not __name__, which is __main__ for a command
 
 
 def main(argv: list[str] | None = None) -> int:

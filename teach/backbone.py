@@ -12,10 +12,10 @@ from teachcam.cli import first_line
 from teachcam.contract import Contract
 from teachcam.errors import ModelError
 from teachcam.live.model_runner import LoadedModel, ModelRunner
-from teachcam.live.teaching.lite0 import FEATURE_SIZE, INPUT_SIZE, write_lite0
 from teachcam.live.tuning import choose_setup
 from teachcam.onnx_session import open_single_threaded
 from teachcam.preprocessing import preprocess
+from teachcam.teach.lite0 import FEATURE_SIZE, INPUT_SIZE, write_lite0
 
 
 class Backbone:

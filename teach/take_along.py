@@ -12,10 +12,10 @@ from teachcam.errors import ExportError, UserError
 from teachcam.export.conversion import ExportConfig
 from teachcam.export.metadata import read_metadata
 from teachcam.export.targets import TARGETS
-from teachcam.live.teaching.better_model import BetterModel, export_checkpoint
-from teachcam.live.teaching.export_process import ExportProcess
-from teachcam.live.teaching.model_file import what_is_taught, write_taught
-from teachcam.live.teaching.teacher import Teacher
+from teachcam.teach.background_trainer import BetterModel, export_checkpoint
+from teachcam.teach.export_process import ExportProcess
+from teachcam.teach.model_file import what_is_taught, write_taught
+from teachcam.teach.teacher import Teacher
 
 # What a person gains by each precision, and the size of the file by that of fp32 (EfficientNet-Lite0: 13.5, 6.8 and
 # 3.9 MB).

@@ -37,12 +37,12 @@ from teachcam.errors import DatasetError, UnreadableImage
 from teachcam.images import decode_file, read_file
 from teachcam.live.prediction import UNKNOWN
 from teachcam.live.sinks.base import lower_thread_priority
-from teachcam.live.teaching.backbone import Backbone
-from teachcam.live.teaching.feature_cache import FeatureCache, ImageFeatures
-from teachcam.live.teaching.progress import MIN_EXAMPLES, Progress
-from teachcam.live.teaching.taught_model import TaughtModel
 from teachcam.ridge import DEFAULT_STRENGTH, Rows, fit_ridge
 from teachcam.ridge_sums import RidgeSums
+from teachcam.teach.backbone import Backbone
+from teachcam.teach.feature_cache import FeatureCache, ImageFeatures
+from teachcam.teach.progress import MIN_EXAMPLES, Progress
+from teachcam.teach.taught_model import TaughtModel
 
 FOLDER = ".teach"  # in the dataset
 BATCH = 16  # images between two heads

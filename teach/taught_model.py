@@ -9,9 +9,9 @@ import numpy as np
 from teachcam.calibration import softmax
 from teachcam.contract import Contract
 from teachcam.live.prediction import Prediction, to_prediction
-from teachcam.live.teaching.backbone import Backbone
 from teachcam.preprocessing import preprocess
 from teachcam.ridge import RidgeHead
+from teachcam.teach.backbone import Backbone
 
 
 class TaughtModel:
