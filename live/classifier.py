@@ -70,7 +70,7 @@ class Classifier:
         if METADATA_KEY not in metadata:
             raise ContractError(
                 f"{path} carries no contract, so its labels and its preprocessing are unknown: "
-                "export it with python export/to_onnx.py"
+                "export it with teachcam export"
             )
         self.contract = Contract.from_json(metadata[METADATA_KEY])
         self._check_graph()

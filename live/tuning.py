@@ -170,7 +170,7 @@ def measure(path: Path, output: str, data: Path | None = None) -> Tuning:
             if file := _convert(path, precision, data):
                 models.update(_load_all(file, precision))
     if not models:
-        raise ModelError(f"{path} can't be run here: python live/doctor.py --model {path} says why")
+        raise ModelError(f"{path} can't be run here: teachcam doctor --model {path} says why")
     runners = {choice: model.make_runner(output) for choice, model in models.items()}
     shape = next(iter(models.values())).ort_session.get_inputs()[0].shape[1:]
     calm = _time(runners, shape)

@@ -90,6 +90,7 @@ No camera is found: Is it plugged in, and does another program use it? Close vid
 No screen:          python run.py --headless       (it prints the answers; Ctrl-C ends it)
 Windows says "DLL load failed": install https://aka.ms/vs/17/release/vc_redist.x64.exe
 All options:        python run.py --help
+A message names a command as teachcam doctor or the like: type  python -m teachcam doctor  for it.
 
 
 WHAT IS IN HERE

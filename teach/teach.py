@@ -27,7 +27,6 @@ from teachcam.collect.capture import choose_place, record_headless
 from teachcam.collect.dataset import check_labels
 from teachcam.collect.recorder import Recorder
 from teachcam.collect.sources import is_live
-from teachcam.commands import as_called
 from teachcam.errors import UserError
 from teachcam.files import expand
 from teachcam.labels import warnings_of_labels
@@ -53,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     for warning in warnings_of_labels(labels):
         logger.warning(f"warning: {warning}")
     if labels and not is_live(options.camera):
-        raise UserError("--label: teaching needs a live camera; record a file with python collect/capture.py")
+        raise UserError("--label: teaching needs a live camera; record a file with teachcam capture")
     place = choose_place(options.data, options.place) if labels else ""
     _teach(options, labels, place)
     return 0
@@ -81,7 +80,7 @@ def _teach(options: argparse.Namespace, labels: list[str], place: str) -> None:
                     set_latest_run(out.parent)
             print(f"learned {_describe(teacher.progress)}")
             print(teacher.progress.describe())
-            print(as_called(f"wrote {out}; to run it: python live/run.py --model {out}"))
+            print(f"wrote {out}; to run it: teachcam live --model {out}")
             sink = JsonLines(camera.live) if options.json else LabelChanges(camera.live)
             loop(camera, teacher.model, [sink], max_frames=options.max_frames, watcher=teacher)
     finally:

@@ -58,27 +58,9 @@ def run_kit(model: Path) -> None:
 
 def _run(name: str, arguments: list[str]) -> int | None:
     try:
-        try:
-            return _command(name)(arguments)
-        except ModuleNotFoundError as error:
-            raise UserError(_what_is_missing(name, error)) from None
-    except UserError as error:
-        raise type(error)(as_called(str(error))) from None
-
-
-def as_called(text: str) -> str:
-    """Name the commands in a text as this one was called: `python live/run.py` or `teachcam live`.
-
-    An installed package has no folders to call, and neither has a kit: there it is `python run.py`.
-    """
-    program, in_kit = sys.argv[0], sys.argv[0] == KIT_PROGRAM
-    if not in_kit and not program.startswith("teachcam "):
-        return text
-    for command, (module, _) in COMMANDS.items():
-        path = module.split(".", 1)[1].replace(".", "/")
-        called = f"python -m teachcam {command}" if in_kit else f"teachcam {command}"
-        text = text.replace(f"python {path}.py", KIT_PROGRAM if in_kit and command == "live" else called)
-    return text
+        return _command(name)(arguments)
+    except ModuleNotFoundError as error:
+        raise UserError(_what_is_missing(name, error)) from None
 
 
 def _command(name: str):

@@ -4,7 +4,7 @@
     from teachcam.collect.ui.panel import CapturePanel
     CapturePanel(Camera(0), ["thumbs_up", "thumbs_down", "none"])
 
-It uses the same recorder as `python collect/capture.py`.
+It uses the same recorder as `teachcam capture`.
 """
 
 from __future__ import annotations

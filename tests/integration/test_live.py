@@ -251,7 +251,7 @@ def test_live_and_capture_run_with_the_packages_of_a_device(trained, clip, tmp_p
     result = on_device("collect/check.py", "--html", "page.html")
     assert result.returncode == 0, result.stderr
     result = on_device("live/run.py", "--model", trained / "checkpoint.pt", "--headless")
-    assert_one_line_error(result, "has to be exported first", "not installed here", "export/to_onnx.py")
+    assert_one_line_error(result, "has to be exported first", "not installed here", "teachcam export")
 
 
 def test_a_model_without_a_contract_is_refused(trained, tmp_path):
@@ -354,7 +354,7 @@ def test_bad_input_is_one_line_and_exit_2(trained, tmp_path):
     def live(*arguments):
         return call("live/run.py", *arguments, "--headless", cwd=tmp_path)
 
-    assert_one_line_error(live(), "no run here yet", "train/finetune.py")
+    assert_one_line_error(live(), "no run here yet", "teachcam train")
     assert_one_line_error(live("--model", "x.onnx"), "no model at x.onnx")
     (tmp_path / "half.onnx").write_bytes((trained / "model.onnx").read_bytes()[:5000])
     assert_one_line_error(live("--model", "half.onnx"), "half.onnx is not a complete ONNX model")

@@ -15,7 +15,6 @@ import numpy as np
 from teachcam.calibration import calibrate
 from teachcam.collect.dataset import Sample
 from teachcam.collect.split import Split, leave_one_out, merge_into_folds, random_folds
-from teachcam.commands import as_called
 from teachcam.contract import Contract
 from teachcam.errors import TrainingError
 from teachcam.processor import share_of_memory
@@ -71,9 +70,9 @@ def train_from_ridge(
         note = (
             f"fine-tuning was not tried: the activations of {len(samples)} images take {num_bytes / 1e9:.1f} GB of "
             f"memory, and {max_bytes / 1e9:.1f} GB may be used here; "
-            f"to do it: python train/finetune.py --strategy {FINETUNE}"
+            f"to do it: teachcam train --strategy {FINETUNE}"
         )
-        return replace(ridge, notes=[as_called(note)]), splits
+        return replace(ridge, notes=[note]), splits
     by_scenes = splits if by_frames else [split for split in splits if split.validation_scenes]
     folds = merge_into_folds(samples, by_scenes, config.folds or NUM_FOLDS)
     if not folds:
@@ -90,9 +89,9 @@ def train_from_ridge(
             done = f"fine-tuned for {epochs} of {settings.num_epochs} epochs" if epochs else "fine-tuning was not tried"
             note = (
                 f"{done}: it takes about {expected:.0f} s, and {left:.0f} s of --budget were left; to do it: "
-                f"python train/finetune.py --strategy {FINETUNE}"
+                f"teachcam train --strategy {FINETUNE}"
             )
-            notes = [as_called(note)]
+            notes = [note]
             if not epochs:
                 return replace(ridge, notes=notes), splits
             share = epochs / settings.num_epochs  # in a few epochs, the full learning rates do harm
