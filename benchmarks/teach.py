@@ -115,18 +115,18 @@ class _Watch:
             if now > self._until:
                 if not self._labels:
                     return False
-                studio.record(self._labels.pop())
+                studio.recording.begin(self._labels.pop())
                 self._phase, self._until = "recording", now + 1
         elif self._phase == "recording":
             self.busy.append(result.latency)
             if now > self._until:
                 self._phase, self._released = "learning", now
-                self._stopping = threading.Thread(target=studio.stop)
+                self._stopping = threading.Thread(target=studio.recording.end)
                 self._stopping.start()
         else:
             self.busy.append(result.latency)
             learned = sum(studio.teacher.progress.counts.values())
-            known = sum(len(files) for files in studio._labels.files.values())
+            known = sum(len(files) for files in studio.labels.files.values())
             is_new = not self._stopping.is_alive() and learned == known and result.classifier is studio.teacher.model
             if self._phase == "learning" and is_new:
                 self.waits.append(now - self._released)

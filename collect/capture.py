@@ -162,7 +162,7 @@ def record_headless(
     if delay is None:
         delay = HEADLESS_DELAY if len(labels) > 1 else 0.0
     for label in labels:
-        recorder.switch(label)
+        recorder.set_label(label)
         _count_down(label, delay)
         recorder.start(max_frames)
         try:
@@ -188,7 +188,7 @@ def _record_session(camera: Camera, recorder: Recorder, max_frames: int | None, 
             return
         recorder.check_writer()
         if not camera.live:  # the recorder gets the frames of a live camera by itself
-            recorder.offer(frame)
+            recorder.add_frame(frame)
         started = frame.time if started is None else started
         _show_progress(recorder.label, recorder.saved[recorder.label], max_frames)
         if duration is not None and frame.time - started >= duration:
@@ -214,7 +214,7 @@ def record_in_window(camera: Camera, recorder: Recorder, labels: list[str], max_
             if frame is None:
                 return
             if not camera.live:
-                recorder.offer(frame)
+                recorder.add_frame(frame)
                 ending.sleep(started + frame.time - time.monotonic())  # play a video at its own speed
             viewfinder.press(key, frame, time.monotonic())
             key = window.show(viewfinder.draw(frame.image))

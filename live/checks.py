@@ -143,7 +143,7 @@ def model(options: argparse.Namespace) -> Iterator[Finding]:
     yield Finding("ok", f"{options.model}: {backbone} with the labels {', '.join(working.contract.labels)}.")
     tuning = read_tuning(resolve_latest(options.model))
     if tuning:
-        chosen = f"{tuning.calm.describe()}; beside busy programs {tuning.busy.describe()}"
+        chosen = f"{tuning.idle.describe()}; beside busy programs {tuning.loaded.describe()}"
         yield Finding("ok", f"Tuned for this device: {chosen}.")
     else:
         message = "It was not tuned for this device: another precision or number of threads may be faster."

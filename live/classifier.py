@@ -20,7 +20,7 @@ from teachcam.cli import first_line
 from teachcam.contract import METADATA_KEY, Contract
 from teachcam.errors import ContractError, ModelError
 from teachcam.files import expand
-from teachcam.live.model_runner import LoadedModel, Setup
+from teachcam.live.model_runner import LoadedModel, SessionConfig
 from teachcam.live.prediction import Prediction, Smoother, default_smoothing, to_prediction
 from teachcam.onnx_session import read_metadata_map
 from teachcam.preprocessing import preprocess
@@ -64,7 +64,7 @@ class Classifier:
             ContractError: The file has no contract, or one of another version.
         """
         self.path = resolve_latest(expand(path))
-        self._model = LoadedModel(Setup(self.path, provider, threads, busy_threads))
+        self._model = LoadedModel(SessionConfig(self.path, provider, threads, busy_threads))
         self.ort_session, self.provider = self._model.ort_session, self._model.provider
         metadata = read_metadata_map(self.ort_session)
         if METADATA_KEY not in metadata:

@@ -21,7 +21,7 @@ from teachcam.teach.teacher import Teacher
 POLL_INTERVAL = 0.5  # seconds between two looks at the process
 
 
-class BetterModel:
+class BackgroundTrainer:
     """Trains on the images of a teacher, in a process of its own.
 
     Attributes:

@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, AsyncIterator, Callable
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from teachcam.live.sinks.base import FrameResult
 
 THUMBNAIL_SIZE = (120, 160)  # pixels: the image stays at least that large
+STATE_LIFETIME = 0.2  # seconds for which a state is not computed again
 LARGE_SIDE = 1280  # pixels at most
 MAX_NAMES_BYTES = 256 * 1024  # of a body with the names of images: 2,000 of 60 characters, or more
 
@@ -70,28 +72,29 @@ class StudioPage(Web):
         """
         self._studio = studio
         self._actions: dict[str, Callable] = {
-            "record": studio.record,
-            "stop": studio.stop,
-            "undo": studio.undo,
-            "redo": studio.redo,
-            "place": studio.set_place,
-            "add": studio.add_label,
-            "rename": studio.rename_label,
-            "remove": studio.remove_label,
-            "order": studio.order_label,
-            "move": studio.move_images,
-            "restore": studio.restore_images,
-            "camera": studio.set_camera,
-            "mirror": studio.mirror,
+            "record": studio.recording.begin,
+            "stop": studio.recording.end,
+            "place": studio.recording.set_place,
+            "undo": studio.labels.undo,
+            "redo": studio.labels.redo,
+            "add": studio.labels.add,
+            "rename": studio.labels.rename,
+            "remove": studio.labels.remove,
+            "order": studio.labels.order,
+            "move": studio.labels.move,
+            "restore": studio.labels.restore,
+            "camera": studio.camera.choose,
+            "mirror": studio.camera.mirror,
             "export": studio.take_along.start,
             "cancel_export": studio.take_along.cancel,
-            "train": studio.better.train,
-            "stop_training": studio.better.stop,
-            "resume_training": studio.better.resume,
+            "train": studio.trainer.train,
+            "stop_training": studio.trainer.stop,
+            "resume_training": studio.trainer.resume,
         }
         self._action_thread = ThreadPoolExecutor(1, "studio")
         self._camera_thread = ThreadPoolExecutor(1, "change camera")
         self._threads = {"camera": self._camera_thread, "mirror": self._camera_thread}  # the page goes on meanwhile
+        self._stated_at, self._studio_state = float("-inf"), {}
         super().__init__(address, port, [], camera, in_notebook=in_notebook)
 
     def __call__(self, result: FrameResult) -> bool:
@@ -118,18 +121,22 @@ class StudioPage(Web):
         ]
 
     def extra_state(self) -> dict[str, object]:
-        """Return the state of the studio."""
-        return {"studio": self._studio.state()}
+        """Return the state of the studio. It is computed anew after an action, and now and then."""
+        now = time.monotonic()
+        if now - self._stated_at > STATE_LIFETIME:
+            self._stated_at, self._studio_state = now, {"studio": self._studio.state()}
+        return self._studio_state
 
     @contextlib.asynccontextmanager
     async def connected(self, page: str) -> AsyncIterator[None]:
         """Let a page record while it has a connection. What it is recording then ends."""
-        await asyncio.get_running_loop().run_in_executor(self._action_thread, self._studio.page_opened, page)
+        recording = self._studio.recording
+        await asyncio.get_running_loop().run_in_executor(self._action_thread, recording.page_opened, page)
         try:
             yield
         finally:
             with contextlib.suppress(RuntimeError):  # the server is closing, and ends all recordings
-                self._action_thread.submit(self._studio.page_closed, page)
+                self._action_thread.submit(recording.page_closed, page)
 
     async def _post_action(self, request: Request) -> Response:
         action = self._actions.get(request.path_params["action"])
@@ -147,21 +154,24 @@ class StudioPage(Web):
             if not _IS_OF_TYPE[signature.parameters[name].annotation](value):
                 return json_error(400, f"{name} has to be {signature.parameters[name].annotation}")
         thread = self._threads.get(request.path_params["action"])
-        return await self._answer(functools.partial(action, **arguments), _to_result, thread)
+        try:
+            return await self._answer(functools.partial(action, **arguments), _to_result, thread)
+        finally:
+            self._stated_at = float("-inf")
 
     async def _get_cameras(self, request: Request) -> Response:
-        return await self._answer(self._studio.cameras, JSONResponse, self._camera_thread)
+        return await self._answer(self._studio.camera.find, JSONResponse, self._camera_thread)
 
     async def _get_images(self, request: Request) -> Response:
         label = request.query_params.get("label", "")
-        return await self._answer(functools.partial(self._studio.images, label), JSONResponse)
+        return await self._answer(functools.partial(self._studio.labels.images, label), JSONResponse)
 
     async def _get_rejected(self, request: Request) -> Response:
-        return await self._answer(self._studio.rejected, JSONResponse)
+        return await self._answer(self._studio.labels.rejected, JSONResponse)
 
     async def _get_image(self, request: Request) -> Response:
         query = request.query_params
-        find = self._studio.rejected_path if query.get("rejected") else self._studio.image_path
+        find = self._studio.labels.rejected_path if query.get("rejected") else self._studio.labels.path
 
         def read() -> bytes:
             image = read_image(find(query.get("label", ""), query.get("name", "")))

@@ -118,7 +118,7 @@ class CapturePanel(widgets.VBox):
         if not self._setting_labels and change.new != self.recorder.label:
             self._record.value = False
             with self._errors_as_message():
-                self.recorder.switch(change.new)
+                self.recorder.set_label(change.new)
 
     def _on_record(self, change) -> None:
         with self._errors_as_message():

@@ -71,7 +71,7 @@ def test_undo_new_labels_and_places(panel):
     assert new_label.value == ""
 
 
-@pytest.mark.parametrize("method", ["start", "stop", "switch", "undo", "check_writer"])
+@pytest.mark.parametrize("method", ["start", "stop", "set_label", "undo", "check_writer"])
 def test_an_error_of_the_disk_is_a_message(panel, method, monkeypatch):
     def fail(*_):
         raise DatasetError("No space left on device")
@@ -80,7 +80,7 @@ def test_an_error_of_the_disk_is_a_message(panel, method, monkeypatch):
     record.value = method != "start"
     monkeypatch.setattr(panel.recorder, method, fail)
     record.value = method not in ("stop", "undo")
-    find_widget(panel, "Label").value = "none" if method == "switch" else "palm"
+    find_widget(panel, "Label").value = "none" if method == "set_label" else "palm"
     if method == "undo":
         find_widget(panel, "Undo").click()
     wait_until(lambda: "No space left on device" in texts_in(panel))

@@ -171,7 +171,7 @@ def test_any_bytes_over_a_websocket_are_no_error_of_the_server(served, count, co
             client.shutdown(socket.SHUT_WR)
             while client.recv(1 << 16):
                 pass
-    wait_until(lambda: served.studio._pages["x"] == 0)
+    wait_until(lambda: served.studio.recording._connections["x"] == 0)
 
 
 @given(st.integers(4, len(UPGRADE) - 1), st.binary(min_size=1, max_size=4))
@@ -229,7 +229,7 @@ TRICKS = [
     st.sampled_from(TRICKS) | text.map(lambda value: quote(value, errors="replace")),
 )
 def test_no_path_leads_out_of_the_dataset(served, count, route, label, name):
-    served.studio.add_label("a") if "a" not in served.studio._labels.files else None
+    served.studio.labels.add("a") if "a" not in served.studio.labels.files else None
     query, tail = f"&name={name}", "&rejected=1&size=large"
     paths = [f"/studio/{route}?label={of}{query}{end}" for of in (label, "a") for end in ("", tail)]
     for path in (*paths, f"/page/{name}", f"/{name}"):

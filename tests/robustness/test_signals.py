@@ -59,7 +59,7 @@ def main():
     with Recorder(SimpleNamespace(live=False, metadata={}), "data", "a", fps=0) as recorder:
         recorder.start()
         for number in range(30):
-            recorder.offer(Frame(np.zeros((8, 8, 3), np.uint8), number, number / 30, 0.0))
+            recorder.add_frame(Frame(np.zeros((8, 8, 3), np.uint8), number, number / 30, 0.0))
         for delay in (0.2, 0.7, 1.2):
             threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
         time.sleep(60)

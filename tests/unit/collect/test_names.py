@@ -115,8 +115,8 @@ def test_whoever_writes_images_uses_the_rule(tmp_path):
         CorrectionWriter(tmp_path)(IMAGE, "None")
     with Camera("synthetic:palm") as camera, Recorder(camera, tmp_path, "none") as recorder:
         with pytest.raises(DatasetError, match="only in case"):
-            recorder.switch("NONE")
-        recorder.switch(NFD)
+            recorder.set_label("NONE")
+        recorder.set_label(NFD)
         assert recorder.label == "grün"
 
 

@@ -74,7 +74,7 @@ def test_capture_counts_by_the_frames_own_times(tmp_path, name, images):
     with Camera(str(DATA / name)) as camera, Recorder(camera, tmp_path, "x", fps=5) as recorder:
         recorder.start()
         for frame in camera:
-            recorder.offer(frame)
+            recorder.add_frame(frame)
     assert recorder.saved["x"] == pytest.approx(images, abs=1)
 
 
