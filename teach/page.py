@@ -94,7 +94,8 @@ class StudioPage(Web):
         self._action_thread = ThreadPoolExecutor(1, "studio")
         self._camera_thread = ThreadPoolExecutor(1, "change camera")
         self._threads = {"camera": self._camera_thread, "mirror": self._camera_thread}  # the page goes on meanwhile
-        self._stated_at, self._studio_state = float("-inf"), {}
+        self._stated_at = float("-inf")  # time.monotonic()
+        self._studio_state: dict[str, object] = {}
         super().__init__(address, port, [], camera, in_notebook=in_notebook)
 
     def __call__(self, result: FrameResult) -> bool:

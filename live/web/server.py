@@ -89,7 +89,7 @@ class Web:
         self.url = self._access.url
         self._labels, self._camera, self._save_correction = labels, camera, save_correction
         self._correction_thread = ThreadPoolExecutor(1, "correction")
-        self._metrics = Metrics()
+        self._metrics = Metrics(camera)
         policy = CONTENT_POLICY + (self._access.notebooks if in_notebook else "'none'")
         self._server = uvicorn.Server(
             uvicorn.Config(
@@ -227,8 +227,7 @@ class Web:
         return StreamingResponse(self._events(), media_type="text/event-stream")
 
     async def _get_metrics(self, request: Request) -> Response:
-        text = self._metrics.to_text(self._camera.dropped, self._camera.reconnecting)
-        return Response(text, headers={"Content-Type": CONTENT_TYPE})
+        return Response(self._metrics.to_text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _post_label(self, request: Request) -> Response:
         """Save the image that is shown, with the label in the request."""
