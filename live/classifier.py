@@ -56,8 +56,8 @@ class Classifier:
         Args:
             path: An ONNX file. `runs/latest/model.onnx` is the newest run's.
             provider: "tensorrt", "cuda" or "cpu". By default the first of them that works on this machine.
-            threads: Of the CPU. By default one for every core.
-            busy_threads: Of the CPU, while other programs make that number of threads slower. By default the same.
+            threads: Number of CPU threads. By default one for every core.
+            busy_threads: Number of CPU threads while other programs make `threads` slower. By default the same.
 
         Raises:
             ModelError: The file can't be read or run.

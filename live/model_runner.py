@@ -64,7 +64,7 @@ class ModelRunner:
 
         Args:
             ort_session: Takes `images`, uint8 or float32 [1, height, width, 3].
-            provider: That runs it: tensorrt, cuda or cpu.
+            provider: Execution provider that runs it: tensorrt, cuda or cpu.
             output: The output to compute, float32 [1, D].
         """
         self._ort_session, self._on_cpu = ort_session, provider == "cpu"

@@ -153,7 +153,7 @@ def read_tuning(path: Path) -> Tuning | None:
     """Return what was measured with a model on this device, or None."""
     try:
         content = parse_json(_result_file(path).read_bytes())
-        # By their order: version 0.2 gave two of the values other names.
+        # By their order: older files give two of the values other names.
         tuning = Tuning(content["device"], tuple(Timing(*timing.values()) for timing in content["timings"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

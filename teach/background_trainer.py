@@ -33,7 +33,7 @@ class BackgroundTrainer:
 
         Args:
             data: The dataset's folder.
-            teacher: Learns from the same dataset.
+            teacher: Teacher of the same dataset.
         """
         self.model: Classifier | None = None
         self._data, self._teacher = data, teacher

@@ -31,8 +31,8 @@ class TakeAlong:
         """Create it.
 
         Args:
-            teacher: Its model is written, unless there is a better one.
-            trainer: Has the better model, if there is one.
+            teacher: Teacher whose model is written, unless there is a better one.
+            trainer: Trainer of the better model.
             out: The folder for the files, made when it is needed.
         """
         self._teacher, self._trainer, self._out = teacher, trainer, out

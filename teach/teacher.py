@@ -68,7 +68,7 @@ class Teacher:
 
         Args:
             data: The dataset's folder. It may be missing.
-            backbone: Of the live loop. The teacher takes a clone of it.
+            backbone: Backbone of the live loop. The teacher takes a clone of it.
         """
         self.data, self.progress = data, Progress()
         self.error: BaseException | None = None

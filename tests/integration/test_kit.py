@@ -57,6 +57,11 @@ def test_it_runs_by_itself_with_its_own_files(kit):
     assert [file for file in files if not file.startswith(str(kit / "teachcam"))] == []
 
 
+def test_it_has_the_files_of_the_page(kit):
+    page = {path.relative_to(ROOT).as_posix() for path in (ROOT / "live/web/page").iterdir()}
+    assert page <= {path.relative_to(kit / "teachcam").as_posix() for path in (kit / "teachcam").rglob("*")}
+
+
 def test_help_and_messages_name_this_program(kit):
     result = run(kit / "run.py", "--help")
     assert result.returncode == 0

@@ -44,7 +44,7 @@ def test_it_is_measured_once_and_again_on_another_device(run_copy, dataset, monk
     assert all(timing.idle_ms > 0 and timing.loaded_ms > 0 for timing in kept.timings)
     assert (classifier.path == model) == (kept.idle.precision == "fp32")
     monkeypatch.setattr(tuning, "measure", lambda *_: pytest.fail("measured again"))
-    older = result.read_text().replace("idle_ms", "calm").replace("loaded_ms", "busy")  # as version 0.2 wrote it
+    older = result.read_text().replace("idle_ms", "calm").replace("loaded_ms", "busy")
     result.write_text(older)
     assert tuning.read_tuning(model) == kept
     assert open_model(model, tune=True).path == classifier.path
