@@ -90,7 +90,7 @@ def hold_each(page, labels: list[str], data: Path) -> None:
             if {label_at(read_number(read_image(path))) for path in new} == {label}:
                 break
             page.keyboard.press("u")
-            see(page, "#done", "took")
+            see(page, "#done", "undone")
 
 
 def hold(page, index: int, label: str) -> None:
