@@ -135,29 +135,35 @@ class Teacher:
 
     def _run(self) -> None:
         lower_thread_priority(10)  # not 19: beside three busy programs it would learn nothing for minutes
+        interval = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_INTERVAL)
-        threadpool_limits(1, "blas")  # its other threads would have the priority of the live loop, and its cores
         try:
-            self._learn_outliers()
-            while not self._closed.is_set():
-                if self._changed.wait(QUIET):
-                    self._changed.clear()
-                    self._learn()
-                    self._closed.wait(INTERVAL)
-                elif not self._is_judged:
-                    self._judge()
-                else:
-                    with self._lock:
-                        if not self._changed.is_set():
-                            self._up_to_date.set()
+            with threadpool_limits(1, "blas"):  # its other threads would have the live loop's priority, and its cores
+                self._follow()
         except _Closed:
             pass
         except BaseException as error:
             self.error = error
             logger.error("teaching has ended: %s", first_line(error))
         finally:
+            sys.setswitchinterval(interval)
             self._up_to_date.set()
             self._ended.set()
+
+    def _follow(self) -> None:
+        """Learn each change of the dataset, until `close`."""
+        self._learn_outliers()
+        while not self._closed.is_set():
+            if self._changed.wait(QUIET):
+                self._changed.clear()
+                self._learn()
+                self._closed.wait(INTERVAL)
+            elif not self._is_judged:
+                self._judge()
+            else:
+                with self._lock:
+                    if not self._changed.is_set():
+                        self._up_to_date.set()
 
     def _learn_outliers(self) -> None:
         """Learn clutter images as outliers (Hendrycks 2019), so that unknown objects get low scores."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import shutil
+import sys
 import threading
 
 import numpy as np
@@ -12,6 +13,7 @@ import onnx
 import pytest
 import torch
 from conftest import LABELS, PATIENCE, assert_one_line_error, call, call_here, record, wait_until
+from threadpoolctl import threadpool_info
 
 from teachcam.clutter import clutter_images
 from teachcam.collect.dataset import list_samples, samples_of_label
@@ -66,6 +68,14 @@ def test_a_teacher_that_computes_for_long_is_left_behind(data, backbone, monkeyp
     teacher.close()
     assert not teacher._ended.is_set()
     go_on.set()
+
+
+def test_closed_it_leaves_the_process_as_it_was(data, backbone):
+    before = sys.getswitchinterval(), threadpool_info()
+    teacher = Teacher(data, backbone)
+    wait_until(lambda: sys.getswitchinterval() != before[0])
+    teacher.close()
+    assert (sys.getswitchinterval(), threadpool_info()) == before
 
 
 def test_the_backbone_is_the_one_that_training_has(backbone):
