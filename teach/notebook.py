@@ -44,18 +44,18 @@ class StudioFrame(IFrame):
             provider: What runs the backbone: tensorrt, cuda or cpu. By default the first of them that works.
             height: Height of the frame in pixels.
         """
-        data, self._stop = expand(data), threading.Event()
+        data, stop = expand(data), threading.Event()
         with ExitStack() as stack:
             teacher = Teacher(data, Backbone(data / FOLDER, provider))
             stack.callback(teacher.close)
             studio = Studio(camera, data, teacher, Path("runs") / time.strftime("%Y%m%d-%H%M%S"))
             stack.callback(studio.close)
             page = StudioPage(*http_address(http), camera, studio, in_notebook=True)
-            options = {"watcher": studio, "stop": self._stop}
+            options = {"watcher": studio, "stop": stop}
             thread = threading.Thread(target=loop, args=(camera, teacher.model, [page]), kwargs=options, daemon=True)
             thread.start()
             stack.callback(thread.join)
-            stack.callback(self._stop.set)
+            stack.callback(stop.set)
             self._stack = stack.pop_all()
         atexit.register(self.close)  # Python aborts if it ends while the thread is inside OpenCV
         super().__init__(page.url, "100%", height)
