@@ -48,7 +48,8 @@ def main(argv: list[str] | None = None) -> int:
         stack.callback(teacher.close)
         studio = Studio(camera, options.data, teacher, Path("runs") / time.strftime("%Y%m%d-%H%M%S"))
         stack.callback(studio.close)
-        page = StudioPage(*options.http, camera, studio)
+        address, port = options.http
+        page = StudioPage(address, port, camera, studio)
         logger.info(f"the studio: {page.url}")
         loop(camera, teacher.model, [page], watcher=studio)
     return 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Iterator
+from typing import TYPE_CHECKING, Any, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -30,7 +30,7 @@ class Metrics(Collector):
         """
         disable_created_metrics()  # the time of the start, once for each series
         self._camera, self._registry = camera, CollectorRegistry()
-        common = {"namespace": "teachcam", "registry": self._registry}
+        common: dict[str, Any] = {"namespace": "teachcam", "registry": self._registry}
         self._frames = Counter("frames", "Frames that were classified.", **common)
         self._registry.register(self)
         self._latency = Histogram("latency_seconds", "From a frame to its prediction.", buckets=BUCKETS, **common)
