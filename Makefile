@@ -9,7 +9,7 @@ demo: .venv/ready
 
 # The page that teaches a camera, on a synthetic camera. It prints the address to open.
 studio: .venv/ready
-	$(BIN)/python live/studio.py --camera synthetic --data runs/studio/data
+	$(BIN)/python teach/studio.py --camera synthetic --data runs/studio/data
 
 # What a change needs: everything that is quick.
 test: lint

@@ -30,12 +30,12 @@ from teachcam.collect.camera import Camera
 from teachcam.collect.dataset import Session, list_samples
 from teachcam.images import read_image
 from teachcam.live.loop import loop
-from teachcam.live.teaching.backbone import Backbone
-from teachcam.live.teaching.studio import Studio
-from teachcam.live.teaching.teacher import Teacher
 from teachcam.processor import processor_name
 from teachcam.ridge import Rows
 from teachcam.ridge_sums import IncrementalRidge
+from teachcam.teach.backbone import Backbone
+from teachcam.teach.session import Studio
+from teachcam.teach.teacher import Teacher
 
 NUM_LABELS, NUM_IMAGES = 10, 50  # of `speed`
 NUM_FOLDS = 3
@@ -115,18 +115,18 @@ class _Watch:
             if now > self._until:
                 if not self._labels:
                     return False
-                studio.record(self._labels.pop())
+                studio.recording.begin(self._labels.pop())
                 self._phase, self._until = "recording", now + 1
         elif self._phase == "recording":
             self.busy.append(result.latency)
             if now > self._until:
                 self._phase, self._released = "learning", now
-                self._stopping = threading.Thread(target=studio.stop)
+                self._stopping = threading.Thread(target=studio.recording.end)
                 self._stopping.start()
         else:
             self.busy.append(result.latency)
             learned = sum(studio.teacher.progress.counts.values())
-            known = sum(len(files) for files in studio._labels.files.values())
+            known = sum(len(files) for files in studio.labels.files.values())
             is_new = not self._stopping.is_alive() and learned == known and result.classifier is studio.teacher.model
             if self._phase == "learning" and is_new:
                 self.waits.append(now - self._released)

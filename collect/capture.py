@@ -4,7 +4,7 @@
     python collect/capture.py --label thumbs_up thumbs_down none --place kitchen
     python collect/capture.py --label thumbs_up --headless --max-frames 40 --fps 5
     python collect/capture.py --label door_open --camera clip.mp4 --fps 2 --headless
-    python collect/capture.py --review uncertain      # sort the images that live/run.py --save-uncertain saved
+    python collect/capture.py --review uncertain      # sort the images that teachcam live --save-uncertain saved
     python collect/capture.py --list-cameras
 
 In the window, SPACE starts and stops a session, and h shows all keys. With --headless there is no window: one session
@@ -108,7 +108,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--headless", action="store_true", help="open no window: record one label after the other, without a key"
     )
     parser.add_argument(
-        "--review", type=expand, metavar="DIR", help="label the images that live/run.py --save-uncertain saved in DIR"
+        "--review", type=expand, metavar="DIR", help="label the images that teachcam live --save-uncertain saved in DIR"
     )
     parser.add_argument("--list-cameras", action="store_true", help="list the cameras that work, and exit")
     add_camera_arguments(parser)
@@ -162,7 +162,7 @@ def record_headless(
     if delay is None:
         delay = HEADLESS_DELAY if len(labels) > 1 else 0.0
     for label in labels:
-        recorder.switch(label)
+        recorder.set_label(label)
         _count_down(label, delay)
         recorder.start(max_frames)
         try:

@@ -63,7 +63,7 @@ def list_samples(data: Path | str) -> list[Sample]:
     """
     data = expand(data)
     if not data.is_dir():
-        raise DatasetError(f"no dataset at {data}: record one with python collect/capture.py --label NAME")
+        raise DatasetError(f"no dataset at {data}: record one with teachcam capture --label NAME")
     files: dict[str, list[Path]] = {}
     for folder in label_folders(data):
         if not folder.name.isprintable():  # for example bytes that are not UTF-8
@@ -78,7 +78,7 @@ def list_samples(data: Path | str) -> list[Sample]:
             raise DatasetError(
                 f"the labels are one folder deeper, as {nested.parent}: give --data {nested.parent.parent}"
             )
-        raise DatasetError(f"no images in {data}/<label>/: record some with python collect/capture.py --label NAME")
+        raise DatasetError(f"no images in {data}/<label>/: record some with teachcam capture --label NAME")
     return samples
 
 

@@ -32,8 +32,8 @@ QUEUE_SIZE = 60  # images: 2 s at 30 FPS, and at most 166 MB at 1280x720
 class Recorder:
     """Records the images of a camera into `data/<label>/`, one session after another.
 
-    It listens to a live camera by itself. The images of a file must be passed to `offer`. If writing fails (on a full
-    disk), the next call of `check_writer`, `start`, `stop` or `shoot` raises DatasetError.
+    It listens to a live camera by itself. The images of a file must be passed to `add_frame`. If writing fails (on a
+    disk), the next call of `check_writer`, `start`, `stop` or `snapshot` raises DatasetError.
 
     Attributes:
         label: The label of the next session.
@@ -86,7 +86,7 @@ class Recorder:
         threading.Thread(target=self._write, name="recorder", daemon=True).start()
         atexit.register(self.close)  # so that Python, ending, waits until the queue is on disk
         ending.hold(self.close)
-        camera.on_each_frame(self.offer)
+        camera.on_each_frame(self.add_frame)
 
     # What is recorded
 
@@ -148,7 +148,7 @@ class Recorder:
         self._wait_for_disk()
         self.check_writer()
 
-    def shoot(self, frame: Frame) -> None:
+    def snapshot(self, frame: Frame) -> None:
         """Save a single image."""
         self.check_writer()
         camera = str(self._camera.metadata)
@@ -169,7 +169,7 @@ class Recorder:
             append_line(self.data, {"session": session.id, "label": session.label, "undone": len(paths)})
         return len(paths)
 
-    def switch(self, label: str) -> None:
+    def set_label(self, label: str) -> None:
         """Change the label. An open session is stopped."""
         label = check_label(label, existing_labels(self.data))
         self.stop()
@@ -184,7 +184,7 @@ class Recorder:
         if place:
             self._metadata["place"] = place
 
-    def forget(self) -> None:
+    def clear_history(self) -> None:
         """Forget all recordings, so that `undo` ignores files that were moved to another folder."""
         self._takes.clear()
         self._shots.clear()
@@ -212,7 +212,7 @@ class Recorder:
 
     # How images reach the disk
 
-    def offer(self, frame: Frame) -> bool:
+    def add_frame(self, frame: Frame) -> bool:
         """Record an image if a session is open and the next image is due. Returns whether it was recorded."""
         interval, self._last_time = frame.time - self._last_time, frame.time
         with self._lock:

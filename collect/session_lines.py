@@ -6,7 +6,6 @@ from pathlib import Path
 
 from teachcam.collect.dataset import GUESSED, Sample
 from teachcam.collect.names import SESSIONS_FILE, normalize_text
-from teachcam.commands import as_called
 from teachcam.files import expand
 from teachcam.json_lines import scan_json_lines
 
@@ -26,7 +25,7 @@ def describe_damage(data: Path | str) -> str:
         return ""
     return (
         f"{path}: line{'s' * (len(damaged) > 1)} {_join(list(map(str, damaged)))} can't be read as a whole: a session "
-        + as_called("may have lost its place; python collect/check.py names those without a line")
+        "may have lost its place; teachcam check names those without a line"
     )
 
 
@@ -50,7 +49,7 @@ def describe_unlisted(data: Path | str, scenes: dict[str, list[Sample]]) -> list
             alone += sorted(sessions)
     described = []
     if alone:
-        command = as_called(f"python collect/check.py --data {data} --place NAME --sessions {alone[0]}")
+        command = f"teachcam check --data {data} --place NAME --sessions {alone[0]}"
         described.append(
             f"{_count(alone)} no line in {SESSIONS_FILE}, and a background unlike all others: {_join(alone)}. "
             f"Name the place, or images of one room may be in training and validation: {command}"

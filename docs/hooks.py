@@ -21,7 +21,7 @@ def on_config(config):
     shutil.rmtree(package, ignore_errors=True)
     python_only = _ignore_other_files
     shutil.copytree(ROOT / "teachcam", package, ignore=python_only)
-    for name in ("collect", "train", "export", "live"):
+    for name in ("collect", "train", "export", "live", "teach"):
         shutil.copytree(ROOT / name, package / name, ignore=python_only)
     return config
 

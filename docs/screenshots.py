@@ -105,7 +105,7 @@ def live_page(page: Page, folder: Path, out: Path) -> None:
 
 def studio(page: Page, folder: Path, large: Path, small: Path) -> None:
     """Write the studio of the demo's images while the camera shows a hand: on a desktop, and on smaller screens."""
-    command = [ROOT / "live" / "studio.py", "--camera", "synthetic?seed=102", "--http", "0"]
+    command = [ROOT / "teach" / "studio.py", "--camera", "synthetic?seed=102", "--http", "0"]
     with running(command, folder) as process:
         page.goto(next(match[0] for line in process.stderr if (match := re.search(r"http://\S+", line))))
         expect(page.locator("#accuracy")).to_contain_text("in places that it had not seen", timeout=120_000)

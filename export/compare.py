@@ -23,7 +23,6 @@ import numpy as np
 import onnxruntime
 
 from teachcam import cli
-from teachcam.commands import as_called
 from teachcam.contract import Contract
 from teachcam.errors import ExportError, ModelError
 from teachcam.export.conversion import ExportConfig
@@ -92,8 +91,10 @@ def main(argv: list[str] | None = None) -> int:
         )
     best = recommend(rows)
     print(f"accuracy: on {best.validation.num_validation_images} validation images; times: on {processor_name()}")
-    command = f"python export/to_onnx.py --checkpoint {options.checkpoint} --precision {best.precision}"
-    print(f"recommended for this machine: {best.precision} on {best.provider}; {as_called(command)}")
+    print(
+        f"recommended for this machine: {best.precision} on {best.provider}; "
+        f"teachcam export --checkpoint {options.checkpoint} --precision {best.precision}"
+    )
     return 0
 
 

@@ -39,14 +39,14 @@ logger = logging.getLogger("teachcam.export.engine")
 def main(argv: list[str] | None = None) -> int:
     """Build the engine, unless it exists already, and print its path. Return the exit code."""
     parser = cli.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", type=expand, help="the ONNX file, written by export/to_onnx.py")
+    parser.add_argument("model", type=expand, help="the ONNX file, written by teachcam export")
     parser.add_argument(
         "--cache", type=expand, metavar="DIR", help="the folder for engines (default: the folder of the ONNX file)"
     )
     options = parser.parse_args(argv)
     _, export_info = read_metadata(options.model)
     if not export_info:
-        raise ExportError(f"{options.model} does not say how it was exported: export it with python export/to_onnx.py")
+        raise ExportError(f"{options.model} does not say how it was exported: export it with teachcam export")
     trtexec = shutil.which("trtexec") or shutil.which(JETPACK_TRTEXEC)
     if trtexec is None:
         command = shlex.join(trtexec_command("trtexec", options.model, Path("model.engine"), export_info))

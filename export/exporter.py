@@ -94,7 +94,7 @@ def _read_images(checkpoint: Checkpoint, folder: Path) -> tuple[list[LabeledImag
     if not validation + calibration:
         raise ExportError(
             f"none of the images that the model was trained on is in {folder}, so the export can't be verified: "
-            "give their folder with python export/to_onnx.py --data DIR"
+            "give their folder with teachcam export --data DIR"
         )
     return validation, calibration
 

@@ -56,12 +56,12 @@ def read_metadata(path: Path) -> tuple[Contract, dict]:
     try:
         model = onnx.load(str(path), load_external_data=False)
     except FileNotFoundError:
-        raise ExportError(f"no model at {path}: export one with python export/to_onnx.py") from None
+        raise ExportError(f"no model at {path}: export one with teachcam export") from None
     except (DecodeError, OSError):
         raise ExportError(f"{path} is not a complete ONNX model: export it again") from None
     entries = {entry.key: entry.value for entry in model.metadata_props}
     if METADATA_KEY not in entries:
-        raise ContractError(f"{path} has no contract: export it with python export/to_onnx.py")
+        raise ContractError(f"{path} has no contract: export it with teachcam export")
     try:
         export_info = parse_json(entries.get(EXPORT_KEY, "{}"))
     except ValueError:

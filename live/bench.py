@@ -148,7 +148,7 @@ def _describe(path: Path, rows: list[Row], options: argparse.Namespace) -> Itera
             power = f"{row.watts:.1f} W | {1000 * row.watts / row.fps:.0f} mJ"
         yield (
             f"| {timing.precision} | {timing.provider} | {timing.threads or '-'} | {row.fps:.0f} | {latency} | {age} "
-            f"| {timing.busy:.1f} ms | {power} |"
+            f"| {timing.loaded_ms:.1f} ms | {power} |"
         )
     if backbone in TORCH2TRT:
         nano, xavier = TORCH2TRT[backbone]

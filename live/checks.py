@@ -58,7 +58,8 @@ def machine(options: argparse.Namespace) -> Iterator[Finding]:
 
 def packages(options: argparse.Namespace) -> Iterator[Finding]:
     """Report the versions of packages, and packages that overwrite each other."""
-    names = ("numpy", *EXCLUSIVE[0], *EXCLUSIVE[1], "traitlets", "torch", "starlette", "uvicorn", "wsproto")
+    web = ("starlette", "uvicorn", "wsproto", "prometheus-client")
+    names = ("numpy", *EXCLUSIVE[0], *EXCLUSIVE[1], "traitlets", "torch", *web)
     versions = {name: _version(name) for name in names}
     listed = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     yield Finding("ok", f"Packages: {listed or 'none'}.")
@@ -91,7 +92,7 @@ def opencv(options: argparse.Namespace) -> Iterator[Finding]:
         yield Finding("warning", "There is no GStreamer, so csi: and gst: cameras can't be opened.", fix)
     screen = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
     if sys.platform == "linux" and (windows == "no" or not screen):
-        fix = "python live/run.py --headless --http 8080, or export DISPLAY=:0 if a screen is connected"
+        fix = "teachcam live --headless --http 8080, or export DISPLAY=:0 if a screen is connected"
         yield Finding("warning", "There is no screen to open a window on.", fix)
 
 
@@ -110,11 +111,11 @@ def model(options: argparse.Namespace) -> Iterator[Finding]:
     if not resolve_latest(options.model).exists():
         message = f"There is no model at {options.model} to test. ONNX Runtime offers: {', '.join(providers)}."
         if find_spec("torch") is None:
-            fix = "python live/studio.py teaches one here; or copy one to this machine"
+            fix = "teachcam studio teaches one here; or copy one to this machine"
         elif resolve_latest(Path("runs/latest/checkpoint.pt")).exists():
-            fix = "python export/to_onnx.py"
+            fix = "teachcam export"
         else:
-            fix = "python train/finetune.py && python export/to_onnx.py"
+            fix = "teachcam train && teachcam export"
         yield Finding("warning", message, fix)
         return
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
@@ -137,17 +138,17 @@ def model(options: argparse.Namespace) -> Iterator[Finding]:
         working = working or classifier
         yield from _check_predictions(classifier, options.model)
     if working is None:
-        yield Finding("error", f"The model can't be used: {reason}.", "python export/to_onnx.py")
+        yield Finding("error", f"The model can't be used: {reason}.", "teachcam export")
         return
     backbone = working.contract.trained_on.backbone or "a network"
     yield Finding("ok", f"{options.model}: {backbone} with the labels {', '.join(working.contract.labels)}.")
     tuning = read_tuning(resolve_latest(options.model))
     if tuning:
-        chosen = f"{tuning.calm.describe()}; beside busy programs {tuning.busy.describe()}"
+        chosen = f"{tuning.idle.describe()}; beside busy programs {tuning.loaded.describe()}"
         yield Finding("ok", f"Tuned for this device: {chosen}.")
     else:
         message = "It was not tuned for this device: another precision or number of threads may be faster."
-        yield Finding("ok", message, f"python live/run.py --tune --model {options.model}")
+        yield Finding("ok", message, f"teachcam live --tune --model {options.model}")
 
 
 def _check_predictions(classifier: Classifier, model: Path) -> Iterator[Finding]:
@@ -155,11 +156,11 @@ def _check_predictions(classifier: Classifier, model: Path) -> Iterator[Finding]
     try:
         difference = classifier.self_check()
     except cli.UserError as error:
-        yield Finding("error", f"{classifier.provider}: {error}.", "python export/to_onnx.py, on this machine")
+        yield Finding("error", f"{classifier.provider}: {error}.", "teachcam export, on this machine")
         return
     if difference is None:
         message = f"{model} contains no images to check its predictions on this machine."
-        yield Finding("warning", message, "python export/to_onnx.py without --no-check-images")
+        yield Finding("warning", message, "teachcam export without --no-check-images")
     else:
         message = f"{classifier.provider}: predicts the same as where it was exported (difference {difference:.4f})."
         yield Finding("ok", message)

@@ -20,7 +20,7 @@ from teachcam.cli import first_line
 from teachcam.contract import METADATA_KEY, Contract
 from teachcam.errors import ContractError, ModelError
 from teachcam.files import expand
-from teachcam.live.model_runner import LoadedModel, Setup
+from teachcam.live.model_runner import LoadedModel, SessionConfig
 from teachcam.live.prediction import Prediction, Smoother, default_smoothing, to_prediction
 from teachcam.onnx_session import read_metadata_map
 from teachcam.preprocessing import preprocess
@@ -57,20 +57,20 @@ class Classifier:
             path: An ONNX file. `runs/latest/model.onnx` is the newest run's.
             provider: "tensorrt", "cuda" or "cpu". By default the first of them that works on this machine.
             threads: Number of CPU threads. By default one for every core.
-            busy_threads: The same, while other programs make that number of threads slower. By default the same number.
+            busy_threads: Number of CPU threads while other programs make `threads` slower. By default the same.
 
         Raises:
             ModelError: The file can't be read or run.
             ContractError: The file has no contract, or one of another version.
         """
         self.path = resolve_latest(expand(path))
-        self._model = LoadedModel(Setup(self.path, provider, threads, busy_threads))
+        self._model = LoadedModel(SessionConfig(self.path, provider, threads, busy_threads))
         self.ort_session, self.provider = self._model.ort_session, self._model.provider
         metadata = read_metadata_map(self.ort_session)
         if METADATA_KEY not in metadata:
             raise ContractError(
                 f"{path} carries no contract, so its labels and its preprocessing are unknown: "
-                "export it with python export/to_onnx.py"
+                "export it with teachcam export"
             )
         self.contract = Contract.from_json(metadata[METADATA_KEY])
         self._check_graph()

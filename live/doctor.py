@@ -20,7 +20,6 @@ from typing import Callable, Iterator
 
 from teachcam import cli
 from teachcam.collect.camera_options import add_camera_arguments
-from teachcam.commands import as_called
 from teachcam.files import expand
 from teachcam.live.checks import CHECKS, Finding
 
@@ -56,8 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 def _findings_of(check: Callable, options: argparse.Namespace) -> Iterator[Finding]:
     """Run one check. An exception becomes a finding, so that the other checks still run."""
     try:
-        for finding in check(options):
-            yield finding._replace(fix=as_called(finding.fix))
+        yield from check(options)
     except Exception as error:
         fix = "pip install -r requirements.txt (on a Jetson: see the README)" if isinstance(error, ImportError) else ""
         yield Finding("error", f"The check of the {check.__name__} failed: {cli.first_line(error)}", fix)

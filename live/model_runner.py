@@ -24,7 +24,7 @@ SLOWER = 1.3  # times slower than usual: then the other one is tried at once
 Runner = Callable[[np.ndarray], np.ndarray]
 
 
-class Setup(NamedTuple):
+class SessionConfig(NamedTuple):
     """A model file, and the provider and number of threads to run it with."""
 
     path: Path  # an ONNX file
@@ -41,19 +41,19 @@ class LoadedModel:
         provider: The execution provider that runs it: tensorrt, cuda or cpu.
     """
 
-    def __init__(self, setup: Setup):
+    def __init__(self, config: SessionConfig):
         """Load the file, and run it once. Raises ModelError if it can't be run."""
-        self.ort_session, self.provider = open_session(setup.path, setup.provider, setup.threads)
+        self.ort_session, self.provider = open_session(config.path, config.provider, config.threads)
         self._busy_session = None
-        if self.provider == "cpu" and setup.busy_threads not in (None, setup.threads):
-            self._busy_session, _ = open_session(setup.path, "cpu", setup.busy_threads)
+        if self.provider == "cpu" and config.busy_threads not in (None, config.threads):
+            self._busy_session, _ = open_session(config.path, "cpu", config.busy_threads)
 
     def make_runner(self, output: str) -> Runner:
         """Return a function that runs the model on one image, for one thread. `ModelRunner` describes it."""
         runner = ModelRunner(self.ort_session, self.provider, output)
         if self._busy_session is None:
             return runner
-        return FasterRunner(runner, ModelRunner(self._busy_session, self.provider, output))
+        return AdaptiveRunner(runner, ModelRunner(self._busy_session, self.provider, output))
 
 
 class ModelRunner:
@@ -64,7 +64,7 @@ class ModelRunner:
 
         Args:
             ort_session: Takes `images`, uint8 or float32 [1, height, width, 3].
-            provider: That runs it: tensorrt, cuda or cpu.
+            provider: Execution provider that runs it: tensorrt, cuda or cpu.
             output: The output to compute, float32 [1, D].
         """
         self._ort_session, self._on_cpu = ort_session, provider == "cpu"
@@ -111,7 +111,7 @@ class ModelRunner:
                 _move_to_cores(cores)  # threads and programs that this thread starts inherit its cores
 
 
-class FasterRunner:
+class AdaptiveRunner:
     """Runs a model by the one of two runners that is faster at the time. They differ in their number of threads.
 
     The other one is tried for a few runs from time to time, and at once when the first becomes slower.

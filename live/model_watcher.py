@@ -47,7 +47,7 @@ def _newest_file() -> Path:
     """Return the newest run's ONNX file, or its checkpoint if that is newer."""
     checkpoint, model = latest_run() / "checkpoint.pt", latest_run() / "model.onnx"
     if not checkpoint.exists() and not model.exists():
-        raise ModelError("no run here yet: train one with python train/finetune.py, or give --model FILE")
+        raise ModelError("no run here yet: train one with teachcam train, or give --model FILE")
     if checkpoint.exists() and not (model.exists() and model.stat().st_mtime >= checkpoint.stat().st_mtime):
         return checkpoint
     return model
@@ -61,7 +61,7 @@ def _export(checkpoint: Path) -> Path:
     except ImportError as error:
         raise ModelError(
             f"{checkpoint} has to be exported first, and {error.name} is not installed here: run "
-            "python export/to_onnx.py on the machine that trained it, and copy model.onnx here"
+            "teachcam export on the machine that trained it, and copy model.onnx here"
         ) from None
     model = checkpoint.with_name("model.onnx")
     export(checkpoint, model, config=read_export_config(model))

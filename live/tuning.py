@@ -3,9 +3,9 @@
     classifier = open_model(Path("model.onnx"), tune=True, data=Path("data"))
     classifier = open_model(Path("model.onnx"))      # as it was tuned before; by default if it never was
 
-All is measured twice: on a calm device, and beside two busy programs. Several threads are faster on a calm device, and
-often slower on a busy one, where each of them waits for a core. Where that is so, the classifier changes between them
-while it runs. The result is kept in the folder `tuned` beside the model.
+All is measured twice: on an idle device, and beside two busy programs. Several threads are faster on an idle device,
+and often slower on a busy one, where each of them waits for a core. Where that is so, the classifier changes between
+them while it runs. The result is kept in the folder `tuned` beside the model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from teachcam.errors import ContractError, ModelError, UserError
 from teachcam.files import parse_json, write_atomic
 from teachcam.images import read_image
 from teachcam.live.classifier import Classifier
-from teachcam.live.model_runner import LoadedModel, Runner, Setup
+from teachcam.live.model_runner import LoadedModel, Runner, SessionConfig
 from teachcam.onnx_session import PROVIDERS
 from teachcam.preprocessing import shrink
 from teachcam.processor import processor_name, usable_cpus
@@ -55,8 +55,8 @@ class Timing:
     precision: str  # that of the model's file, or another, made from it
     provider: str  # tensorrt, cuda or cpu
     threads: int  # of the CPU; 0 on a GPU
-    calm: float  # alone
-    busy: float  # beside busy programs
+    idle_ms: float  # on an idle device
+    loaded_ms: float  # beside busy programs
 
     @property
     def is_plausible(self) -> bool:
@@ -66,7 +66,7 @@ class Timing:
             and self.provider in PROVIDERS
             and isinstance(self.threads, int)
             and 0 <= self.threads <= MAX_THREADS
-            and all(isinstance(time, (int, float)) and 0 < time < float("inf") for time in (self.calm, self.busy))
+            and all(isinstance(ms, (int, float)) and 0 < ms < float("inf") for ms in (self.idle_ms, self.loaded_ms))
         )
 
     def describe(self) -> str:
@@ -83,19 +83,19 @@ class Tuning:
     timings: tuple[Timing, ...]
 
     @property
-    def calm(self) -> Timing:
-        """The fastest choice on a calm device."""
-        return min(self._best_group, key=lambda timing: timing.calm)
+    def idle(self) -> Timing:
+        """The fastest choice on an idle device."""
+        return min(self._best_group, key=lambda timing: timing.idle_ms)
 
     @property
-    def busy(self) -> Timing:
+    def loaded(self) -> Timing:
         """The fastest choice on a busy device, of the same precision and provider."""
-        return min(self._best_group, key=lambda timing: timing.busy)
+        return min(self._best_group, key=lambda timing: timing.loaded_ms)
 
     @property
     def best_threads(self) -> list[Timing]:
-        """For each precision and provider, the fastest choice on a calm device."""
-        return [min(group, key=lambda timing: timing.calm) for group in self._groups]
+        """For each precision and provider, the fastest choice on an idle device."""
+        return [min(group, key=lambda timing: timing.idle_ms) for group in self._groups]
 
     @property
     def _groups(self) -> list[list[Timing]]:
@@ -108,22 +108,24 @@ class Tuning:
     @property
     def _best_group(self) -> list[Timing]:
         """The choices of the precision and provider that is best in both measurements together."""
-        calm, busy = (min(getattr(timing, name) for timing in self.timings) for name in ("calm", "busy"))
+        idle_ms = min(timing.idle_ms for timing in self.timings)
+        loaded_ms = min(timing.loaded_ms for timing in self.timings)
 
         def cost(group: list[Timing]) -> float:
-            return min(timing.calm for timing in group) / calm + min(timing.busy for timing in group) / busy
+            best = min(timing.idle_ms for timing in group), min(timing.loaded_ms for timing in group)
+            return best[0] / idle_ms + best[1] / loaded_ms
 
         return min(self._groups, key=cost)
 
 
 def open_model(path: Path, provider: str | None = None, tune: bool = False, data: Path | None = None) -> Classifier:
-    """Open a model as it was tuned for this device, see `choose_setup`."""
-    return Classifier(*choose_setup(resolve_latest(path), "probabilities", provider, tune, data))
+    """Open a model as it was tuned for this device, see `choose_config`."""
+    return Classifier(*choose_config(resolve_latest(path), "probabilities", provider, tune, data))
 
 
-def choose_setup(
+def choose_config(
     path: Path, output: str, provider: str | None = None, tune: bool = False, data: Path | None = None
-) -> Setup:
+) -> SessionConfig:
     """Return how to run a model on this device: as it was tuned, else by default.
 
     Args:
@@ -137,31 +139,32 @@ def choose_setup(
         ModelError: The model can't be run.
     """
     if provider is not None:
-        return Setup(path, provider)
+        return SessionConfig(path, provider)
     tuning = read_tuning(path)
     if tuning is None and tune:
         tuning = measure(path, output, data)
     if tuning is None:
-        return Setup(path)
-    calm, busy = tuning.calm, tuning.busy
-    return Setup(tuned_file(path, calm.precision), calm.provider, calm.threads or None, busy.threads or None)
+        return SessionConfig(path)
+    idle, file = tuning.idle, tuned_file(path, tuning.idle.precision)
+    return SessionConfig(file, idle.provider, idle.threads or None, tuning.loaded.threads or None)
 
 
 def read_tuning(path: Path) -> Tuning | None:
     """Return what was measured with a model on this device, or None."""
     try:
         content = parse_json(_result_file(path).read_bytes())
-        tuning = Tuning(content["device"], tuple(Timing(**timing) for timing in content["timings"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        # By their order: older files give two of the values other names.
+        tuning = Tuning(content["device"], tuple(Timing(*timing.values()) for timing in content["timings"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if not tuning.timings or not all(timing.is_plausible for timing in tuning.timings):  # the file is damaged
         return None
-    is_there = tuned_file(path, tuning.calm.precision).is_file()
+    is_there = tuned_file(path, tuning.idle.precision).is_file()
     return tuning if tuning.device == _device() and is_there else None
 
 
 def measure(path: Path, output: str, data: Path | None = None) -> Tuning:
-    """Time all choices, print them, and keep the result. See `choose_setup` for the arguments."""
+    """Time all choices, print them, and keep the result. See `choose_config` for the arguments."""
     logger.info(f"measuring what is fastest on this device for {path}")
     models = _load_all(path, _precision(path))
     if data is not None and _precision(path) == "fp32":
@@ -170,16 +173,16 @@ def measure(path: Path, output: str, data: Path | None = None) -> Tuning:
             if file := _convert(path, precision, data):
                 models.update(_load_all(file, precision))
     if not models:
-        raise ModelError(f"{path} can't be run here: python live/doctor.py --model {path} says why")
+        raise ModelError(f"{path} can't be run here: teachcam doctor --model {path} says why")
     runners = {choice: model.make_runner(output) for choice, model in models.items()}
     shape = next(iter(models.values())).ort_session.get_inputs()[0].shape[1:]
-    calm = _time(runners, shape)
+    idle_ms = _time(runners, shape)
     with _busy_programs():
-        busy = _time(runners, shape)
-    tuning = Tuning(_device(), tuple(Timing(*choice, calm[choice], busy[choice]) for choice in models))
+        loaded_ms = _time(runners, shape)
+    tuning = Tuning(_device(), tuple(Timing(*choice, idle_ms[choice], loaded_ms[choice]) for choice in models))
     for timing in tuning.timings:
-        logger.info(f"{timing.describe()}: {timing.calm:.1f} ms, beside busy programs {timing.busy:.1f} ms")
-    logger.info(f"chosen: {tuning.calm.describe()}; beside busy programs {tuning.busy.describe()}")
+        logger.info(f"{timing.describe()}: {timing.idle_ms:.1f} ms, beside busy programs {timing.loaded_ms:.1f} ms")
+    logger.info(f"chosen: {tuning.idle.describe()}; beside busy programs {tuning.loaded.describe()}")
     try:
         _result_file(path).parent.mkdir(exist_ok=True)
         write_atomic(_result_file(path), json.dumps(asdict(tuning), indent=1).encode())
@@ -225,7 +228,7 @@ def _load_all(file: Path, precision: str) -> dict[Choice, LoadedModel]:
     for provider in PROVIDERS:
         for threads in _thread_counts() if provider == "cpu" else [0]:
             with suppress(ModelError):
-                models[precision, provider, threads] = LoadedModel(Setup(file, provider, threads or None))
+                models[precision, provider, threads] = LoadedModel(SessionConfig(file, provider, threads or None))
     return models
 
 

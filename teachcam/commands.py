@@ -17,14 +17,14 @@ COMMANDS = {
     "export": ("teachcam.export.to_onnx", "write a trained model as ONNX, for a device"),
     "compare": ("teachcam.export.compare", "compare fp32, fp16 and int8 on this machine"),
     "engine": ("teachcam.export.engine", "build a TensorRT engine, on the device"),
-    "studio": ("teachcam.live.studio", "teach labels on a web page, and see the answer at once"),
-    "teach": ("teachcam.live.teach", "teach labels on the device, and see the answer at once"),
+    "studio": ("teachcam.teach.studio", "teach labels on a web page, and see the answer at once"),
+    "teach": ("teachcam.teach.teach", "teach labels on the device, and see the answer at once"),
     "live": ("teachcam.live.run", "classify what a camera sees"),
     "bench": ("teachcam.live.bench", "measure how fast a model runs on this device"),
     "doctor": ("teachcam.live.doctor", "find what keeps this machine from running a model"),
     "demo": ("teachcam.live.demo", "do all of it once, on a synthetic camera"),
 }
-KIT_PROGRAM = "python run.py"  # of a kit (live/teaching/kit.py), which has no folders to call
+KIT_PROGRAM = "python run.py"  # of a kit (teach/kit.py), which has no folders to call
 KIT_NEEDS = ("numpy", "cv2", "traitlets", "onnxruntime")  # what its requirements.txt installs
 TRAINING = ("train", "export", "compare", "demo")  # these need PyTorch, and Python 3.10
 
@@ -58,27 +58,9 @@ def run_kit(model: Path) -> None:
 
 def _run(name: str, arguments: list[str]) -> int | None:
     try:
-        try:
-            return _command(name)(arguments)
-        except ModuleNotFoundError as error:
-            raise UserError(_what_is_missing(name, error)) from None
-    except UserError as error:
-        raise type(error)(as_called(str(error))) from None
-
-
-def as_called(text: str) -> str:
-    """Name the commands in a text as this one was called: `python live/run.py` or `teachcam live`.
-
-    An installed package has no folders to call, and neither has a kit: there it is `python run.py`.
-    """
-    program, in_kit = sys.argv[0], sys.argv[0] == KIT_PROGRAM
-    if not in_kit and not program.startswith("teachcam "):
-        return text
-    for command, (module, _) in COMMANDS.items():
-        path = module.split(".", 1)[1].replace(".", "/")
-        called = f"python -m teachcam {command}" if in_kit else f"teachcam {command}"
-        text = text.replace(f"python {path}.py", KIT_PROGRAM if in_kit and command == "live" else called)
-    return text
+        return _command(name)(arguments)
+    except ModuleNotFoundError as error:
+        raise UserError(_what_is_missing(name, error)) from None
 
 
 def _command(name: str):

@@ -45,7 +45,7 @@ def describe_other_files(files: list[Path]) -> str:
     counts = Counter(file.suffix.lower() for file in others if file.exists())
     remedies = {
         **dict.fromkeys(NEED_CONVERSION, " (save them as JPEG)"),
-        **dict.fromkeys(VIDEO_SUFFIXES, " (record from them: collect/capture.py --camera FILE)"),
+        **dict.fromkeys(VIDEO_SUFFIXES, " (record from them: teachcam capture --camera FILE)"),
     }
     kinds = [
         f"{count} {suffix or 'without a suffix'}{remedies.get(suffix, '')}" for suffix, count in sorted(counts.items())

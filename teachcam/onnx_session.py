@@ -55,7 +55,7 @@ def open_session(
         ModelError: The file is missing or broken, or the provider does not run it on this machine.
     """
     if not path.is_file():
-        raise ModelError(f"no model at {path}: export one with python export/to_onnx.py")
+        raise ModelError(f"no model at {path}: export one with teachcam export")
     if not os.access(path, os.R_OK):
         raise ModelError(f"{path} is not readable for this user: change its owner, or run chmod a+r on it")
     if provider is not None and provider not in PROVIDERS:

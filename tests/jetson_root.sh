@@ -72,7 +72,7 @@ twice() {
 twice 0 10 env TEACHCAM_ROOT=/no-jetson TEACHCAM_VENV=/home/jetson/plain live/jetson/install.sh
 twice 0 12 live/jetson/install.sh
 on_jetson .venv/bin/python -c 'import cv2, sys; assert not cv2.__file__.startswith(sys.prefix), cv2.__file__'
-on_jetson .venv/bin/python live/teach.py --camera synthetic --label thumbs_up palm --place lab --delay 0 --max-frames 3
+on_jetson .venv/bin/python teach/teach.py --camera synthetic --label thumbs_up palm --place lab --delay 0 --max-frames 3
 on_jetson .venv/bin/python -c 'import pathlib; [p.rename("model.onnx") for p in pathlib.Path("runs").glob("2*/model.onnx")]'
 twice 0 1 live/jetson/demo.sh --camera synthetic --model model.onnx -- --http 8790 --max-frames 30
 on_jetson find . -maxdepth 1 -name 'model-*-trt100300-*.engine' | grep .

@@ -3,7 +3,7 @@
     from teachcam.train.panel import TrainPanel
     TrainPanel("data")
 
-It runs `python train/finetune.py` in a separate process, which goes on if the notebook is closed.
+It runs `teachcam train` in a separate process, which goes on if the notebook is closed.
 """
 
 from __future__ import annotations

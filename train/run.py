@@ -19,7 +19,6 @@ from teachcam.collect.dataset import Sample, list_samples
 from teachcam.collect.left_out import describe_left_out, describe_similar_labels, describe_unportable_labels
 from teachcam.collect.session_lines import describe_damage
 from teachcam.collect.split import take_test_scenes
-from teachcam.commands import as_called
 from teachcam.errors import TrainingError
 from teachcam.files import parse_json, write_atomic
 from teachcam.runs import CONFIG_FILE, STATE_FOLDER, interrupted_runs
@@ -177,7 +176,7 @@ def _explained_interruption(context: Context, out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        context.progress.say(as_called(f"interrupted; to continue: python train/finetune.py --resume {out}"))
+        context.progress.say(f"interrupted; to continue: teachcam train --resume {out}")
         raise
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):

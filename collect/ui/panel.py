@@ -4,7 +4,7 @@
     from teachcam.collect.ui.panel import CapturePanel
     CapturePanel(Camera(0), ["thumbs_up", "thumbs_down", "none"])
 
-It uses the same recorder as `python collect/capture.py`.
+It uses the same recorder as `teachcam capture`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Iterator
 
 import ipywidgets as widgets
 import numpy as np
@@ -46,7 +46,6 @@ class CapturePanel(widgets.VBox):
         data: Path | str = "data",
         fps: float = 5.0,
         note: str = "",
-        on_change: Callable[[], object] | None = None,
     ):
         """Show the camera, ready to record.
 
@@ -56,12 +55,10 @@ class CapturePanel(widgets.VBox):
             data: The dataset's folder.
             fps: Frames per second to record. 0 records every frame.
             note: Stored with each session.
-            on_change: Called, in any thread, after each image that is saved or taken back.
         """
         self.camera = camera
-        self._on_change = on_change or (lambda: None)
         place = last_place(data)
-        self.recorder = Recorder(camera, data, labels[0], fps, note, place, on_saved=lambda _: self._on_change())
+        self.recorder = Recorder(camera, data, labels[0], fps, note, place)
         self._frames_before, _ = count_on_disk(self.recorder.data)
         self._shown = 0.0  # seconds: when the last image was shown
         self._setting_labels = self._closed = False
@@ -121,7 +118,7 @@ class CapturePanel(widgets.VBox):
         if not self._setting_labels and change.new != self.recorder.label:
             self._record.value = False
             with self._errors_as_message():
-                self.recorder.switch(change.new)
+                self.recorder.set_label(change.new)
 
     def _on_record(self, change) -> None:
         with self._errors_as_message():
@@ -137,7 +134,6 @@ class CapturePanel(widgets.VBox):
         self._record.value = False
         with self._errors_as_message():
             self._message.value = describe_undo(self.recorder.undo())
-        self._on_change()
         self._set_labels(self._label_names())
 
     def _on_place(self, change) -> None:

@@ -56,7 +56,7 @@ class Review:
         predicted = _class_folders(folder)
         self._images = [path for label in predicted for path in sorted(label.iterdir()) if is_image(path)]
         if not self._images:
-            raise DatasetError(f"nothing to review in {folder}: fill it with live/run.py --save-uncertain {folder}")
+            raise DatasetError(f"nothing to review in {folder}: fill it with teachcam live --save-uncertain {folder}")
         self.labels = list(dict.fromkeys([*labels, *existing_labels(data)]))
         for path in predicted:
             if (label := self._label_of(path)) not in self.labels:

@@ -76,7 +76,7 @@ class Viewfinder:
             elif self._held_until is not None:
                 self._held_until = max(self._held_until, now + NEXT_REPEAT)
         elif key == "s" and frame is not None:
-            recorder.shoot(frame)
+            recorder.snapshot(frame)
             self._message = "saved one image"
         elif key in ("u", "\b"):
             if recorder.recording:
@@ -85,7 +85,7 @@ class Viewfinder:
         elif key.isdecimal() and 0 < int(key) <= len(self._labels):
             if recorder.recording:
                 self._stop()
-            recorder.switch(self._labels[int(key) - 1])
+            recorder.set_label(self._labels[int(key) - 1])
             self._message = ""
         elif key == "h":
             self._show_help = not self._show_help

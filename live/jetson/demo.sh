@@ -4,7 +4,7 @@
 #   live/jetson/demo.sh                         # the newest model in runs/, and the camera csi:0
 #   live/jetson/demo.sh --camera 0 --model model.onnx
 #   live/jetson/demo.sh --teach                 # no model: teach one here, on a web page
-#   live/jetson/demo.sh -- --record out.mp4     # what follows -- goes to live/run.py, or live/studio.py
+#   live/jetson/demo.sh -- --record out.mp4     # what follows -- goes to live/run.py, or teach/studio.py
 #
 # Without a screen it serves a web page on port 8080, for this machine only. For others: -- --http 0.0.0.0:8080
 
@@ -43,7 +43,7 @@ run "$python" "$project/live/doctor.py" --camera "$camera" ${model:+--model "$mo
 if [ -z "$model" ]; then
     [ -n "$teach" ] || say "There is no model here yet: no --model, and none in runs/."
     say "Teach the camera on this page. 'Take along' there writes the model that demo.sh runs the next time:"
-    run exec "$python" "$project/live/studio.py" --camera "$camera" --tune "$@"
+    run exec "$python" "$project/teach/studio.py" --camera "$camera" --tune "$@"
 fi
 
 if command -v trtexec /usr/src/tensorrt/bin/trtexec >/dev/null; then

@@ -12,7 +12,6 @@ import numpy as np
 from teachcam.collect.dataset import JPEG_QUALITY, check_label, new_session_id
 from teachcam.collect.inspection import NEAR_DUPLICATE
 from teachcam.collect.quality import signature
-from teachcam.commands import as_called
 from teachcam.errors import UserError
 from teachcam.files import write_atomic
 from teachcam.images import encode_jpeg
@@ -81,6 +80,6 @@ class UncertainFrames(ThreadedSink):
     def _finish(self) -> None:
         if self.saved:
             full = " (the limit of one run)" if self.saved >= MAX_SAVED else ""
-            command = as_called(f"python collect/capture.py --review {self._folder}")
             frames = "1 uncertain frame" if self.saved == 1 else f"{self.saved} uncertain frames"
-            logger.info(f"saved {frames}{full}; label {'it' if self.saved == 1 else 'them'} with {command}")
+            them = "it" if self.saved == 1 else "them"
+            logger.info(f"saved {frames}{full}; label {them} with teachcam capture --review {self._folder}")

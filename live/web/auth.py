@@ -21,22 +21,20 @@ if TYPE_CHECKING:
 SEND_BUFFER = 128 << 10  # bytes the system may hold for a slow client: more would be outdated images
 STALL_TIMEOUT = 20.0  # seconds after which the system closes a connection whose client reads nothing (Linux only)
 
-NO_TOKEN = "This page needs its token: open the whole address that live/run.py printed when it started (?token=...)\n"
+NO_TOKEN = "This page needs its token: open the whole address that was printed when it started (?token=...)\n"
 NOT_LOCAL = "This page is for this machine only: open it as localhost, or start it with --http ADDRESS:PORT\n"
 OTHER_SITE = "This page takes no corrections from another site\n"
 
-# No script, style, image or connection but the page's own.
-SECURITY_HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-        "object-src 'none'"
-    ),
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Cache-Control": "no-store",
-}
+SECURITY_HEADERS = [
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+    ("Referrer-Policy", "no-referrer"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cache-Control", "no-store"),
+]
+# No script, style, image or connection but the page's own. `frame-ancestors` is added: who may show it in a frame.
+CONTENT_POLICY = (
+    "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; object-src 'none'; frame-ancestors "
+)
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -70,11 +68,14 @@ class AccessControl:
     Attributes:
         token: The secret, or None on a loopback address.
         url: The address to open in a browser, token included.
+        notebooks: Sites that may be a notebook on this machine, as a content policy names them.
     """
 
     def __init__(self, bound: str, port: int):
         self.token = None if is_loopback(bound) else secrets.token_urlsafe(24)
-        self.url = f"http://{_reachable_address(bound)}:{port}/" + (f"?token={self.token}" if self.token else "")
+        address = _reachable_address(bound)
+        self.url = f"http://{address}:{port}/" + (f"?token={self.token}" if self.token else "")
+        self.notebooks = f"http://localhost:* http://{address}:*"
         self._cookie = f"teachcam-{port}"  # with the port, because a browser sends a host's cookies to all its ports
 
     def check(self, request: HTTPConnection) -> Response | None:

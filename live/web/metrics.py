@@ -1,111 +1,69 @@
-"""Count predictions for Prometheus, and write the totals in its text format (version 0.0.4).
-
-The text is written by hand: so few series need no library, and the page needs no further package.
-"""
+"""Count predictions for Prometheus."""
 
 from __future__ import annotations
 
-import threading
-from bisect import bisect_left
-from collections import Counter
-from typing import TYPE_CHECKING, Iterator
+from typing import TYPE_CHECKING, Any, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from teachcam import __version__
 from teachcam.live.prediction import UNKNOWN
 
 if TYPE_CHECKING:
+    from teachcam.collect.camera import Camera
     from teachcam.live.sinks.base import FrameResult
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)  # seconds: from a GPU to a small board
 
 
-class Histogram:
-    """Counts durations in BUCKETS, as Prometheus computes percentiles from them (histogram_quantile)."""
-
-    def __init__(self):
-        self._counts = [0] * (len(BUCKETS) + 1)  # the last one is for longer durations
-        self._total = 0.0  # seconds
-
-    def add(self, seconds: float) -> None:
-        """Count one duration."""
-        self._counts[bisect_left(BUCKETS, seconds)] += 1
-        self._total += seconds
-
-    def samples(self) -> Iterator[tuple[str, float]]:
-        """Yield the end of each sample's name and its value."""
-        count = 0
-        for bound, number in zip((*BUCKETS, "+Inf"), self._counts):
-            count += number
-            yield f'_bucket{{le="{bound}"}}', count
-        yield "_sum", self._total
-        yield "_count", count
-
-
-class Metrics:
+class Metrics(Collector):
     """The totals of a live loop since its start."""
 
-    def __init__(self):
-        self._lock = threading.Lock()  # the loop adds, the server's thread reads
-        self._predictions: Counter[str] = Counter()  # frames by predicted label
-        self._latency, self._age = Histogram(), Histogram()
+    def __init__(self, camera: Camera):
+        """Begin with zeros.
+
+        Args:
+            camera: Where the frames come from.
+        """
+        disable_created_metrics()  # the time of the start, once for each series
+        self._camera, self._registry = camera, CollectorRegistry()
+        common: dict[str, Any] = {"namespace": "teachcam", "registry": self._registry}
+        self._frames = Counter("frames", "Frames that were classified.", **common)
+        self._registry.register(self)
+        self._latency = Histogram("latency_seconds", "From a frame to its prediction.", buckets=BUCKETS, **common)
+        self._age = Histogram("age_seconds", "From a frame's capture to its prediction.", buckets=BUCKETS, **common)
+        self._fps = Gauge("fps", "Predictions per second, a moving average.", **common)
+        self._confidence = Gauge("confidence", "Confidence of the newest prediction.", **common)
+        self._predictions = Counter("predictions", "Frames by predicted label.", ["label"], **common)
+        names = ("backbone", "dataset", "provider", "version")
+        self._model = Gauge("model_info", "The model that runs.", names, **common)
         self._newest: FrameResult | None = None
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what the camera counts."""
+        dropped, is_up = self._camera.dropped, not self._camera.reconnecting
+        yield CounterMetricFamily("teachcam_frames_dropped", "Frames that the loop had no time for.", dropped)
+        yield GaugeMetricFamily("teachcam_camera_up", "1 while the camera sends images, else 0.", int(is_up))
 
     def add(self, result: FrameResult) -> None:
         """Count the result of one frame. Takes microseconds."""
-        with self._lock:
-            self._predictions[result.prediction.label] += 1
-            self._latency.add(result.latency)
-            self._age.add(result.age)
-            self._newest = result
+        self._frames.inc()
+        self._latency.observe(result.latency)
+        self._age.observe(result.age)
+        self._fps.set(result.fps)
+        self._confidence.set(result.prediction.confidence)
+        self._predictions.labels(result.prediction.label).inc()
+        self._newest = result
 
-    def to_text(self, dropped: int, camera_lost: bool) -> str:
-        """Return all metrics in Prometheus's text format.
-
-        Args:
-            dropped: Frames that the camera took and the loop had no time for.
-            camera_lost: Whether the camera is being connected again.
-        """
-        with self._lock:
-            newest, predictions = self._newest, dict(self._predictions)
-            latency, age = list(self._latency.samples()), list(self._age.samples())
-        frames = sum(predictions.values())
-        lines = [
-            *_metric("frames_total", "counter", "Frames that were classified.", [("", frames)]),
-            *_metric("frames_dropped_total", "counter", "Frames that the loop had no time for.", [("", dropped)]),
-            *_metric("camera_up", "gauge", "1 while the camera sends images, else 0.", [("", int(not camera_lost))]),
-            *_metric("latency_seconds", "histogram", "From a frame to its prediction.", latency),
-            *_metric("age_seconds", "histogram", "From a frame's capture to its prediction.", age),
-        ]
-        if newest is not None:
-            trained_on = newest.classifier.contract.trained_on
-            info = _labels(
-                backbone=trained_on.backbone, dataset=trained_on.dataset, provider=newest.provider, version=__version__
-            )
-            counts = {**dict.fromkeys((*newest.labels, UNKNOWN), 0), **predictions}
-            lines += [
-                *_metric("fps", "gauge", "Predictions per second, a moving average.", [("", newest.fps)]),
-                *_metric("confidence", "gauge", "Confidence of the newest prediction.", [("", newest.prediction[1])]),
-                *_metric(
-                    "predictions_total", "counter", "Frames by predicted label.",
-                    [(_labels(label=label), count) for label, count in counts.items()],
-                ),
-                *_metric("model_info", "gauge", "The model that runs.", [(info, 1)]),
-            ]  # fmt: skip
-        return "\n".join(lines) + "\n"
-
-
-def _metric(name: str, kind: str, explanation: str, samples: list[tuple[str, float]]) -> Iterator[str]:
-    """Yield the lines of one metric. A sample is the end of its name, with its labels, and its value."""
-    yield f"# HELP teachcam_{name} {explanation}"
-    yield f"# TYPE teachcam_{name} {kind}"
-    for suffix, value in samples:
-        yield f"teachcam_{name}{suffix} {value}"
-
-
-def _labels(**values: str) -> str:
-    """Return labels in braces, with quotes, backslashes and line ends escaped."""
-    escaped = {
-        name: value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") for name, value in values.items()
-    }
-    return "{" + ",".join(f'{name}="{value}"' for name, value in escaped.items()) + "}"
+    def to_text(self) -> bytes:
+        """Return all metrics in Prometheus's text format."""
+        if self._newest is not None:
+            for label in (*self._newest.labels, UNKNOWN):
+                self._predictions.labels(label)  # 0 until it is predicted
+            trained_on = self._newest.classifier.contract.trained_on
+            self._model.clear()  # of the model before
+            self._model.labels(trained_on.backbone, trained_on.dataset, self._newest.provider, __version__).set(1)
+        return generate_latest(self._registry)

@@ -11,7 +11,6 @@ web(result)                  # for each FrameResult: takes microseconds, however
     GET  /events   the predictions, server-sent events with one JSON object each, for other programs
     GET  /metrics  totals for Prometheus, see metrics.py
     POST /labels   {"label": X}: save the image that is shown as X
-    /studio/...    what a studio can do, see studio.py
 
 On a loopback address only this machine may open it. On any other address the token that is part of `url` is needed.
 """
@@ -43,7 +42,7 @@ from teachcam.collect.camera import Camera
 from teachcam.collect.dataset import normalize_text
 from teachcam.errors import UserError
 from teachcam.live.sinks.base import FrameResult, lower_thread_priority
-from teachcam.live.web.auth import SECURITY_HEADERS, AccessControl, AccessMiddleware, listen
+from teachcam.live.web.auth import CONTENT_POLICY, SECURITY_HEADERS, AccessControl, AccessMiddleware, listen
 from teachcam.live.web.broadcast import NICE, Broadcast
 from teachcam.live.web.connection import Connection
 from teachcam.live.web.json_requests import json_error, read_json
@@ -52,13 +51,14 @@ from teachcam.live.web.metrics import CONTENT_TYPE, Metrics
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from teachcam.live.teaching.studio import Studio
-
 PAGE = Path(__file__).with_name("page")  # the folder of the page's files
 
 
 class Web:
-    """A sink of the live loop that serves the page. The server runs in a thread."""
+    """A sink of the live loop that serves the page. The server runs in a thread.
+
+    A page that can do more derives from it, and overrides `routes`, `extra_state` and `connected`.
+    """
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Web:
         labels: list[str],
         camera: Camera,
         save_correction: Callable[[np.ndarray, str], int] | None = None,
-        studio: Studio | None = None,
+        in_notebook: bool = False,
     ):
         """Start serving; `url` is the address to open.
 
@@ -79,7 +79,7 @@ class Web:
             save_correction: Called in a thread with an image, uint8 [H, W, 3] BGR, and its true label. Returns how
                 many images it has saved with that label. The page shows a UserError that it raises. None: the page
                 takes no corrections.
-            studio: Makes the page a studio, to teach labels.
+            in_notebook: Let notebooks that this machine serves show the page in a frame.
 
         Raises:
             UserError: The address does not exist or the port is taken.
@@ -89,15 +89,11 @@ class Web:
         self.url = self._access.url
         self._labels, self._camera, self._save_correction = labels, camera, save_correction
         self._correction_thread = ThreadPoolExecutor(1, "correction")
-        self._metrics = Metrics()
-        self._studio, self._studio_routes = studio, None
-        if studio is not None:
-            from teachcam.live.web.studio import StudioRoutes  # which a page without a studio does not wait for
-
-            self._studio_routes = StudioRoutes(studio)
+        self._metrics = Metrics(camera)
+        policy = CONTENT_POLICY + (self._access.notebooks if in_notebook else "'none'")
         self._server = uvicorn.Server(
             uvicorn.Config(
-                self._build_app(), headers=list(SECURITY_HEADERS.items()),
+                self._build_app(), headers=[("Content-Security-Policy", policy), *SECURITY_HEADERS],
                 interface="asgi3", loop="asyncio", http=Connection, lifespan="off",
                 ws="wsproto", ws_max_size=4096, ws_per_message_deflate=False,  # images are compressed already
                 log_config=None, log_level="error", access_log=False, server_header=False, proxy_headers=False,
@@ -117,8 +113,6 @@ class Web:
             raise UserError(f"the page at {self.url} has ended: {type(error).__name__}: {first_line(error)}")
         self._broadcast.publish(result)
         self._metrics.add(result)
-        if self._studio is not None:
-            self._studio.look(result.frame)
         return True
 
     def close(self) -> None:
@@ -131,8 +125,25 @@ class Web:
             self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join(5.0)
         self._correction_thread.shutdown()
-        if self._studio_routes is not None:
-            self._studio_routes.close()
+
+    # For a page that can do more.
+
+    def routes(self) -> list[Route]:
+        """Return further routes."""
+        return []
+
+    def extra_state(self) -> dict[str, object]:
+        """Return what else the page shows, as JSON can hold it. It is sent to a page if it has changed."""
+        return {}
+
+    @contextlib.asynccontextmanager
+    async def connected(self, page: str) -> AsyncIterator[None]:
+        """Do something before a page gets its first state, and when its connection has ended.
+
+        Args:
+            page: The name that it gives itself. After a break, a page may connect again before that is noticed.
+        """
+        yield
 
     # The server's thread.
 
@@ -174,7 +185,7 @@ class Web:
                 _route_without_head("/events", self._get_events),
                 Route("/metrics", self._get_metrics),
                 Route("/labels", self._post_label, methods=["POST"]),
-                *(self._studio_routes.routes if self._studio_routes else []),
+                *self.routes(),
             ],
             middleware=[Middleware(AccessMiddleware, access=self._access)],
         )
@@ -182,39 +193,28 @@ class Web:
         return app
 
     async def _get_page(self, request: Request) -> Response:
-        if self._studio is not None:  # another program may have recorded meanwhile
-            with contextlib.suppress(OSError):  # the folder is gone, or can't be read: recording says so
-                await self._loop.run_in_executor(None, self._studio.refresh)
         return self._access.move_token_to_cookie(request) or FileResponse(PAGE / "index.html")
 
     async def _serve_page(self, websocket: WebSocket) -> None:
-        """Send a page what it shows, until it or the server closes. What the page is recording ends with it."""
-        page = websocket.query_params.get("page", "")[:40]
-        if self._studio_routes is not None:
-            await self._studio_routes.page_opened(page)
-        tasks: list[asyncio.Future] = []
-        try:
+        """Send a page what it shows, until it or the server closes."""
+        async with self.connected(websocket.query_params.get("page", "")[:40]):
             await websocket.accept()
-            tasks = [
-                asyncio.ensure_future(each) for each in (self._send_results(websocket), _wait_until_closed(websocket))
-            ]
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            if self._studio_routes is not None:
-                self._studio_routes.page_closed(page)
+            parts = self._send_results(websocket), _wait_until_closed(websocket)
+            tasks = [asyncio.ensure_future(part) for part in parts]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
 
     async def _send_results(self, websocket: WebSocket) -> None:
-        """Send the state as JSON at each turn, and the image before it. A studio's state is sent if it has changed."""
-        studio = None
+        """Send the state as JSON at each turn, and the image before it."""
+        sent: dict[str, object] = {}
         with self._broadcast.watching(), contextlib.suppress(WebSocketDisconnect, RuntimeError):
             async for result, jpeg in self._broadcast.results():
-                state = self._state(result)
-                if state.get("studio") == studio:
-                    state.pop("studio", None)
-                else:
-                    studio = state["studio"]
+                state, extra = self._state(result), self.extra_state()
+                if extra != sent:
+                    state, sent = {**state, **extra}, extra
                 if jpeg:
                     await websocket.send_bytes(jpeg)
                 await websocket.send_text(json.dumps(state))
@@ -227,8 +227,7 @@ class Web:
         return StreamingResponse(self._events(), media_type="text/event-stream")
 
     async def _get_metrics(self, request: Request) -> Response:
-        text = self._metrics.to_text(self._camera.dropped, self._camera.reconnecting)
-        return Response(text, headers={"Content-Type": CONTENT_TYPE})
+        return Response(self._metrics.to_text(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _post_label(self, request: Request) -> Response:
         """Save the image that is shown, with the label in the request."""
@@ -258,7 +257,7 @@ class Web:
     async def _events(self) -> AsyncIterator[str]:
         """Yield the state of the page as server-sent events."""
         async for result in self._broadcast.updates():
-            yield f"data: {json.dumps(self._state(result))}\n\n"
+            yield f"data: {json.dumps({**self._state(result), **self.extra_state()})}\n\n"
 
     def _state(self, result: FrameResult | None) -> dict[str, object]:
         state: dict[str, object] = {
@@ -266,7 +265,6 @@ class Web:
             "dropped": self._camera.dropped,
             "labels": self._labels if result is None else list(result.labels),
             "corrections": self._save_correction is not None,
-            **({} if self._studio is None else {"studio": self._studio.state()}),
         }
         if result is None:
             return state

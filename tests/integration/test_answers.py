@@ -25,6 +25,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import LABELS, PATIENCE, ROOT, Clock, assert_one_line_error, call, call_here, finish, wait_until
+from prometheus_client.parser import text_string_to_metric_families
 
 from teachcam.collect.camera import Frame
 from teachcam.collect.synthetic import render
@@ -646,7 +647,6 @@ def test_the_command_posts(trained, receiver, tmp_path):
 
 
 def test_prometheus_reads_the_metrics():
-    parser = pytest.importorskip("prometheus_client.parser")
     web = Web("127.0.0.1", 0, ["a"], SimpleNamespace(reconnecting=False, dropped=7))
     try:
         with urllib.request.urlopen(web.url + "metrics", timeout=PATIENCE) as reply:
@@ -655,7 +655,7 @@ def test_prometheus_reads_the_metrics():
             web(result("a" if number else 'b "\\', number))
         with urllib.request.urlopen(web.url + "metrics", timeout=PATIENCE) as reply:
             assert reply.headers["Content-Type"].startswith("text/plain; version=0.0.4")
-            families = list(parser.text_string_to_metric_families(reply.read().decode()))
+            families = list(text_string_to_metric_families(reply.read().decode()))
     finally:
         web.close()
     samples = {(sample.name, *sample.labels.values()): sample.value for one in families for sample in one.samples}

@@ -82,7 +82,7 @@ def test_a_session_ends_after_its_duration_by_the_clock_of_the_frames():
     times, stopped = iter(np.arange(5.0, 9.0, 0.25)), []
     camera = SimpleNamespace(live=True, read_frame=lambda wait: SimpleNamespace(time=next(times)))
     recorder = SimpleNamespace(
-        label="a", saved={"a": 0}, done=False, measured_fps=4.0, dropped=0, switch=lambda label: None,
+        label="a", saved={"a": 0}, done=False, measured_fps=4.0, dropped=0, set_label=lambda label: None,
         start=lambda max_frames: None, check_writer=lambda: None, stop=lambda: stopped.append(next(times)),
     )  # fmt: skip
     capture.record_headless(camera, recorder, ["a"], duration=1.0)

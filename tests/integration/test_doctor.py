@@ -63,7 +63,7 @@ def test_on_this_machine_without_a_model(tmp_path):
     result = call("live/doctor.py", cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "There is no model at runs/latest/model.onnx" in result.stdout
-    assert "-> python train/finetune.py && python export/to_onnx.py" in result.stdout
+    assert "-> teachcam train && teachcam export" in result.stdout
     assert "OpenCV" in result.stdout
     assert "Traceback" not in result.stderr
 
@@ -73,7 +73,7 @@ def test_it_measures_how_fast_a_model_is(trained, capsys):
     assert code == 0
     assert any(re.fullmatch(r"cpu: [\d.]+ ms from a 480x640 image to its label\.", message) for message in found)
     assert starting(found, "cpu: predicts the same as where it was exported")["level"] == "ok"
-    assert "live/run.py --tune" in starting(found, "It was not tuned for this device")["fix"]
+    assert "teachcam live --tune" in starting(found, "It was not tuned for this device")["fix"]
     assert ": squeezenet1_1 with the labels palm, thumbs_down, thumbs_up." in starting(found, str(trained))["message"]
     assert starting(found, "Camera synthetic: 640x480")["level"] == "ok"
 
@@ -88,7 +88,7 @@ def test_it_reports_what_tuning_chose(run_copy, capsys, monkeypatch):
 def test_without_torch_it_proposes_teaching(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     _, found = report(capsys, "--model", tmp_path / "model.onnx")
-    assert "live/studio.py" in starting(found, "There is no model at")["fix"]
+    assert "teachcam studio" in starting(found, "There is no model at")["fix"]
 
 
 def test_a_slow_and_hot_jetson_gets_the_commands_that_help(jetson, capsys):
@@ -113,7 +113,7 @@ def test_a_broken_model_is_an_error_with_a_fix(tmp_path, capsys):
     code, found = report(capsys, "--model", tmp_path / "half.onnx")
     assert code == 2
     error = starting(found, f"The model can't be used: {tmp_path / 'half.onnx'}")
-    assert (error["level"], error["fix"]) == ("error", "python export/to_onnx.py")
+    assert (error["level"], error["fix"]) == ("error", "teachcam export")
 
 
 @pytest.mark.parametrize("package", ["onnxruntime", "cv2", "numpy"])

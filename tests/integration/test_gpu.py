@@ -20,8 +20,8 @@ from teachcam.export.exporter import export
 from teachcam.images import read_image
 from teachcam.live import tuning
 from teachcam.live.classifier import Classifier
-from teachcam.live.teaching.backbone import Backbone
 from teachcam.onnx_session import open_session
+from teachcam.teach.backbone import Backbone
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.features import extract_features
 from teachcam.train.model.backbones import build_network

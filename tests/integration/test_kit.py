@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import LABELS, ROOT, assert_one_line_error
 
-from teachcam.live.teaching.kit import REQUIREMENTS, pack_kit
+from teachcam.teach.kit import REQUIREMENTS, pack_kit
 
 # Not of the project's checkout, whose packages are the same; and no screen.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "DISPLAY")}
@@ -55,6 +55,11 @@ def test_it_runs_by_itself_with_its_own_files(kit):
     files = run(kit / "probe.py").stdout.splitlines()
     assert len(files) > 20
     assert [file for file in files if not file.startswith(str(kit / "teachcam"))] == []
+
+
+def test_it_has_the_files_of_the_page(kit):
+    page = {path.relative_to(ROOT).as_posix() for path in (ROOT / "live/web/page").iterdir()}
+    assert page <= {path.relative_to(kit / "teachcam").as_posix() for path in (kit / "teachcam").rglob("*")}
 
 
 def test_help_and_messages_name_this_program(kit):

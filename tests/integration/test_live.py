@@ -32,10 +32,10 @@ from teachcam.live import run
 from teachcam.live.classifier import Classifier
 from teachcam.live.model_watcher import find_model
 from teachcam.live.occlusion import heat_map
-from teachcam.live.teaching.backbone import Backbone
-from teachcam.live.teaching.taught_model import TaughtModel
 from teachcam.onnx_session import predict_probabilities, tied_cores
 from teachcam.ridge import RidgeHead
+from teachcam.teach.backbone import Backbone
+from teachcam.teach.taught_model import TaughtModel
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.features import extract_features
 from teachcam.train.model.checkpoint import load_checkpoint
@@ -92,12 +92,12 @@ def test_every_path_to_the_model_calls_preprocess(monkeypatch, run_copy, dataset
         "teachcam.train.report.gradcam": lambda: activation_maps(network, contract, [image], [0])[0],
         "teachcam.onnx_session": lambda: predict_probabilities(path, [image], contract),
         "teachcam.live.classifier": lambda: list(classifier.classify(image).probabilities.values()),
-        "teachcam.live.teaching.backbone": lambda: backbone.features(image),
-        "teachcam.live.teaching.taught_model": lambda: list(taught.classify(image).probabilities.values()),
+        "teachcam.teach.backbone": lambda: backbone.features(image),
+        "teachcam.teach.taught_model": lambda: list(taught.classify(image).probabilities.values()),
         "teachcam.live.occlusion": lambda: (heat_map(stub, image), inputs[-1])[1],
     }
     importers = set()
-    for folder in ("teachcam", "collect", "train", "export", "live"):
+    for folder in ("teachcam", "collect", "train", "export", "live", "teach"):
         for file in (ROOT / folder).rglob("*.py"):
             text = file.read_text(encoding="utf-8")
             assert "def preprocess(" not in text or file == ROOT / "teachcam/preprocessing.py"
@@ -319,7 +319,7 @@ def test_bad_input_is_one_line_and_exit_2(trained, tmp_path):
     def live(*arguments):
         return call("live/run.py", *arguments, "--headless", cwd=tmp_path)
 
-    assert_one_line_error(live(), "no run here yet", "train/finetune.py")
+    assert_one_line_error(live(), "no run here yet", "teachcam train")
     assert_one_line_error(live("--model", "x.onnx"), "no model at x.onnx")
     (tmp_path / "half.onnx").write_bytes((trained / "model.onnx").read_bytes()[:5000])
     assert_one_line_error(live("--model", "half.onnx"), "half.onnx is not a complete ONNX model")

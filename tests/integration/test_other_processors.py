@@ -26,9 +26,9 @@ from teachcam.export.conversion import ExportConfig
 from teachcam.export.exporter import export
 from teachcam.export.metadata import read_metadata
 from teachcam.images import read_image
-from teachcam.live.teaching.backbone import Backbone
-from teachcam.live.teaching.teacher import FOLDER, Teacher
 from teachcam.onnx_session import predict_probabilities
+from teachcam.teach.backbone import Backbone
+from teachcam.teach.teacher import FOLDER, Teacher
 
 pytestmark = pytest.mark.slow
 ARM64 = ROOT / "build" / "arm64"
@@ -116,7 +116,7 @@ def test_a_jetson_nanos_processor_learns_and_serves_the_page(image_folder, packa
     outliers.close()
     environment = {**os.environ, "PYTHONPATH": f"{package_path}:{ARM64 / 'site'}"}
     options = ["--camera", "synthetic?seed=3&fps=10", "--label", "a", "b", "--place", "kitchen", "--delay", "0.1"]
-    command = [*CORTEX_A57, ROOT / "live/teach.py", *options, "--examples", "6", "--max-frames", "1"]
+    command = [*CORTEX_A57, ROOT / "teach/teach.py", *options, "--examples", "6", "--max-frames", "1"]
     taught = subprocess.run(
         [*command, "--out", "model.onnx"],
         cwd=tmp_path,

@@ -25,8 +25,8 @@ SCRIPTS = {
     "live/demo.py",
     "live/doctor.py",
     "live/run.py",
-    "live/studio.py",
-    "live/teach.py",
+    "teach/studio.py",
+    "teach/teach.py",
     "train/finetune.py",
 }
 NOT_RUN = {  # a word of the command: why it is not run here
@@ -34,7 +34,7 @@ NOT_RUN = {  # a word of the command: why it is not run here
     "--resume": "needs a run that was interrupted: see test_resume.py",
     "--review": "needs a window and somebody who presses keys: see test_review.py",
     "export/engine.py": "needs TensorRT, so a GPU",
-    "live/studio.py": "serves a page until somebody ends it: see test_studio.py",
+    "teach/studio.py": "serves a page until somebody ends it: see test_studio.py",
     "make": "installs from a network and takes minutes; continuous integration runs it",
     "pip": "installs from a network",
     "source": "changes the shell that it is typed into",
@@ -86,7 +86,7 @@ def first_with(script: str) -> list[str]:
 
 def test_readme_names_the_daily_commands():
     scripts = {words[1] for words in README_COMMANDS if words[0] == "python"}
-    assert scripts == {"collect/capture.py", "train/finetune.py", "live/run.py", "live/studio.py"}
+    assert scripts == {"collect/capture.py", "train/finetune.py", "live/run.py", "teach/studio.py"}
     assert len(PAGES[0].read_text().splitlines()) <= 130
 
 
@@ -135,7 +135,7 @@ def test_command(words, home, dataset):
         arguments[arguments.index("--http") + 1] = "0"  # any free port
     if script == "live/doctor.py":
         arguments += ["--camera", "synthetic"]
-    if script == "live/teach.py":
+    if script == "teach/teach.py":
         arguments += ["--delay", "0", "--examples", "6", "--data", "taught", "--max-frames", "5"]
     if script in ("collect/capture.py", "live/run.py"):
         defaults = {"--headless": [], "--camera": ["synthetic:thumbs_up"]}

@@ -105,7 +105,7 @@ def test_ctrl_c_tells_how_to_continue(dataset, tmp_path):
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
-    assert "interrupted; to continue: python train/finetune.py --resume runs/x" in stderr
+    assert "interrupted; to continue: teachcam train --resume runs/x" in stderr
     assert "Traceback" not in stderr
     assert not (tmp_path / "runs/latest").exists()
     (next(iter(sorted((dataset / "palm").iterdir())))).touch()  # the same image, so the same dataset

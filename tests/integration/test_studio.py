@@ -24,14 +24,14 @@ from teachcam.errors import CameraError, DatasetError, UserError
 from teachcam.export.metadata import read_metadata
 from teachcam.images import decode_image
 from teachcam.live.loop import loop
-from teachcam.live.teaching import camera_choice, take_along
-from teachcam.live.teaching import studio as studio_module
-from teachcam.live.teaching.backbone import Backbone
-from teachcam.live.teaching.better_model import why_no_training
-from teachcam.live.teaching.label_images import LabelImages
-from teachcam.live.teaching.studio import Studio
-from teachcam.live.teaching.teacher import Teacher
-from teachcam.live.web.server import Web
+from teachcam.teach import camera_choice, take_along
+from teachcam.teach import recording as recording_module
+from teachcam.teach.backbone import Backbone
+from teachcam.teach.background_trainer import why_no_training
+from teachcam.teach.label_images import LabelImages
+from teachcam.teach.page import StudioPage
+from teachcam.teach.session import Studio
+from teachcam.teach.teacher import Teacher
 
 
 class Fixture:
@@ -45,12 +45,12 @@ class Fixture:
 
     def hold(self, label: str, images: int) -> int:
         """Record some images of a label."""
-        self.studio.record(label)
+        self.studio.recording.begin(label)
         wait_until(lambda: self.counts()[label] >= images)
-        return self.studio.stop()
+        return self.studio.recording.end()
 
     def counts(self) -> dict[str, int]:
-        state = self.studio._make_state()
+        state = self.studio.state()
         return {label["name"]: label["count"] for label in state["labels"]}
 
     def close(self) -> None:
@@ -68,75 +68,75 @@ def opened(tmp_path, backbone):
 
 def test_what_is_recorded_is_in_the_dataset_and_learned(opened):
     for label in ("a", "b"):
-        opened.studio.add_label(label)
-    opened.studio.set_place("kitchen")
+        opened.studio.labels.add(label)
+    opened.studio.recording.set_place("kitchen")
     counts = {label: opened.hold(label, 5) for label in ("a", "b")}
     assert opened.counts() == counts
     samples = list_samples(opened.data)
     assert len(samples) == sum(counts.values())
     assert {sample.scene for sample in samples} == {"kitchen"}
     assert opened.teacher.wait(PATIENCE)
-    state = opened.studio._make_state()
+    state = opened.studio.state()
     assert state["ready"]
     assert state["places"] == ["kitchen"]
     assert "a, b were recorded in one place only" in state["accuracy"]
-    assert opened.studio.undo() == f"undone: the recording of {counts['b']} images of b"
+    assert opened.studio.labels.undo() == f"undone: the recording of {counts['b']} images of b"
     assert opened.counts() == {"a": counts["a"], "b": 0}
     assert opened.teacher.wait(PATIENCE)
-    assert not opened.studio._make_state()["ready"]
+    assert not opened.studio.state()["ready"]
 
 
 def test_the_recording_of_a_page_ends_with_its_connection_and_others_wait(opened, monkeypatch):
-    monkeypatch.setattr(studio_module, "RECORD_TIMEOUT", float("inf"))
+    monkeypatch.setattr(recording_module, "TIMEOUT", float("inf"))
     studio = opened.studio
-    studio.add_label("a")
+    studio.labels.add("a")
     with pytest.raises(DatasetError, match="this page has no connection"):
-        studio.record("a", "one")
+        studio.recording.begin("a", "one")
     for page in ("one", "one", "two"):  # a page that connects again may do so before its old connection ends
-        studio.page_opened(page)
-    studio.record("a", "one")
+        studio.recording.page_opened(page)
+    studio.recording.begin("a", "one")
     with pytest.raises(DatasetError, match="another page is recording a"):
-        studio.record("a", "two")
-    studio.page_closed("two")
-    assert studio._make_state()["recording_page"] == "one"
-    assert studio._make_state()["recording"] == "a"
-    studio.page_closed("one")
-    assert studio._make_state()["recording"] is None
-    studio.record("a", "one")
-    studio.page_closed("one")
+        studio.recording.begin("a", "two")
+    studio.recording.page_closed("two")
+    assert studio.state()["recording_page"] == "one"
+    assert studio.state()["recording"] == "a"
+    studio.recording.page_closed("one")
+    assert studio.state()["recording"] is None
+    studio.recording.begin("a", "one")
+    studio.recording.page_closed("one")
     with pytest.raises(DatasetError, match="this page has no connection"):
-        studio.record("a", "one")
+        studio.recording.begin("a", "one")
     assert opened.counts()["a"] == len([*(opened.data / "a").iterdir()])
 
 
 def test_labels_and_images_can_be_moved_and_nothing_is_deleted(opened):
     record(opened.data, [0], LABELS, frames=3)
-    opened.studio.refresh()
-    newest = opened.studio.images("palm")[0]
-    assert newest > opened.studio.images("palm")[1]
-    assert opened.studio.move_images("palm", [newest], "thumbs_up") == "moved 1 image to thumbs_up"
-    assert opened.studio.move_images("thumbs_up", [newest], None) == "took 1 image out of thumbs_up"
+    opened.studio.labels.refresh()
+    newest = opened.studio.labels.images("palm")[0]
+    assert newest > opened.studio.labels.images("palm")[1]
+    assert opened.studio.labels.move("palm", [newest], "thumbs_up") == "moved 1 image to thumbs_up"
+    assert opened.studio.labels.move("thumbs_up", [newest], None) == "took 1 image out of thumbs_up"
     assert (opened.data / REJECTED / "thumbs_up" / newest).is_file()
-    opened.studio.rename_label("palm", "hand")
-    assert opened.studio.remove_label("thumbs_up") == 3
+    opened.studio.labels.rename("palm", "hand")
+    assert opened.studio.labels.remove("thumbs_up") == 3
     assert opened.counts() == {"hand": 2, "thumbs_down": 3}
     assert len(list((opened.data / REJECTED / "thumbs_up").iterdir())) == 4
     for action, arguments in (
-        (opened.studio.rename_label, ("hand", "thumbs_down")),
-        (opened.studio.rename_label, ("hand", "a/b")),
-        (opened.studio.add_label, ("hand",)),
-        (opened.studio.record, ("palm",)),
-        (opened.studio.images, ("../..",)),
-        (opened.studio.image_path, ("hand", "../sessions.jsonl")),
-        (opened.studio.move_images, ("hand", opened.studio.images("hand"), "palm")),
-        (opened.studio.move_images, ("hand", opened.studio.images("hand"), "hand")),
-        (opened.studio.move_images, ("hand", ["../sessions.jsonl"], None)),
-        (opened.studio.move_images, ("hand", [], None)),
-        (opened.studio.restore_images, ("..", ["sessions.jsonl"])),
-        (opened.studio.restore_images, ("thumbs_up", ["../../sessions.jsonl"])),
-        (opened.studio.rejected_path, ("../hand", opened.studio.images("hand")[0])),
-        (opened.studio.order_label, ("hand", "palm")),
-        (opened.studio.set_place, ("  ",)),
+        (opened.studio.labels.rename, ("hand", "thumbs_down")),
+        (opened.studio.labels.rename, ("hand", "a/b")),
+        (opened.studio.labels.add, ("hand",)),
+        (opened.studio.recording.begin, ("palm",)),
+        (opened.studio.labels.images, ("../..",)),
+        (opened.studio.labels.path, ("hand", "../sessions.jsonl")),
+        (opened.studio.labels.move, ("hand", opened.studio.labels.images("hand"), "palm")),
+        (opened.studio.labels.move, ("hand", opened.studio.labels.images("hand"), "hand")),
+        (opened.studio.labels.move, ("hand", ["../sessions.jsonl"], None)),
+        (opened.studio.labels.move, ("hand", [], None)),
+        (opened.studio.labels.restore, ("..", ["sessions.jsonl"])),
+        (opened.studio.labels.restore, ("thumbs_up", ["../../sessions.jsonl"])),
+        (opened.studio.labels.rejected_path, ("../hand", opened.studio.labels.images("hand")[0])),
+        (opened.studio.labels.order, ("hand", "palm")),
+        (opened.studio.recording.set_place, ("  ",)),
     ):
         with pytest.raises(DatasetError):
             action(*arguments)
@@ -146,29 +146,29 @@ def test_labels_and_images_can_be_moved_and_nothing_is_deleted(opened):
 def test_undo_takes_the_last_change_back_whatever_it_was(opened):
     studio = opened.studio
     for label in ("b", "a"):
-        studio.add_label(label)
+        studio.labels.add(label)
     count = opened.hold("a", 3)
-    newest = studio.images("a")
-    studio.move_images("a", newest[:1], None)
-    assert studio.undo() == "undone: 1 image taken out of a"
-    assert studio.images("a") == newest
-    studio.move_images("a", newest[:2], "b")
-    studio.rename_label("a", "c")
-    studio.remove_label("c")
+    newest = studio.labels.images("a")
+    studio.labels.move("a", newest[:1], None)
+    assert studio.labels.undo() == "undone: 1 image taken out of a"
+    assert studio.labels.images("a") == newest
+    studio.labels.move("a", newest[:2], "b")
+    studio.labels.rename("a", "c")
+    studio.labels.remove("c")
     assert opened.counts() == {"b": 2}
-    assert studio._make_state()["undo"] == f"the removal of the label c with {count - 2} image{'s' * (count != 3)}"
-    assert [studio.undo().split(" of ")[0] for _ in range(4)] == [
+    assert studio.state()["undo"] == f"the removal of the label c with {count - 2} image{'s' * (count != 3)}"
+    assert [studio.labels.undo().split(" of ")[0] for _ in range(4)] == [
         "undone: the removal", "undone: the new name c (before: a)", "undone: 2 images moved from a to b",
         "undone: the recording",
     ]  # fmt: skip
     assert opened.counts() == {"b": 0, "a": 0}
-    state = studio._make_state()
+    state = studio.state()
     assert (state["undo"], state["redo"]) == ("the new label a", f"the recording of {count} images of a")
     assert state["rejected"] == count
-    assert studio.redo() == f"redone: the recording of {count} images of a"
-    assert studio.images("a") == newest
-    assert studio._make_state()["rejected"] == 0
-    assert [studio.undo() for _ in range(4)][1:] == [
+    assert studio.labels.redo() == f"redone: the recording of {count} images of a"
+    assert studio.labels.images("a") == newest
+    assert studio.state()["rejected"] == 0
+    assert [studio.labels.undo() for _ in range(4)][1:] == [
         "undone: the new label a", "undone: the new label b", "nothing to undo",
     ]  # fmt: skip
     assert opened.counts() == {}
@@ -176,8 +176,8 @@ def test_undo_takes_the_last_change_back_whatever_it_was(opened):
 
 def test_what_was_done_before_a_restart_can_be_undone(opened):
     record(opened.data, [0], LABELS[:1], frames=3)
-    opened.studio.refresh()
-    opened.studio.move_images("palm", opened.studio.images("palm")[:2], None)
+    opened.studio.labels.refresh()
+    opened.studio.labels.move("palm", opened.studio.labels.images("palm")[:2], None)
     again = LabelImages(opened.data)
     assert again.history.undo() == "undone: 2 images taken out of palm"
     again.refresh()
@@ -187,23 +187,23 @@ def test_what_was_done_before_a_restart_can_be_undone(opened):
 def test_labels_are_in_the_order_of_creation_which_can_be_changed(opened):
     studio = opened.studio
     for label in ("up", "down", "none"):
-        studio.add_label(label)
+        studio.labels.add(label)
 
     def labels() -> list[tuple[str, int]]:
-        return [(label["name"], label["color"]) for label in studio._make_state()["labels"]]
+        return [(label["name"], label["color"]) for label in studio.state()["labels"]]
 
     assert labels() == [("up", 0), ("down", 1), ("none", 2)]
-    studio.rename_label("up", "zoom")
-    studio.order_label("none", "down")
+    studio.labels.rename("up", "zoom")
+    studio.labels.order("none", "down")
     assert labels() == [("zoom", 0), ("none", 2), ("down", 1)]
-    studio.remove_label("zoom")
-    studio.add_label("a")
+    studio.labels.remove("zoom")
+    studio.labels.add("a")
     record(opened.data, [0], LABELS[:1], frames=1)  # by another program
-    studio.refresh()
+    studio.labels.refresh()
     assert labels() == [("none", 2), ("down", 1), ("a", 0), ("palm", 3)]
     for text in ("the new label a", "the removal of the label zoom", "the new place of none among the labels"):
-        assert studio.undo() == f"undone: {text}"
-    assert studio.undo() == "undone: the new name zoom (before: up)"
+        assert studio.labels.undo() == f"undone: {text}"
+    assert studio.labels.undo() == "undone: the new name zoom (before: up)"
     assert labels() == [("up", 0), ("down", 1), ("none", 2), ("palm", 3)]
     again = LabelImages(opened.data)
     assert again.colors == dict(labels())
@@ -213,20 +213,20 @@ def test_labels_are_in_the_order_of_creation_which_can_be_changed(opened):
 def test_what_was_taken_out_can_be_restored_also_without_its_label(opened):
     record(opened.data, [0], LABELS[:2], frames=3)
     studio = opened.studio
-    studio.refresh()
-    first, *others = studio.images("palm")
-    studio.move_images("palm", [first], None)
-    assert studio.remove_label("palm") == 2
-    rejected = studio.rejected()
+    studio.labels.refresh()
+    first, *others = studio.labels.images("palm")
+    studio.labels.move("palm", [first], None)
+    assert studio.labels.remove("palm") == 2
+    rejected = studio.labels.rejected()
     assert {"label": "palm", "name": first} == rejected[-1]
     assert sorted(one["name"] for one in rejected) == sorted([first, *others])
-    assert studio.rejected_path("palm", first).is_file()
-    assert studio.restore_images("palm", [*others, "gone.jpg"]) == "restored 2 images to palm (1 of 3 images is gone)"
-    assert studio.images("palm") == others
-    assert studio.rejected() == [{"label": "palm", "name": first}]
-    assert studio.undo() == "undone: 2 images restored to palm"
+    assert studio.labels.rejected_path("palm", first).is_file()
+    assert studio.labels.restore("palm", [*others, "gone.jpg"]) == "restored 2 images to palm (1 of 3 images is gone)"
+    assert studio.labels.images("palm") == others
+    assert studio.labels.rejected() == [{"label": "palm", "name": first}]
+    assert studio.labels.undo() == "undone: 2 images restored to palm"
     assert opened.counts() == {"thumbs_down": 3}
-    assert len(studio.rejected()) == 3
+    assert len(studio.labels.rejected()) == 3
 
 
 def test_a_name_that_is_no_text_is_not_sent_to_the_page(tmp_path):
@@ -246,55 +246,55 @@ def test_a_name_that_is_no_text_is_not_sent_to_the_page(tmp_path):
 def test_while_a_label_is_recorded_it_stays(opened):
     studio = opened.studio
     for label in ("a", "b", "c"):
-        studio.add_label(label)
-    studio.record("a")
+        studio.labels.add(label)
+    studio.recording.begin("a")
     for action, arguments, words in (
-        (studio.rename_label, ("a", "d"), "a is being recorded: wait until that ends"),
-        (studio.remove_label, ("a",), "a is being recorded"),
-        (studio.undo, (), "let go of the button first"),
-        (studio.redo, (), "let go of the button first"),
-        (studio.set_place, ("kitchen",), "let go of the button first"),
+        (studio.labels.rename, ("a", "d"), "a is being recorded: wait until that ends"),
+        (studio.labels.remove, ("a",), "a is being recorded"),
+        (studio.labels.undo, (), "let go of the button first"),
+        (studio.labels.redo, (), "let go of the button first"),
+        (studio.recording.set_place, ("kitchen",), "let go of the button first"),
     ):
         with pytest.raises(DatasetError, match=words):
             action(*arguments)
-    studio.rename_label("b", "d")
-    studio.remove_label("c")
-    assert studio._make_state()["recording"] == "a"
+    studio.labels.rename("b", "d")
+    studio.labels.remove("c")
+    assert studio.state()["recording"] == "a"
     wait_until(lambda: opened.counts()["a"] >= 2)
-    count = studio.stop()
-    assert studio.undo() == f"undone: the recording of {count} images of a"  # it ended last
-    assert studio.undo() == "undone: the removal of the label c"
+    count = studio.recording.end()
+    assert studio.labels.undo() == f"undone: the recording of {count} images of a"  # it ended last
+    assert studio.labels.undo() == "undone: the removal of the label c"
 
 
 def test_a_recording_ends_by_itself_when_its_page_is_gone(opened, monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(studio_module, "time", clock)
-    opened.studio.add_label("a")
+    monkeypatch.setattr(recording_module, "time", clock)
+    opened.studio.labels.add("a")
     for _ in range(2):  # the page says again and again that its key is held
-        opened.studio.record("a")
-        clock.now += 0.9 * studio_module.RECORD_TIMEOUT
+        opened.studio.recording.begin("a")
+        clock.now += 0.9 * recording_module.TIMEOUT
         opened.studio.look(opened.camera.read_frame())
     wait_until(lambda: opened.counts()["a"] >= 1)
-    assert opened.studio._make_state()["recording"] == "a"
-    clock.now += 0.2 * studio_module.RECORD_TIMEOUT
+    assert opened.studio.state()["recording"] == "a"
+    clock.now += 0.2 * recording_module.TIMEOUT
     opened.studio.look(opened.camera.read_frame())
-    wait_until(lambda: opened.studio._make_state()["recording"] is None)
+    wait_until(lambda: opened.studio.state()["recording"] is None)
 
 
 def test_only_one_page_records_at_a_time(opened):
     for label in ("a", "b"):
-        opened.studio.add_label(label)
-    opened.studio.record("a")
+        opened.studio.labels.add(label)
+    opened.studio.recording.begin("a")
     with pytest.raises(DatasetError, match="another page is recording a"):
-        opened.studio.record("b")
-    assert opened.studio.stop("b") == 0
+        opened.studio.recording.begin("b")
+    assert opened.studio.recording.end("b") == 0
     wait_until(lambda: opened.counts()["a"] >= 2)
-    assert opened.studio.stop("a") == opened.counts()["a"]
+    assert opened.studio.recording.end("a") == opened.counts()["a"]
     assert opened.hold("b", 1) >= 1
 
 
 def test_a_full_disk_is_said_and_what_was_recorded_stays(opened, monkeypatch):
-    opened.studio.add_label("a")
+    opened.studio.labels.add("a")
     saved = opened.hold("a", 2)
 
     tried = threading.Event()
@@ -304,10 +304,10 @@ def test_a_full_disk_is_said_and_what_was_recorded_stays(opened, monkeypatch):
         raise OSError(28, "No space left on device", "file")
 
     monkeypatch.setattr("teachcam.collect.dataset.write_atomic", full)
-    opened.studio.record("a")
+    opened.studio.recording.begin("a")
     assert tried.wait(PATIENCE)
     with pytest.raises(DatasetError, match="No space left on device"):
-        opened.studio.stop()
+        opened.studio.recording.end()
     assert opened.counts()["a"] == len(list_samples(opened.data)) == saved
 
 
@@ -319,9 +319,9 @@ def test_where_training_is_not_possible_it_says_why(opened, monkeypatch):
     )
     monkeypatch.setattr(sys, "version_info", (3, 8, 10))
     assert why_no_training().startswith("training needs Python 3.10")
-    opened.studio.better._impossible = why_no_training()
+    opened.studio.trainer._impossible = why_no_training()
     with pytest.raises(UserError, match=r"Python 3\.10"):
-        opened.studio.better.train()
+        opened.studio.trainer.train()
 
 
 def decode_size(jpeg: bytes) -> tuple[int, int]:
@@ -335,45 +335,45 @@ def test_the_camera_is_changed_and_mirrored_between_recordings(opened, monkeypat
     found = [CameraInfo("synthetic:palm", 320, 240, 30.0)]  # in place of a device of this machine
     monkeypatch.setattr(camera_choice, "find_cameras", lambda in_use: found)
     studio.look(opened.camera.read_frame())
-    assert studio.cameras() == [
+    assert studio.camera.find() == [
         {"source": first, "text": f"{first}, 320x240"},
         {"source": "synthetic:palm", "text": "synthetic:palm, 320x240"},
         {"source": "synthetic", "text": "synthetic: drawn hands, needs no camera"},
     ]
-    studio.add_label("a")
-    studio.record("a")
-    for action, argument in ((studio.set_camera, "synthetic:palm"), (studio.mirror, "yes")):
+    studio.labels.add("a")
+    studio.recording.begin("a")
+    for action, argument in ((studio.camera.choose, "synthetic:palm"), (studio.camera.mirror, "yes")):
         with pytest.raises(DatasetError, match="let go of the button first: a recording is going on"):
             action(argument)
-    studio.stop()
+    studio.recording.end()
     for source in ("synthetic?seed=4", "0", "gst:videotestsrc", "http://127.0.0.1:9/", str(opened.data)):
         with pytest.raises(UserError, match="not in the list of cameras"):
-            studio.set_camera(source)
+            studio.camera.choose(source)
     with pytest.raises(UserError, match='"yes" or "no"'):
-        studio.mirror("perhaps")
-    studio.set_camera("synthetic:palm")
-    studio.mirror("yes")
-    studio.mirror("yes")
+        studio.camera.mirror("perhaps")
+    studio.camera.choose("synthetic:palm")
+    studio.camera.mirror("yes")
+    studio.camera.mirror("yes")
     opened.hold("a", 2)
     assert (studio.state()["camera_source"], studio.state()["mirrored"]) == ("synthetic:palm", True)
     sessions = [json.loads(line) for line in (opened.data / "sessions.jsonl").read_text().splitlines()]
     assert (sessions[-1]["camera"], sessions[-1]["flip"]) == ("synthetic:palm", "horizontal")
-    studio.mirror("no")
-    studio.set_camera(first)
+    studio.camera.mirror("no")
+    studio.camera.choose(first)
     assert (studio.state()["camera_source"], studio.state()["mirrored"]) == (first, False)
 
 
 def test_a_mirrored_camera_that_hangs_upside_down_stays_turned(opened):
     opened.camera.switch(flip="180")
     assert not opened.studio.state()["mirrored"]
-    opened.studio.mirror("yes")
+    opened.studio.camera.mirror("yes")
     assert opened.camera.flip == "vertical"  # "180" and "horizontal" in one
-    opened.studio.mirror("no")
+    opened.studio.camera.mirror("no")
     assert opened.camera.flip == "180"
 
 
 def test_nothing_is_recorded_and_the_page_goes_on_while_a_camera_opens(opened, monkeypatch):
-    opened.studio.add_label("a")
+    opened.studio.labels.add("a")
     opening, go_on = threading.Event(), threading.Event()
 
     def fail(source):
@@ -386,7 +386,7 @@ def test_nothing_is_recorded_and_the_page_goes_on_while_a_camera_opens(opened, m
 
     def change():
         try:
-            opened.studio.set_camera("synthetic")
+            opened.studio.camera.choose("synthetic")
         except CameraError as error:
             errors.append(str(error))
 
@@ -394,8 +394,8 @@ def test_nothing_is_recorded_and_the_page_goes_on_while_a_camera_opens(opened, m
     thread.start()
     opening.wait()
     with pytest.raises(DatasetError, match="the camera is being changed: wait a moment"):
-        opened.studio.record("a")
-    assert opened.studio._make_state()["recording"] is None
+        opened.studio.recording.begin("a")
+    assert opened.studio.state()["recording"] is None
     go_on.set()
     thread.join()
     assert errors == ["it does not open"]
@@ -431,7 +431,7 @@ class Client:
 
 @pytest.fixture
 def page(opened):
-    web = Web("127.0.0.1", 0, [], opened.camera, studio=opened.studio)
+    web = StudioPage("127.0.0.1", 0, opened.camera, opened.studio)
     yield Client(web.url)
     web.close()
 
@@ -479,7 +479,7 @@ def test_the_routes(page, opened, monkeypatch):
     for wrong in ({"label": "a", "names": "b", "to": None}, {"label": "a", "names": [3], "to": None}, {"label": None}):
         assert page.act("move" if "names" in wrong else "add", **wrong)[0] == 400
     record(opened.data, [1], ["b"], frames=6)
-    opened.studio.refresh()
+    opened.studio.labels.refresh()
     assert opened.teacher.wait(PATIENCE)
     assert page.act("export", target="toaster", precision="fp32")[0] == 409
     with monkeypatch.context() as patch:
@@ -508,7 +508,7 @@ def test_the_routes(page, opened, monkeypatch):
 @pytest.mark.slow
 def test_the_loop_takes_each_newer_head(opened):
     record(opened.data, [0], LABELS[:2], frames=6)
-    opened.studio.refresh()
+    opened.studio.labels.refresh()
     assert opened.teacher.wait(PATIENCE)
     labels = []
 
@@ -518,7 +518,7 @@ def test_the_loop_takes_each_newer_head(opened):
                 labels.append(result.labels)
                 if len(labels) == 1:
                     record(opened.data, [0], LABELS[2:], frames=6)
-                    opened.studio.refresh()
+                    opened.studio.labels.refresh()
             return len(labels) < 3 and labels[-1] != LABELS
 
         def close(self) -> None: ...
@@ -529,7 +529,7 @@ def test_the_loop_takes_each_newer_head(opened):
 
 
 def test_a_file_is_no_camera_for_it(tmp_path):
-    assert_one_line_error(call("live/studio.py", "--camera", "clip.mp4", cwd=tmp_path), "needs a live camera")
+    assert_one_line_error(call("teach/studio.py", "--camera", "clip.mp4", cwd=tmp_path), "needs a live camera")
 
 
 @pytest.mark.slow
@@ -540,17 +540,17 @@ def test_a_better_model_is_trained_behind_it(tmp_path, backbone, monkeypatch):
     fixture = Fixture(tmp_path, backbone)
     try:
         record(fixture.data, range(6), LABELS, frames=4)
-        fixture.studio.refresh()
+        fixture.studio.labels.refresh()
         assert fixture.teacher.wait(PATIENCE)
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(tmp_path)
             fixture.teacher.progress = replace(fixture.teacher.progress, accuracy=0.1)
-            fixture.studio.better.train()
+            fixture.studio.trainer.train()
             with pytest.raises(UserError, match="a training is running"):
-                fixture.studio.better.train()
-            wait_until(lambda: not fixture.studio._make_state()["training"]["running"])
-            wait_until(lambda: fixture.studio.better._text.startswith("the new model is in use"))
-            assert fixture.studio._make_state()["model"] == "trained"
+                fixture.studio.trainer.train()
+            wait_until(lambda: not fixture.studio.state()["training"]["running"])
+            wait_until(lambda: fixture.studio.trainer._text.startswith("the new model is in use"))
+            assert fixture.studio.state()["model"] == "trained"
             assert fixture.studio.take().contract.labels == LABELS
             assert fixture.studio.take() is None
             taken = fixture.studio.take_along
@@ -558,8 +558,8 @@ def test_a_better_model_is_trained_behind_it(tmp_path, backbone, monkeypatch):
             wait_until(lambda: not taken.state()["running"])
             assert read_metadata(taken.path(taken.state()["name"]))[0].labels == LABELS
         record(fixture.data, [9], LABELS[:1], frames=1)
-        fixture.studio.refresh()
-        assert fixture.studio._make_state()["model"] == "taught"  # it knows the new image, the trained one does not
+        fixture.studio.labels.refresh()
+        assert fixture.studio.state()["model"] == "taught"  # it knows the new image, the trained one does not
         assert fixture.studio.take() is fixture.teacher.model
     finally:
         fixture.close()

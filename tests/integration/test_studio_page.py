@@ -22,11 +22,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 
 class Served:
-    """`live/studio.py` on a synthetic room, and a browser's page of it."""
+    """`teach/studio.py` on a synthetic room, and a browser's page of it."""
 
     def __init__(self, folder: Path, seed: int = 1, port: int = 0):
         camera = f"synthetic?seed={seed}&numbered=1"
-        command = [sys.executable, str(ROOT / "live/studio.py"), "--camera", camera, "--http", str(port)]
+        command = [sys.executable, str(ROOT / "teach/studio.py"), "--camera", camera, "--http", str(port)]
         self._process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
         self.url = re.search(r"http://\S+", self._process.stderr.readline())[0]
 

@@ -13,11 +13,11 @@ from teachcam.errors import ExportError, UserError
 from teachcam.export.metadata import read_metadata
 from teachcam.export.targets import TARGETS
 from teachcam.live.classifier import Classifier
-from teachcam.live.teaching import take_along as take_along_module
-from teachcam.live.teaching.backbone import Backbone
-from teachcam.live.teaching.export_process import ExportProcess
-from teachcam.live.teaching.take_along import TakeAlong
-from teachcam.live.teaching.teacher import Teacher
+from teachcam.teach import take_along as take_along_module
+from teachcam.teach.backbone import Backbone
+from teachcam.teach.export_process import ExportProcess
+from teachcam.teach.take_along import TakeAlong
+from teachcam.teach.teacher import Teacher
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import LABELS, PATIENCE, assert_one_line_error, call_here, wait_until
+from conftest import LABELS, PATIENCE, assert_one_line_error, call_here, find_widget, texts_in, wait_until, widgets_in
 
 from teachcam.train import panel as panel_module
 from teachcam.train.panel import TrainPanel
@@ -42,30 +42,31 @@ def panel(make_panel, dataset) -> TrainPanel:
 
 @pytest.mark.slow
 def test_train_stop_and_resume(panel):
-    assert panel._resume_button.disabled
-    assert panel._labels.value == LABELS
-    panel._strategy.value, panel._epochs.value = "differential", 400
-    panel._start_button.click()
-    wait_until(lambda: "<svg" in panel._curves.value and "epoch" in panel._status.value)
-    assert panel._start_button.disabled
+    assert find_widget(panel, "Resume").disabled
+    assert find_widget(panel, "Labels").value == LABELS
+    find_widget(panel, "Strategy").value, find_widget(panel, "Epochs").value = "differential", 400
+    find_widget(panel, "Train").click()
+    wait_until(lambda: "<svg" in texts_in(panel) and "epoch" in texts_in(panel))
+    assert find_widget(panel, "Train").disabled
     resumed_twice = call_here("train/finetune.py", "--resume", panel.training.run, cwd=Path.cwd())
     assert_one_line_error(resumed_twice, "another process is training into it")
-    panel._stop_button.click()
-    wait_until(lambda: not panel._resume_button.disabled)
-    assert panel._status.value == "stopped: it can go on from there"
-    before = panel._progress.value
-    panel._resume_button.click()
-    wait_until(lambda: panel._progress.value > before)
+    find_widget(panel, "Stop").click()
+    wait_until(lambda: not find_widget(panel, "Resume").disabled)
+    assert "stopped: it can go on from there" in texts_in(panel)
+    progress = next(widget for widget in widgets_in(panel) if type(widget).__name__ == "FloatProgress")
+    before = progress.value
+    find_widget(panel, "Resume").click()
+    wait_until(lambda: progress.value > before)
     assert panel.training._process.poll() is None
 
 
 @pytest.mark.slow
 def test_the_result_is_that_of_the_chosen_labels(panel):
-    panel._labels.value = LABELS[:2]
-    panel._strategy.value, panel._epochs.value = "head", 1
-    panel._start_button.click()
-    wait_until(lambda: "validation images" in panel._status.value)
-    wait_until(lambda: not panel._start_button.disabled)
+    find_widget(panel, "Labels").value = LABELS[:2]
+    find_widget(panel, "Strategy").value, find_widget(panel, "Epochs").value = "head", 1
+    find_widget(panel, "Train").click()
+    wait_until(lambda: "validation images" in texts_in(panel))
+    wait_until(lambda: not find_widget(panel, "Train").disabled)
     assert (panel.training.run / "report.html").exists()
     assert "thumbs_up" not in json.loads((panel.training.run / "metrics.json").read_text())["labels"]
 
@@ -76,22 +77,23 @@ def test_mistakes_are_shown_with_their_images(dataset, make_panel, tmp_path):
     for label in ("palm", "same"):
         shutil.copytree(dataset / "palm", tmp_path / "data" / label)
     panel = make_panel(tmp_path / "data")
-    panel._strategy.value, panel._epochs.value = "head", 1
-    panel._start_button.click()
-    wait_until(lambda: panel._mistakes.value)
-    assert panel._status.value.startswith("<b>50.0 %</b> accuracy on 8 validation images")
-    assert panel._mistakes.value.count("<img") == panel._mistakes.value.count("taken for") == 4
+    find_widget(panel, "Strategy").value, find_widget(panel, "Epochs").value = "head", 1
+    find_widget(panel, "Train").click()
+    wait_until(lambda: "taken for" in texts_in(panel))
+    assert "<b>50.0 %</b> accuracy on 8 validation images" in texts_in(panel)
+    assert texts_in(panel).count("<img") == texts_in(panel).count("taken for") == 4
 
 
 def test_errors_are_shown(panel):
-    panel._labels.value = LABELS[:1]
-    panel._start_button.click()
-    assert panel._status.value == "choose at least two labels"
-    panel._labels.value, panel._backbone.value = LABELS, "alexnet"  # whose weights need a download
+    find_widget(panel, "Labels").value = LABELS[:1]
+    find_widget(panel, "Train").click()
+    assert "choose at least two labels" in texts_in(panel)
+    find_widget(panel, "Labels").value = LABELS
+    find_widget(panel, "Backbone").value = "alexnet"  # whose weights need a download
     os.environ["TORCH_HOME"] = str(Path.cwd())
     try:
-        panel._start_button.click()
-        wait_until(lambda: not panel._start_button.disabled)
+        find_widget(panel, "Train").click()
+        wait_until(lambda: not find_widget(panel, "Train").disabled)
     finally:
         del os.environ["TORCH_HOME"]
-    assert "error: ImageNet weights could not be downloaded" in panel._status.value
+    assert "error: ImageNet weights could not be downloaded" in texts_in(panel)

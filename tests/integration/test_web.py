@@ -120,7 +120,7 @@ def test_the_page_consists_of_its_own_files_and_allows_no_other_script(served):
         assert b"://" not in body
     assert not re.search(rb"<style|<script[^>]*>[^<]| style=| on[a-z]+=", reply.body)  # the policy would stop them
     assert "unsafe" not in reply.headers["Content-Security-Policy"]
-    assert reply.headers["X-Frame-Options"] == "DENY"
+    assert "frame-ancestors 'none'" in reply.headers["Content-Security-Policy"]
 
 
 def test_a_page_gets_images_and_predictions_over_one_connection(served):

@@ -56,7 +56,7 @@ def test_it_holds_the_pages_the_recipes_and_the_types(wheel):
     recipes = {f"teachcam/train/recipes/{path.name}" for path in (ROOT / "train/recipes").glob("*.args")}
     pages = {f"teachcam/live/web/page/{path.name}" for path in (ROOT / "live/web/page").iterdir()}
     assert {*recipes, *pages, "teachcam/train/report/report.html", "teachcam/py.typed"} <= names
-    assert not [name for name in names if name.startswith(("train/", "live/", "tests/", "teachcam/tests"))]
+    assert not [name for name in names if name.startswith(("train/", "live/", "teach/", "tests/", "teachcam/tests"))]
 
 
 def test_the_whole_job_beside_a_users_own_modules(wheel, tmp_path):
@@ -66,7 +66,7 @@ def test_the_whole_job_beside_a_users_own_modules(wheel, tmp_path):
     (site / "packages.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
     home = tmp_path / "home"
     home.mkdir()
-    for name in ("train", "export", "live", "collect"):
+    for name in ("train", "export", "live", "teach", "collect"):
         (home / f"{name}.py").write_text("raise SystemExit('the user\\'s own module was imported')\n")
     for label in LABELS:
         for seed in range(5):

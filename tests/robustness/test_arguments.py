@@ -19,7 +19,7 @@ COMMANDS = {
     "export/to_onnx.py": ["--checkpoint", "--out", "--target", "--precision", "--data", "--batch-size", "--describe"],
     "live/run.py": ["--model", "--provider", "--max-frames", "--smoothing", "--on", "--mqtt", "--post", "--http",
                     "--record", "--save-uncertain", "--data", "--json", "--headless", "--camera"],
-    "live/teach.py": ["--camera", "--label", "--data", "--place", "--examples", "--delay", "--out", "--max-frames"],
+    "teach/teach.py": ["--camera", "--label", "--data", "--place", "--examples", "--delay", "--out", "--max-frames"],
 }  # fmt: skip
 value = st.sampled_from(NASTY + NUMBERS + ["missing", "missing/x.onnx", "a=b", "@missing", "full", "ridge"])
 

@@ -23,9 +23,9 @@ from teachcam.collect.inspection import Measurements
 from teachcam.collect.synthetic import render
 from teachcam.errors import UnreadableImage, UserError
 from teachcam.images import decode_file, encode_jpeg
-from teachcam.live.teaching.feature_cache import FeatureCache, ImageFeatures
 from teachcam.live.tuning import Timing, Tuning, read_tuning
 from teachcam.self_check import SelfCheck
+from teachcam.teach.feature_cache import FeatureCache, ImageFeatures
 from teachcam.train.engine.resume import TrainingState
 from teachcam.train.model.checkpoint import load_checkpoint
 
@@ -141,7 +141,7 @@ def test_a_damaged_tuning_is_as_if_there_were_none(trained, tmp_path_factory, co
     result.parent.mkdir()
     result.write_bytes(damaged(json.dumps(asdict(tuning)).encode(), how))
     found = read_tuning(model)
-    assert found is None or (isinstance(found.calm, Timing) and found.calm.threads >= 0 and found.calm.describe())
+    assert found is None or (isinstance(found.idle, Timing) and found.idle.threads >= 0 and found.idle.describe())
 
 
 @pytest.mark.parametrize("kind", ["checkpoint", "state"])

@@ -38,7 +38,7 @@ def commands(dataset: Path, trained: Path) -> dict[str, list[object]]:
         "export": ["export/to_onnx.py", "--checkpoint", trained / "checkpoint.pt", "--out", "model.onnx"],
         "live": ["live/run.py", "--model", trained / "model.onnx", "--camera", CAMERA, "--headless", "--json",
                  "--record", "video.mp4", "--save-uncertain", "uncertain", "--max-frames", 60],
-        "teach": ["live/teach.py", "--camera", CAMERA, "--label", "a", "b", "--delay", 0, "--examples", 6, "--place",
+        "teach": ["teach/teach.py", "--camera", CAMERA, "--label", "a", "b", "--delay", 0, "--examples", 6, "--place",
                   "here", "--max-frames", 3, "--out", "model.onnx"],
     }  # fmt: skip
 

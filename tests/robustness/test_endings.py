@@ -110,8 +110,8 @@ def commands(trained, receiver, broker) -> dict[str, list[object]]:
     return {
         "live": [*live, "--headless"],
         "window": live,
-        "studio": ["live/studio.py", "--camera", CAMERA, "--http", 0],
-        "teach": ["live/teach.py", "--camera", CAMERA, "--label", "a", "b", "--delay", 0, "--examples", 6, "--place",
+        "studio": ["teach/studio.py", "--camera", CAMERA, "--http", 0],
+        "teach": ["teach/teach.py", "--camera", CAMERA, "--label", "a", "b", "--delay", 0, "--examples", 6, "--place",
                   "here", "--out", "model.onnx", "--json"],
         "capture": ["collect/capture.py", "--camera", CAMERA, "--label", "a", "b", "--headless", "--fps", 0, "--delay",
                     0, "--max-frames", 5000],

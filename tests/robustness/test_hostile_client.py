@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from teachcam.collect.camera import Camera
 from teachcam.live.loop import loop
-from teachcam.live.teaching.backbone import Backbone
-from teachcam.live.teaching.studio import Studio
-from teachcam.live.teaching.teacher import Teacher
 from teachcam.live.web import connection
-from teachcam.live.web.server import Web
+from teachcam.teach.backbone import Backbone
+from teachcam.teach.page import StudioPage
+from teachcam.teach.session import Studio
+from teachcam.teach.teacher import Teacher
 
 SECRET = b"kr1ptonite"
 
@@ -38,7 +38,7 @@ class Served:
         self.camera = Camera("synthetic?seed=3&fps=5&size=160x120")
         self.teacher = Teacher(self.data, Backbone(folder / "backbone", "cpu"))
         self.studio = Studio(self.camera, self.data, self.teacher, folder / "runs")
-        self.web = Web("127.0.0.1", 0, [], self.camera, studio=self.studio)
+        self.web = StudioPage("127.0.0.1", 0, self.camera, self.studio)
         self.port = int(self.web.url.split("/")[2].rpartition(":")[2])
         self._stop = threading.Event()
         arguments = {"watcher": self.studio, "stop": self._stop}
@@ -171,7 +171,7 @@ def test_any_bytes_over_a_websocket_are_no_error_of_the_server(served, count, co
             client.shutdown(socket.SHUT_WR)
             while client.recv(1 << 16):
                 pass
-    wait_until(lambda: served.studio._pages["x"] == 0)
+    wait_until(lambda: served.studio.recording._connections["x"] == 0)
 
 
 @given(st.integers(4, len(UPGRADE) - 1), st.binary(min_size=1, max_size=4))
@@ -229,7 +229,7 @@ TRICKS = [
     st.sampled_from(TRICKS) | text.map(lambda value: quote(value, errors="replace")),
 )
 def test_no_path_leads_out_of_the_dataset(served, count, route, label, name):
-    served.studio.add_label("a") if "a" not in served.studio._labels.files else None
+    served.studio.labels.add("a") if "a" not in served.studio.labels.files else None
     query, tail = f"&name={name}", "&rejected=1&size=large"
     paths = [f"/studio/{route}?label={of}{query}{end}" for of in (label, "a") for end in ("", tail)]
     for path in (*paths, f"/page/{name}", f"/{name}"):

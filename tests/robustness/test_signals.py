@@ -36,9 +36,9 @@ def commands(dataset: Path, trained: Path) -> dict[str, list[object]]:
         "export": ["export/to_onnx.py", "--checkpoint", trained / "checkpoint.pt", "--out", "model.onnx"],
         "live": ["live/run.py", "--model", trained / "model.onnx", "--camera", CAMERA, "--headless", "--json", "--http",
                  0, "--record", "video.mp4", "--save-uncertain", "uncertain"],
-        "teach": ["live/teach.py", "--camera", CAMERA, "--label", "a", "b", "--delay", 0, "--examples", 6, "--place",
+        "teach": ["teach/teach.py", "--camera", CAMERA, "--label", "a", "b", "--delay", 0, "--examples", 6, "--place",
                   "here", "--out", "model.onnx"],
-        "studio": ["live/studio.py", "--camera", CAMERA, "--http", 0],
+        "studio": ["teach/studio.py", "--camera", CAMERA, "--http", 0],
     }  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def main():
     with Recorder(SimpleNamespace(live=False, metadata={}), "data", "a", fps=0) as recorder:
         recorder.start()
         for number in range(30):
-            recorder.offer(Frame(np.zeros((8, 8, 3), np.uint8), number, number / 30, 0.0))
+            recorder.add_frame(Frame(np.zeros((8, 8, 3), np.uint8), number, number / 30, 0.0))
         for delay in (0.2, 0.7, 1.2):
             threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
         time.sleep(60)

@@ -25,10 +25,10 @@ from teachcam.collect.synthetic import render
 from teachcam.errors import DatasetError
 from teachcam.images import encode_jpeg, read_image
 from teachcam.live.model_watcher import find_model
-from teachcam.live.teaching.feature_cache import FeatureCache
-from teachcam.live.teaching.label_images import LabelImages
-from teachcam.live.teaching.studio import Studio
-from teachcam.live.teaching.teacher import FOLDER, Teacher
+from teachcam.teach.feature_cache import FeatureCache
+from teachcam.teach.label_images import LabelImages
+from teachcam.teach.session import Studio
+from teachcam.teach.teacher import FOLDER, Teacher
 
 IMAGE = render("palm", 0, 1, 64, 48)[0]
 
@@ -76,25 +76,25 @@ def test_two_trainings_into_one_run_are_one_training_and_one_error(dataset, tmp_
 
 def act(studio: Studio, dice: random.Random, new: str) -> None:
     """Do one thing that a page can do."""
-    labels = list(studio._labels.files) or ["none"]
+    labels = list(studio.labels.files) or ["none"]
     label = dice.choice(labels)
-    name = dice.choice(studio._labels.files.get(label) or ["none"])
+    name = dice.choice(studio.labels.files.get(label) or ["none"])
     actions = {
-        "add_label": (new,),
-        "rename_label": (label, new),
-        "remove_label": (label,),
-        "move_images": (label, [name], dice.choice([*labels, None])),
-        "restore_images": (label, [one["name"] for one in studio.rejected()[:2]]),
-        "order_label": (label, dice.choice(labels)),
-        "record": (label,),
-        "stop": (),
-        "undo": (),
-        "redo": (),
-        "refresh": (),
-        "images": (label,),
+        studio.labels.add: (new,),
+        studio.labels.rename: (label, new),
+        studio.labels.remove: (label,),
+        studio.labels.move: (label, [name], dice.choice([*labels, None])),
+        studio.labels.restore: (label, [one["name"] for one in studio.labels.rejected()[:2]]),
+        studio.labels.order: (label, dice.choice(labels)),
+        studio.recording.begin: (label,),
+        studio.recording.end: (),
+        studio.labels.undo: (),
+        studio.labels.redo: (),
+        studio.labels.refresh: (),
+        studio.labels.images: (label,),
     }
     action = dice.choice(list(actions))
-    getattr(studio, action)(*actions[action])
+    action(*actions[action])
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_two_studios_on_one_dataset(tmp_path, backbone, monkeypatch, count, roun
             except Exception as error:
                 faults.append(error)
             camera.read_frame()
-        studio.stop()
+        studio.recording.end()
 
     threads = [
         threading.Thread(target=work, args=(studio, camera, rng.random()))
@@ -136,8 +136,7 @@ def test_two_studios_on_one_dataset(tmp_path, backbone, monkeypatch, count, roun
         thread.join()
     assert faults == []
     for studio, teacher in zip(studios, teachers, strict=True):
-        studio.refresh()
-        studio._after_change()
+        studio.labels.refresh()
         wait_until(lambda one=teacher: one.wait(1) and sum(one.progress.counts.values()) == len(in_dataset(data)))
         assert teacher.error is None
     assert teachers[0].progress.counts == teachers[1].progress.counts

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import PATIENCE, ROOT
 
-STAGES = ("teachcam", "collect", "train", "export", "live")  # each imports from itself and those before it
+STAGES = ("teachcam", "collect", "train", "export", "live", "teach")  # each imports from itself and those before it
 # teachcam/__init__.py imports the others by name, when they are first used.
 ENTRANCES = {"teachcam", "teachcam.__main__"}
 # Python's names of what no module may do while it is imported.
@@ -112,7 +112,7 @@ def import_without(blocked: list[str], names: list[str], setup: str = "") -> Non
 
 
 def test_the_rooms_of_a_device_need_no_torch():
-    names = [module for module in sorted(MODULES) if stage(module) in ("teachcam", "collect", "live")]
+    names = [module for module in sorted(MODULES) if stage(module) in ("teachcam", "collect", "live", "teach")]
     import_without(["torch", "torchvision", "teachcam.train"], [name for name in names if name != "teachcam.live.demo"])
 
 

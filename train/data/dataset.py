@@ -94,7 +94,7 @@ class Dataset:
         if len(self.labels) < 2:
             raise TrainingError(
                 f"only one label, {self.labels[0]}, in {folder}: training needs two or more; choose another label "
-                "too, or record one with python collect/capture.py --label NAME"
+                "too, or record one with teachcam capture --label NAME"
             )
 
     def examples(self, samples: list[Sample]) -> Examples:

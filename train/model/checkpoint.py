@@ -65,11 +65,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         saved = load_tensors(path)
     except FileNotFoundError:
-        raise CheckpointError(f"no checkpoint at {path}: train one with python train/finetune.py") from None
+        raise CheckpointError(f"no checkpoint at {path}: train one with teachcam train") from None
     except ValueError:
-        raise CheckpointError(f"{path} is damaged or not a checkpoint: train again with train/finetune.py") from None
+        raise CheckpointError(f"{path} is damaged or not a checkpoint: train again with teachcam train") from None
     if not isinstance(saved, dict) or saved.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a checkpoint of this version: train again with train/finetune.py")
+        raise CheckpointError(f"{path} is not a checkpoint of this version: train again with teachcam train")
     try:
         contract = Contract.from_json(saved["contract"])
         trained_on = contract.trained_on
@@ -80,7 +80,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
         return Checkpoint(network.eval(), contract, str(saved["data_folder"]), *files)
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
-        raise CheckpointError(f"{path} is incomplete: train again with train/finetune.py") from None
+        raise CheckpointError(f"{path} is incomplete: train again with teachcam train") from None
 
 
 def load_tensors(path: Path) -> Any:

@@ -84,11 +84,13 @@ function cancelHandsFree() {
   showOverlay("");
 }
 
+let storage = {getItem: () => null, setItem: () => {}};
+try { storage = localStorage; } catch (error) { /* a browser may refuse it to a page that another one shows */ }
 for (const [id, seconds, usual] of [["delay", [1, 3, 5, 10], 3], ["duration", [2, 4, 8, 15], 4]]) {
   $(id).append(...seconds.map(one => makeOption(one, `${one} s`)));
-  $(id).value = localStorage.getItem(id) || usual;
+  $(id).value = storage.getItem(id) || usual;
   if (!$(id).value) $(id).value = usual;
-  $(id).onchange = () => localStorage.setItem(id, $(id).value);
+  $(id).onchange = () => storage.setItem(id, $(id).value);
 }
 
 // Keys

@@ -36,7 +36,7 @@ def data(dataset, tmp_path) -> Path:
 
 LINES = [
     "empty has no image that can be read, so it is no label",
-    "left out of palm: 1 without a suffix, 1 .mp4 (record from them: collect/capture.py --camera FILE), "
+    "left out of palm: 1 without a suffix, 1 .mp4 (record from them: teachcam capture --camera FILE), "
     "1 images in its subfolders (move them into {data}/palm)",
     "photos has no image that can be read, so it is no label: 2 .heic (save them as JPEG)",
 ]

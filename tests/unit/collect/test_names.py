@@ -27,7 +27,7 @@ from teachcam.collect.recorder import Recorder
 from teachcam.collect.ui.review import Review
 from teachcam.errors import DatasetError
 from teachcam.live.feedback import CorrectionWriter
-from teachcam.live.teaching.label_images import LabelImages
+from teachcam.teach.label_images import LabelImages
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
 NFD = "gru\u0308n"
@@ -99,7 +99,7 @@ def test_labels_to_record_are_compared_with_each_other_and_with_the_dataset(tmp_
             check_labels(tmp_path, labels)
 
 
-@pytest.mark.parametrize("command", ["collect/capture.py", "live/teach.py"])
+@pytest.mark.parametrize("command", ["collect/capture.py", "teach/teach.py"])
 def test_commands_refuse_a_label_in_another_case(tmp_path, command):
     (tmp_path / "data" / "none").mkdir(parents=True)
     arguments = ("--camera", "synthetic", "--place", "", "--label")
@@ -115,8 +115,8 @@ def test_whoever_writes_images_uses_the_rule(tmp_path):
         CorrectionWriter(tmp_path)(IMAGE, "None")
     with Camera("synthetic:palm") as camera, Recorder(camera, tmp_path, "none") as recorder:
         with pytest.raises(DatasetError, match="only in case"):
-            recorder.switch("NONE")
-        recorder.switch(NFD)
+            recorder.set_label("NONE")
+        recorder.set_label(NFD)
         assert recorder.label == "grün"
 
 

@@ -45,7 +45,7 @@ def test_a_camera_with_jitter_is_recorded_at_the_requested_rate(tmp_path, fps):
     rng = np.random.default_rng(0)
     with Recorder(fake_camera(live=False), tmp_path, "x", fps) as recorder:
         recorder.start()
-        taken = sum(recorder.offer(frame_at(number / 30 + rng.uniform(-0.006, 0.006))) for number in range(90))
+        taken = sum(recorder.add_frame(frame_at(number / 30 + rng.uniform(-0.006, 0.006))) for number in range(90))
     assert abs(taken - 3 * fps) <= 1
     assert recorder.saved["x"] == taken == len(saved_in(tmp_path))
 
@@ -66,12 +66,12 @@ def test_each_start_is_a_session_and_all_shots_of_a_label_are_one(tmp_path):
     with Recorder(fake_camera(), tmp_path, "a", 0, note="kitchen, evening") as recorder:
         for _ in range(2):
             recorder.start()
-            recorder.offer(frame_at(0.0))
+            recorder.add_frame(frame_at(0.0))
         recorder.stop()
         for _ in range(3):
-            recorder.shoot(frame_at(1.0))
-        recorder.switch("b")
-        recorder.shoot(frame_at(2.0))
+            recorder.snapshot(frame_at(1.0))
+        recorder.set_label("b")
+        recorder.snapshot(frame_at(2.0))
     sessions = {(sample.label, sample.session) for sample in saved_in(tmp_path)}
     assert sorted(label for label, _ in sessions) == ["a", "a", "a", "b"]
     assert recorder.sessions == {"a": 3, "b": 1}
@@ -82,25 +82,25 @@ def test_each_start_is_a_session_and_all_shots_of_a_label_are_one(tmp_path):
 
 def test_nothing_is_recorded_unless_a_session_is_open(tmp_path):
     with Recorder(fake_camera(), tmp_path, "a", 0) as recorder:
-        assert not recorder.offer(frame_at(0.0))
+        assert not recorder.add_frame(frame_at(0.0))
         recorder.start(max_images=2)
-        assert [recorder.offer(frame_at(number / 30)) for number in range(4)] == [True, True, False, False]
+        assert [recorder.add_frame(frame_at(number / 30)) for number in range(4)] == [True, True, False, False]
         assert recorder.done
         recorder.stop()
-        assert not recorder.offer(frame_at(1.0))
+        assert not recorder.add_frame(frame_at(1.0))
     assert len(saved_in(tmp_path)) == 2
 
 
 def test_undo_moves_the_last_recording_and_deletes_nothing(tmp_path):
     with Recorder(fake_camera(), tmp_path, "a", 0) as recorder:
         recorder.start()
-        recorder.offer(frame_at(0.0))
+        recorder.add_frame(frame_at(0.0))
         recorder.stop()
         recorder.start()
         for number in range(3):
-            recorder.offer(frame_at(1 + number))
+            recorder.add_frame(frame_at(1 + number))
         recorder.stop()
-        recorder.shoot(frame_at(9.0))
+        recorder.snapshot(frame_at(9.0))
         assert [recorder.undo() for _ in range(4)] == [1, 3, 1, 0]
         assert recorder.saved["a"] == recorder.sessions["a"] == 0
     assert saved_in(tmp_path) == []
@@ -113,7 +113,7 @@ def test_frames_that_do_not_fit_in_the_queue_are_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "write_atomic", lambda *arguments: (gate.wait(), write(*arguments)))
     with Recorder(fake_camera(), tmp_path, "a", 0) as recorder:
         recorder.start()
-        taken = sum(recorder.offer(frame_at(number / 30)) for number in range(QUEUE_SIZE + 20))
+        taken = sum(recorder.add_frame(frame_at(number / 30)) for number in range(QUEUE_SIZE + 20))
         gate.set()
     assert recorder.dropped == QUEUE_SIZE + 20 - taken
     assert 19 <= recorder.dropped <= 20  # the writer may have taken one from the queue
@@ -133,7 +133,7 @@ def test_a_file_waits_for_the_disk(tmp_path, monkeypatch):
     with Recorder(fake_camera(live=False), tmp_path, "a", 0) as recorder:
         monkeypatch.setattr(dataset, "write_atomic", write_when_full)
         recorder.start()
-        assert all(recorder.offer(frame_at(number / 30)) for number in range(3 * QUEUE_SIZE))
+        assert all(recorder.add_frame(frame_at(number / 30)) for number in range(3 * QUEUE_SIZE))
     assert len(saved_in(tmp_path)) == 3 * QUEUE_SIZE
 
 
@@ -147,7 +147,7 @@ def test_a_full_disk_stops_the_recording_and_keeps_whole_files(tmp_path):
         recorder = Recorder(fake_camera(live=False), tmp_path / "data", "a", 0)
         recorder.start()
         for number in range(50):
-            recorder.offer(frame_at(number / 30, noise))
+            recorder.add_frame(frame_at(number / 30, noise))
         with pytest.raises(dataset.DatasetError, match="No space left on device"):
             recorder.close()
         samples = saved_in(tmp_path / "data")
@@ -185,8 +185,8 @@ def test_after_a_switch_of_the_camera_sessions_name_the_new_one(tmp_path):
     with Camera("synthetic:palm?seed=1&size=64x48") as camera, Recorder(camera, tmp_path, "x", 0) as recorder:
         for source, flip in (("synthetic:palm?seed=1&size=64x48", None), ("synthetic:palm?seed=2&size=64x48", "180")):
             camera.switch(source, flip)
-            recorder.shoot(camera.read_frame())
-            recorder.shoot(camera.read_frame())
+            recorder.snapshot(camera.read_frame())
+            recorder.snapshot(camera.read_frame())
             recorder.start(max_images=2)
             wait_until(lambda: recorder.done)
             recorder.stop()

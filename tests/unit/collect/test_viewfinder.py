@@ -29,7 +29,7 @@ def test_a_recording_lasts_as_long_as_its_key_is_held(recorder, tmp_path):
     for now, key in ((10, "r"), (10 + 0.95 * FIRST_REPEAT, "r"), (last, "r"), (last + 0.95 * NEXT_REPEAT, "")):
         viewfinder.press(key, None, now)
         assert recorder.recording
-        assert recorder.offer(Frame(IMAGE, 0, now, now))
+        assert recorder.add_frame(Frame(IMAGE, 0, now, now))
     viewfinder.press("", None, last + 1.05 * NEXT_REPEAT)
     assert not recorder.recording
     assert len(list_samples(tmp_path)) == 4

@@ -514,7 +514,7 @@ def test_compare_recommends_the_fastest_accurate_precision(run_copy):
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert [line.split()[0] for line in lines[1:-2]] == ["fp32", "fp16", "int8"]
-    assert "python export/to_onnx.py --checkpoint checkpoint.pt --precision" in lines[-1]
+    assert "teachcam export --checkpoint checkpoint.pt --precision" in lines[-1]
 
     def row(precision, milliseconds, accuracy):
         same = parity.Parity(10, 10, 0.0)

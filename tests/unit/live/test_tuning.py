@@ -8,9 +8,9 @@ import pytest
 from teachcam.errors import UserError
 from teachcam.live import model_runner, tuning
 from teachcam.live.classifier import Classifier
-from teachcam.live.model_runner import NUM_RECENT, NUM_TRIALS, RUNS_BETWEEN_TRIALS, FasterRunner
-from teachcam.live.teaching.backbone import Backbone
+from teachcam.live.model_runner import NUM_RECENT, NUM_TRIALS, RUNS_BETWEEN_TRIALS, AdaptiveRunner
 from teachcam.live.tuning import Timing, Tuning, open_model
+from teachcam.teach.backbone import Backbone
 
 
 @pytest.fixture(autouse=True)
@@ -20,16 +20,16 @@ def quick(monkeypatch):
 
 def test_the_choice_is_the_fastest_calm_and_the_fastest_busy_of_one_precision():
     timings = (
-        Timing("fp32", "cpu", 1, calm=9, busy=10),
-        Timing("fp32", "cpu", 2, calm=5, busy=16),
-        Timing("int8", "cpu", 1, calm=4, busy=6),
-        Timing("int8", "cpu", 2, calm=3, busy=9),
-        Timing("fp32", "cuda", 0, calm=30, busy=30),
+        Timing("fp32", "cpu", 1, idle_ms=9, loaded_ms=10),
+        Timing("fp32", "cpu", 2, idle_ms=5, loaded_ms=16),
+        Timing("int8", "cpu", 1, idle_ms=4, loaded_ms=6),
+        Timing("int8", "cpu", 2, idle_ms=3, loaded_ms=9),
+        Timing("fp32", "cuda", 0, idle_ms=30, loaded_ms=30),
     )
     chosen = Tuning("device", timings)
-    assert (chosen.calm, chosen.busy) == (timings[3], timings[2])
-    assert chosen.busy.describe() == "int8 on cpu, 1 thread"
-    assert Tuning("device", timings[:2]).calm.describe() == "fp32 on cpu, 2 threads"
+    assert (chosen.idle, chosen.loaded) == (timings[3], timings[2])
+    assert chosen.loaded.describe() == "int8 on cpu, 1 thread"
+    assert Tuning("device", timings[:2]).idle.describe() == "fp32 on cpu, 2 threads"
 
 
 @pytest.mark.slow
@@ -41,9 +41,12 @@ def test_it_is_measured_once_and_again_on_another_device(run_copy, dataset, monk
     kept = tuning.read_tuning(model)
     assert {timing.precision for timing in kept.timings} == {"fp32", "int8"}
     assert {timing.threads for timing in kept.timings} == set(tuning._thread_counts())
-    assert all(timing.calm > 0 and timing.busy > 0 for timing in kept.timings)
-    assert (classifier.path == model) == (kept.calm.precision == "fp32")
+    assert all(timing.idle_ms > 0 and timing.loaded_ms > 0 for timing in kept.timings)
+    assert (classifier.path == model) == (kept.idle.precision == "fp32")
     monkeypatch.setattr(tuning, "measure", lambda *_: pytest.fail("measured again"))
+    older = result.read_text().replace("idle_ms", "calm").replace("loaded_ms", "busy")
+    result.write_text(older)
+    assert tuning.read_tuning(model) == kept
     assert open_model(model, tune=True).path == classifier.path
     assert open_model(model, provider="cpu").path == model
     monkeypatch.setattr(tuning, "_device", lambda: "another processor")
@@ -79,7 +82,7 @@ def test_the_number_of_threads_changes_no_prediction(run_copy):
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     expected = Classifier(run_copy / "model.onnx", "cpu").classify(image).probabilities
     adaptive = Classifier(run_copy / "model.onnx", "cpu", None, 1)
-    assert isinstance(adaptive._runner, FasterRunner)
+    assert isinstance(adaptive._runner, AdaptiveRunner)
     for classifier in (adaptive, adaptive.clone_for_thread()):
         for _ in range(NUM_RECENT + NUM_TRIALS + 1):
             assert classifier.classify(image).probabilities == pytest.approx(expected, abs=1e-5)
@@ -94,7 +97,7 @@ def test_the_faster_runner_is_used_and_a_slower_one_left_at_once(monkeypatch):
         return runner, seconds[runner]
 
     monkeypatch.setattr(model_runner, "_timed", timed)
-    runner = FasterRunner("two threads", "one thread")
+    runner = AdaptiveRunner("two threads", "one thread")
 
     def run(count: int) -> list[str]:
         runs.clear()

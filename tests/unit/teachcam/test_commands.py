@@ -1,4 +1,4 @@
-"""The `teachcam` command: help, errors, and how errors name other commands."""
+"""The `teachcam` command: help, and errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_missing_package_is_named_with_the_extra_that_has_it(tmp_path):
     )
 
 
-def test_errors_name_commands_as_they_were_called(tmp_path):
+def test_errors_name_other_commands(tmp_path):
     result = run("live", cwd=tmp_path)
     assert result.returncode == 2
     assert "teachcam train" in result.stderr

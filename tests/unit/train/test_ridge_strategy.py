@@ -106,7 +106,7 @@ def test_auto_says_what_the_budget_did_not_allow(dataset, capsys):
     assert (result.strategy, len(result.folds)) == ("ridge", 5)
     (note,) = result.notes
     assert note.startswith("fine-tuning was not tried: it takes about ")
-    assert note.endswith("to do it: python train/finetune.py --strategy finetune")
+    assert note.endswith("to do it: teachcam train --strategy finetune")
 
 
 @pytest.mark.slow

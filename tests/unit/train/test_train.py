@@ -189,7 +189,7 @@ def test_the_same_seed_gives_the_same_weights(dataset, trained, tmp_path, monkey
 
 
 def test_an_invalid_dataset_or_backbone_is_a_one_line_error(tmp_path):
-    assert_one_line_error(call_here("train/finetune.py", cwd=tmp_path), "no dataset at data", "collect/capture.py")
+    assert_one_line_error(call_here("train/finetune.py", cwd=tmp_path), "no dataset at data", "teachcam capture")
     (tmp_path / "data").mkdir()
     assert_one_line_error(call_here("train/finetune.py", cwd=tmp_path), "no images in data")
     record(tmp_path / "data", [1], ["palm"], frames=2)

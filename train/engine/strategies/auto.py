@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 from teachcam.collect.split import Split
-from teachcam.commands import as_called
 from teachcam.processor import share_of_memory
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.result import Result
@@ -16,7 +15,7 @@ from teachcam.train.model.stages import activation_bytes
 
 # For the activations of the images to fine-tune on. As much again is needed to train on them.
 MEMORY_SHARE, MAX_ACTIVATION_BYTES = 0.3, 2**32
-TO_DO_IT = f"to do it: python train/finetune.py --strategy {FineTune.name}"
+TO_DO_IT = f"to do it: teachcam train --strategy {FineTune.name}"
 
 
 class Auto(FineTune):
@@ -37,7 +36,7 @@ class Auto(FineTune):
                 f"fine-tuning was not tried: the activations of {len(data.samples)} images take {num_bytes / 1e9:.1f} "
                 f"GB of memory, and {max_bytes / 1e9:.1f} GB may be used here; {TO_DO_IT}"
             )
-            return replace(ridge, notes=[as_called(note)])
+            return replace(ridge, notes=[note])
         few_folds = self.few_folds(data, folds)
         if not few_folds:
             return replace(ridge, notes=[f"fine-tuning was not tried: {TOO_FEW_SCENES}"])
@@ -48,7 +47,7 @@ class Auto(FineTune):
         if epochs < settings.num_epochs:
             done = f"fine-tuned for {epochs} of {settings.num_epochs} epochs" if epochs else "fine-tuning was not tried"
             note = f"{done}: it takes about {expected:.0f} s, and {left:.0f} s of --budget were left; {TO_DO_IT}"
-            notes = [as_called(note)]
+            notes = [note]
             if not epochs:
                 return replace(ridge, notes=notes)
             share = epochs / settings.num_epochs  # in a few epochs, the full learning rates do harm

@@ -6,8 +6,11 @@ Each method that changes something makes one change of the dataset's History, wh
 from __future__ import annotations
 
 import contextlib
+import functools
+import threading
 from collections import Counter
 from pathlib import Path
+from typing import Any, Callable, TypeVar, cast
 
 from teachcam.collect.changes import Outcome, Step, count_images, is_visible_name
 from teachcam.collect.dataset import (
@@ -25,13 +28,29 @@ from teachcam.images import is_image
 
 MAX_REJECTED_SHOWN = 2000
 
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _change(method: _Method) -> _Method:
+    """Make a method that changes the dataset: for one thread at a time, and with a look at the files after it."""
+
+    @functools.wraps(method)
+    def change(self: LabelImages, *args: Any, **kwargs: Any) -> Any:
+        with self.lock:
+            result = method(self, *args, **kwargs)
+            self.refresh()
+            return result
+
+    return cast(_Method, change)
+
 
 class LabelImages:
-    """Knows the files of each label. One thread may use it at a time.
+    """Knows the files of each label. Any thread may call it.
 
     Attributes:
         data: The dataset's folder.
-        history: Of the dataset.
+        lock: Held while anything is changed, or recorded.
+        history: History of the dataset.
         files: The file names of each label's images, sorted: recorded ones by time. The labels are in the user's order.
         colors: The number of each label's color.
         sessions: The number of sessions of each label.
@@ -39,9 +58,14 @@ class LabelImages:
         num_rejected: How many images are in data/.rejected/.
     """
 
-    def __init__(self, data: Path):
-        """Make the folder if it is missing, and list its files."""
-        self.data = data
+    def __init__(self, data: Path, on_change: Callable[[], object] = lambda: None):
+        """Make the folder if it is missing, and list its files.
+
+        Args:
+            data: The dataset's folder.
+            on_change: Called after each change of the images, in the thread that made it.
+        """
+        self.data, self.lock, self._on_change = data, threading.RLock(), on_change
         self.files: dict[str, list[str]] = {}
         self.colors: dict[str, int] = {}
         # Of each label. There are two if its name is there in two forms of Unicode, as after copying from macOS.
@@ -50,16 +74,23 @@ class LabelImages:
         self.sessions: Counter[str] = Counter()
         self.places: set[str] = set()
         self.num_rejected = 0
+        self._recorded: str | None = None  # the label that is being recorded
         try:
             data.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DatasetError(f"can't make {data}: {error.strerror}") from None
         self.history = History(data)
-        self.refresh()
+        self._list()
 
-    def refresh(self) -> bool:
-        """List the files again. Returns whether they have changed."""
-        before = self.files
+    def refresh(self) -> None:
+        """List the files again: another program may have changed them."""
+        with self.lock:
+            before = self.files
+            self._list()
+            if self.files != before:
+                self._on_change()
+
+    def _list(self) -> None:
         folders: dict[str, list[Path]] = {}
         for folder in label_folders(self.data):
             folders.setdefault(normalize_text(folder.name), []).append(folder)
@@ -77,13 +108,13 @@ class LabelImages:
         self.sessions = Counter(label for label, _ in {(sample.label, sample.session) for sample in samples})
         self.places = {sample.scene for sample in samples if sample.scene != sample.session}
         self.num_rejected = sum(len(_shown(image_files(folder))) for folder in self._rejected_folders())
-        return self.files != before
 
     def note(self, path: Path) -> None:
-        """Take note of a file that was just recorded."""
+        """Take note of a file that was just recorded. The recorder's thread calls this."""
         names = self.files.setdefault(path.parent.name, [])
         if path.name not in names:  # nor has `refresh` seen it
             names.append(path.name)
+        self._on_change()
 
     def check_exists(self, label: str) -> None:
         """Raise DatasetError if there is no such label."""
@@ -92,19 +123,55 @@ class LabelImages:
 
     def images(self, label: str) -> list[str]:
         """Return the file names of a label's images, the newest first. Raises DatasetError."""
-        self.check_exists(label)
-        return self.files[label][::-1]
+        with self.lock:
+            self.check_exists(label)
+            return self.files[label][::-1]
+
+    # Undo
+
+    def begin_recording(self, session: str, label: str) -> None:
+        """Note a recording of a label, which then can't be renamed or removed. Raises DatasetError on a full disk."""
+        self.history.begin_recording(session, label)
+        self._recorded = label
+
+    def end_recording(self) -> None:
+        """Make the recording that has ended the last change."""
+        with self.lock:
+            self._recorded = None
+            try:
+                self.history.end_recording()
+            finally:
+                self.refresh()
+
+    def check_nothing_is_recorded(self) -> None:
+        """Raise DatasetError if a recording is going on."""
+        if self._recorded is not None:
+            raise DatasetError("let go of the button first: a recording is going on")
+
+    @_change
+    def undo(self) -> str:
+        """Take the last change back, whatever it was. Returns a sentence about it. Raises DatasetError."""
+        self.check_nothing_is_recorded()
+        return self.history.undo() or "nothing to undo"
+
+    @_change
+    def redo(self) -> str:
+        """Do again what was undone last. Returns a sentence about it. Raises DatasetError."""
+        self.check_nothing_is_recorded()
+        return self.history.redo() or "nothing to redo"
 
     # Labels
 
+    @_change
     def add(self, label: str) -> None:
         """Add a label without images, the last one. Raises DatasetError."""
         label = self._check_new(label)
         self.history.apply(f"the new label {label}", self._adding_steps(label))
 
+    @_change
     def rename(self, label: str, name: str) -> None:
         """Give a label another name; it keeps its place and color. Raises DatasetError."""
-        self.check_exists(label)
+        self._check_not_recorded(label)
         name = self._check_new(name, label)
         first, *others = self._folders.get(label, [self.data / label])
         steps = [Step("move", first.name, name)]
@@ -114,9 +181,10 @@ class LabelImages:
         entries = [LabelEntry(name, entry.color) if entry.name == label else entry for entry in self._order]
         self.history.apply(f"the new name {name} (before: {label})", [*steps, self._ordering_step(entries)])
 
+    @_change
     def remove(self, label: str) -> int:
         """Move all images of a label to data/.rejected/. Returns their number. Raises DatasetError."""
-        self.check_exists(label)
+        self._check_not_recorded(label)
         steps, is_empty = [], True
         for folder in self._folders.get(label, []):
             images = sorted(image_files(folder))
@@ -130,6 +198,7 @@ class LabelImages:
         images_text = f" with {count_images(len(self.files[label]))}" if self.files[label] else ""
         return len(self.history.apply(f"the removal of the label {label}{images_text}", steps).moved)
 
+    @_change
     def order(self, label: str, before: str | None) -> None:
         """Put a label in front of another one, or to the end if `before` is None. Raises DatasetError."""
         for one in (label, before):
@@ -148,12 +217,14 @@ class LabelImages:
 
     def path(self, label: str, name: str) -> Path:
         """Return the path of an image. Raises DatasetError if there is none of that name."""
-        self.check_exists(label)
-        if name not in self.files[label]:
-            raise DatasetError(f"{label} has no image {name[:100]}")
-        paths = [folder / name for folder in self._folders.get(label, [])]
-        return next((path for path in paths if path.exists()), self.data / label / name)
+        with self.lock:
+            self.check_exists(label)
+            if name not in self.files[label]:
+                raise DatasetError(f"{label} has no image {name[:100]}")
+            paths = [folder / name for folder in self._folders.get(label, [])]
+            return next((path for path in paths if path.exists()), self.data / label / name)
 
+    @_change
     def move(self, label: str, names: list[str], to: str | None) -> str:
         """Move images to another label, or out of the dataset if `to` is None.
 
@@ -186,9 +257,10 @@ class LabelImages:
     def rejected(self) -> list[dict[str, str]]:
         """Return the label and the file name of images in data/.rejected/, the one that was moved last first."""
         dated = []
-        for path in (path for folder in self._rejected_folders() for path in _shown(image_files(folder))):
-            with contextlib.suppress(FileNotFoundError):  # another program has taken it back
-                dated.append((path.stat().st_ctime_ns, path))  # on Linux and macOS, the time of the move
+        with self.lock:
+            for path in (path for folder in self._rejected_folders() for path in _shown(image_files(folder))):
+                with contextlib.suppress(FileNotFoundError):  # another program has taken it back
+                    dated.append((path.stat().st_ctime_ns, path))  # on Linux and macOS, the time of the move
         newest = [path for _, path in sorted(dated, reverse=True)[:MAX_REJECTED_SHOWN]]
         return [{"label": path.parent.name, "name": path.name} for path in newest]
 
@@ -199,6 +271,7 @@ class LabelImages:
             raise DatasetError(f"there is no image {name[:100]} of {label[:100]} to restore")
         return path
 
+    @_change
     def restore(self, label: str, names: list[str]) -> str:
         """Move images from data/.rejected/ back to their label, which is made again if it is gone.
 
@@ -250,6 +323,11 @@ class LabelImages:
             with contextlib.suppress(OSError):  # a full disk, a folder that nobody may write to
                 write_order(self.data, self._order)
         self.colors = {entry.name: entry.color for entry in self._order}
+
+    def _check_not_recorded(self, label: str) -> None:
+        self.check_exists(label)
+        if label == self._recorded:
+            raise DatasetError(f"{label} is being recorded: wait until that ends")
 
     def _check_new(self, label: str, renamed: str = "") -> str:
         label = check_label(label.strip(), [other for other in self.files if other != renamed])

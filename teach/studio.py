@@ -1,7 +1,7 @@
 """Open the studio: a web page that teaches a camera while you watch.
 
-    python live/studio.py --camera 0
-    python live/studio.py --camera csi:0 --http 0.0.0.0:8080     # for a laptop or phone beside the device
+    python teach/studio.py --camera 0
+    python teach/studio.py --camera csi:0 --http 0.0.0.0:8080     # for a laptop or phone beside the device
 
 Hold a button to record a label, and see the answer live from the second label on. All that is recorded is in data/, as
 with collect/capture.py. It needs no PyTorch; where that is installed, the page can also train a better model.
@@ -26,13 +26,13 @@ from teachcam.collect.sources import is_live
 from teachcam.errors import UserError
 from teachcam.files import expand
 from teachcam.live.loop import loop
-from teachcam.live.teaching.backbone import Backbone
-from teachcam.live.teaching.studio import Studio
-from teachcam.live.teaching.teacher import FOLDER, Teacher
 from teachcam.live.web import http_address
 from teachcam.onnx_session import PROVIDERS
+from teachcam.teach.backbone import Backbone
+from teachcam.teach.session import Studio
+from teachcam.teach.teacher import FOLDER, Teacher
 
-logger = logging.getLogger("teachcam.live.studio")  # not __name__, which is __main__ for a command
+logger = logging.getLogger("teachcam.teach.studio")  # not __name__, which is __main__ for a command
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     options = _parse(argv)
     if not is_live(options.camera):
         raise UserError(f"--camera {options.camera}: the studio needs a live camera")
-    from teachcam.live.web.server import Web  # its packages are there: http_address has looked
+    from teachcam.teach.page import StudioPage  # its packages are there: http_address has looked
 
     with ending.only_at_checks(), ExitStack() as stack:
         camera = stack.enter_context(open_camera(options))
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         studio = Studio(camera, options.data, teacher, Path("runs") / time.strftime("%Y%m%d-%H%M%S"))
         stack.callback(studio.close)
         address, port = options.http
-        page = Web(address, port, [], camera, studio=studio)
+        page = StudioPage(address, port, camera, studio)
         logger.info(f"the studio: {page.url}")
         loop(camera, teacher.model, [page], watcher=studio)
     return 0

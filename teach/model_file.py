@@ -21,14 +21,14 @@ from teachcam.export.targets import TARGETS
 from teachcam.export.verify import OnProgress, Validator, sample_evenly, track
 from teachcam.files import naming
 from teachcam.images import read_image
-from teachcam.live.teaching.backbone import Backbone
-from teachcam.live.teaching.taught_model import TaughtModel
-from teachcam.live.teaching.teacher import Teacher
 from teachcam.onnx_session import make_batches
 from teachcam.preprocessing import shrink
 from teachcam.processor import processor_name
 from teachcam.ridge import RidgeHead
 from teachcam.ridge_inputs import SQRT_EPSILON
+from teachcam.teach.backbone import Backbone
+from teachcam.teach.taught_model import TaughtModel
+from teachcam.teach.teacher import Teacher
 
 
 class Taught(NamedTuple):

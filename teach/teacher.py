@@ -38,12 +38,12 @@ from teachcam.images import decode_file, read_file
 from teachcam.labels import has_background_label
 from teachcam.live.prediction import UNKNOWN
 from teachcam.live.sinks.base import lower_thread_priority
-from teachcam.live.teaching.backbone import Backbone
-from teachcam.live.teaching.feature_cache import FeatureCache, ImageFeatures
-from teachcam.live.teaching.progress import MIN_EXAMPLES, Progress
-from teachcam.live.teaching.taught_model import TaughtModel
 from teachcam.ridge import DEFAULT_STRENGTH, Rows, fit_ridge
 from teachcam.ridge_sums import IncrementalRidge
+from teachcam.teach.backbone import Backbone
+from teachcam.teach.feature_cache import FeatureCache, ImageFeatures
+from teachcam.teach.progress import MIN_EXAMPLES, Progress
+from teachcam.teach.taught_model import TaughtModel
 
 FOLDER = ".teach"  # in the dataset
 BATCH = 16  # images between two heads
@@ -69,7 +69,7 @@ class Teacher:
 
         Args:
             data: The dataset's folder. It may be missing.
-            backbone: Of the live loop. The teacher takes a clone of it.
+            backbone: Backbone of the live loop. The teacher takes a clone of it.
         """
         self.data, self.progress = data, Progress()
         self.error: BaseException | None = None
@@ -138,7 +138,7 @@ class Teacher:
         lower_thread_priority(10)  # not 19: beside three busy programs it would learn nothing for minutes
         try:
             with _process_settings:
-                self._learn_until_closed()
+                self._follow()
         except _Closed:
             pass
         except BaseException as error:
@@ -148,7 +148,8 @@ class Teacher:
             self._up_to_date.set()
             self._ended.set()
 
-    def _learn_until_closed(self) -> None:
+    def _follow(self) -> None:
+        """Learn each change of the dataset, until `close`."""
         self._learn_outliers()
         while not self._closed.is_set():
             if self._changed.wait(QUIET):

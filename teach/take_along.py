@@ -12,10 +12,10 @@ from teachcam.errors import ExportError, UserError
 from teachcam.export.conversion import ExportConfig
 from teachcam.export.metadata import read_metadata
 from teachcam.export.targets import TARGETS
-from teachcam.live.teaching.better_model import BetterModel, export_checkpoint
-from teachcam.live.teaching.export_process import ExportProcess
-from teachcam.live.teaching.model_file import what_is_taught, write_taught
-from teachcam.live.teaching.teacher import Teacher
+from teachcam.teach.background_trainer import BackgroundTrainer, export_checkpoint
+from teachcam.teach.export_process import ExportProcess
+from teachcam.teach.model_file import what_is_taught, write_taught
+from teachcam.teach.teacher import Teacher
 
 # What a person gains by each precision, and the size of the file by that of fp32 (EfficientNet-Lite0: 13.5, 6.8 and
 # 3.9 MB).
@@ -27,15 +27,15 @@ CHECK_SIZE = 0.1  # MB: what the images for the self check and the head add to t
 class TakeAlong:
     """Writes one file at a time, in a process of its own. Any thread may call it."""
 
-    def __init__(self, teacher: Teacher, better: BetterModel, out: Path):
+    def __init__(self, teacher: Teacher, trainer: BackgroundTrainer, out: Path):
         """Create it.
 
         Args:
-            teacher: Its model is written, unless there is a better one.
-            better: Has the better model, if there is one.
+            teacher: Teacher whose model is written, unless there is a better one.
+            trainer: Trainer of the better model.
             out: The folder for the files, made when it is needed.
         """
-        self._teacher, self._better, self._out = teacher, better, out
+        self._teacher, self._trainer, self._out = teacher, trainer, out
         self._lock = threading.Lock()
         self._state: dict[str, object] = {"id": None, "running": False, "choice": None, **_outcome()}
         self._process: ExportProcess | None = None
@@ -97,7 +97,7 @@ class TakeAlong:
 
     def choices(self) -> list[dict[str, object]]:
         """Return the devices and the precisions that the page offers, as JSON can hold them."""
-        model = self._better.model or self._teacher.model
+        model = self._trainer.model or self._teacher.model
         megabytes = model.path.stat().st_size / 1e6
         return [
             {
@@ -117,7 +117,7 @@ class TakeAlong:
 
     def _source(self) -> tuple[Callable, object]:
         """Return the function that writes the model in use, and what it writes. Raises UserError without a model."""
-        better = self._better.model
+        better = self._trainer.model
         if better is not None:
             return export_checkpoint, better.path.with_name("checkpoint.pt")
         return write_taught, what_is_taught(self._teacher)

@@ -12,10 +12,10 @@ from teachcam.cli import first_line
 from teachcam.contract import Contract
 from teachcam.errors import ModelError
 from teachcam.live.model_runner import LoadedModel, ModelRunner
-from teachcam.live.teaching.lite0 import FEATURE_SIZE, INPUT_SIZE, write_lite0
-from teachcam.live.tuning import choose_setup
+from teachcam.live.tuning import choose_config
 from teachcam.onnx_session import open_single_threaded
 from teachcam.preprocessing import preprocess
+from teachcam.teach.lite0 import FEATURE_SIZE, INPUT_SIZE, write_lite0
 
 
 class Backbone:
@@ -47,7 +47,7 @@ class Backbone:
         self.path = folder / f"{self.name}.onnx"
         write_lite0(self.path)
         self.identity = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
-        self._model = LoadedModel(choose_setup(self.path, "features", provider, tune))
+        self._model = LoadedModel(choose_config(self.path, "features", provider, tune))
         self.provider = self._model.provider
         self._runner = self._model.make_runner("features")
 

@@ -1,7 +1,7 @@
 """Teach a camera to tell labels apart, on the device itself and without PyTorch: record, and see the answer at once.
 
-    python live/teach.py --camera 0 --label thumbs_up thumbs_down none --place kitchen
-    python live/teach.py --camera 0                    # goes on with the labels in data/
+    python teach/teach.py --camera 0 --label thumbs_up thumbs_down none --place kitchen
+    python teach/teach.py --camera 0                    # goes on with the labels in data/
 
 It records some images of each label, learns them within seconds, writes an ordinary model.onnx, and then classifies
 what the camera shows. Nothing that was recorded before is forgotten. `train/finetune.py` trains a better model on the
@@ -27,23 +27,22 @@ from teachcam.collect.capture import choose_place, record_headless
 from teachcam.collect.dataset import check_labels
 from teachcam.collect.recorder import Recorder
 from teachcam.collect.sources import is_live
-from teachcam.commands import as_called
 from teachcam.errors import UserError
 from teachcam.files import expand
 from teachcam.labels import warnings_of_labels
 from teachcam.live.loop import loop
 from teachcam.live.sinks.text import JsonLines, LabelChanges
-from teachcam.live.teaching.backbone import Backbone
-from teachcam.live.teaching.model_file import save_model
-from teachcam.live.teaching.progress import MIN_EXAMPLES, Progress
-from teachcam.live.teaching.teacher import FOLDER, Teacher
 from teachcam.onnx_session import PROVIDERS
 from teachcam.runs import set_latest_run
+from teachcam.teach.backbone import Backbone
+from teachcam.teach.model_file import save_model
+from teachcam.teach.progress import MIN_EXAMPLES, Progress
+from teachcam.teach.teacher import FOLDER, Teacher
 
 EXAMPLES = 20  # images of each label
 FPS = 5.0  # recorded per second: more images of one second look alike
 
-logger = logging.getLogger("teachcam.live.teach")  # not __name__, which is __main__ for a command
+logger = logging.getLogger("teachcam.teach.teach")  # not __name__, which is __main__ for a command
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -53,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
     for warning in warnings_of_labels(labels):
         logger.warning(f"warning: {warning}")
     if labels and not is_live(options.camera):
-        raise UserError("--label: teaching needs a live camera; record a file with python collect/capture.py")
+        raise UserError("--label: teaching needs a live camera; record a file with teachcam capture")
     place = choose_place(options.data, options.place) if labels else ""
     _teach(options, labels, place)
     return 0
@@ -81,7 +80,7 @@ def _teach(options: argparse.Namespace, labels: list[str], place: str) -> None:
                     set_latest_run(out.parent)
             print(f"learned {_describe(teacher.progress)}")
             print(teacher.progress.describe())
-            print(as_called(f"wrote {out}; to run it: python live/run.py --model {out}"))
+            print(f"wrote {out}; to run it: teachcam live --model {out}")
             sink = JsonLines(camera.live) if options.json else LabelChanges(camera.live)
             loop(camera, teacher.model, [sink], max_frames=options.max_frames, watcher=teacher)
     finally:

@@ -7,18 +7,12 @@ import zipfile
 from importlib import import_module, metadata
 from pathlib import Path
 
+import teachcam
 from teachcam.export.metadata import read_metadata
 
 # What live/run.py needs, with all that it can be asked for. preprocess is among it: it is not written a second time.
-PACKAGES = (
-    "teachcam",
-    "teachcam.collect",
-    "teachcam.collect.ui",
-    "teachcam.export",
-    "teachcam.live",
-    "teachcam.live.sinks",
-    "teachcam.live.web",
-)
+STAGES = ("collect", "export", "live")
+SUFFIXES = (".py", ".html", ".css", ".js")
 # Of `device-cpu` in pyproject.toml: what a model is taught with is left out.
 REQUIREMENTS = ("numpy>=1.19", "opencv-python>=4.2", "traitlets>=4.3", "onnxruntime>=1.10")
 PROGRAM = '''\
@@ -90,6 +84,7 @@ No camera is found: Is it plugged in, and does another program use it? Close vid
 No screen:          python run.py --headless       (it prints the answers; Ctrl-C ends it)
 Windows says "DLL load failed": install https://aka.ms/vs/17/release/vc_redist.x64.exe
 All options:        python run.py --help
+A message names a command as teachcam doctor or the like: type  python -m teachcam doctor  for it.
 
 
 WHAT IS IN HERE
@@ -113,17 +108,19 @@ def pack_kit(model: Path) -> bytes:
         archive.writestr("requirements.txt", "".join(f"{line}\n" for line in REQUIREMENTS))
         archive.writestr("README.txt", README.format(labels=", ".join(contract.labels)))
         archive.writestr("LICENSE", _license())
-        for package in PACKAGES:
-            (folder,) = import_module(package).__path__
-            for path in sorted(Path(folder).iterdir()):
-                if path.suffix in (".py", ".html"):
-                    archive.write(path, f"{package.replace('.', '/')}/{path.name}")
+        for path in sorted(Path(teachcam.__file__).parent.glob("*.py")):
+            archive.write(path, f"teachcam/{path.name}")
+        for stage in STAGES:
+            (folder,) = map(Path, import_module(f"teachcam.{stage}").__path__)
+            for path in sorted(folder.rglob("*")):
+                if path.suffix in SUFFIXES:
+                    archive.write(path, f"teachcam/{stage}/{path.relative_to(folder).as_posix()}")
     return content.getvalue()
 
 
 def _license() -> str:
     """Return the text of the license, which is beside the package, or where pip has put it."""
-    beside = Path(__file__).resolve().parents[2] / "LICENSE"
+    beside = Path(__file__).resolve().parents[1] / "LICENSE"
     if beside.is_file():
         return beside.read_text(encoding="utf-8")
     installed = metadata.distribution("teachcam")

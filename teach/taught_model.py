@@ -9,9 +9,9 @@ import numpy as np
 from teachcam.calibration import softmax
 from teachcam.contract import Contract
 from teachcam.live.prediction import Prediction, to_prediction
-from teachcam.live.teaching.backbone import Backbone
 from teachcam.preprocessing import preprocess
 from teachcam.ridge import RidgeHead
+from teachcam.teach.backbone import Backbone
 
 
 class TaughtModel:
@@ -27,9 +27,9 @@ class TaughtModel:
         """Put a head on a backbone.
 
         Args:
-            backbone: Of the thread that classifies.
-            head: Without one, everything is unknown.
-            contract: With the labels, in the order of the head's outputs, of which a last one is for no label.
+            backbone: Backbone of the thread that classifies.
+            head: Head on its features. Without one, everything is unknown.
+            contract: Lists the labels in the order of the outputs. The head may have one more, for images of no label.
         """
         self.head, self.contract = head, contract
         self._backbone = backbone

@@ -24,12 +24,12 @@ from teachcam.export.targets import TARGETS, lint
 from teachcam.images import read_image
 from teachcam.live.classifier import Classifier
 from teachcam.live.prediction import UNKNOWN
-from teachcam.live.teaching import lite0
-from teachcam.live.teaching import teacher as teacher_module
-from teachcam.live.teaching.backbone import Backbone
-from teachcam.live.teaching.feature_cache import FeatureCache, ImageFeatures
-from teachcam.live.teaching.model_file import save_model
-from teachcam.live.teaching.teacher import FOLDER, Teacher
+from teachcam.teach import lite0
+from teachcam.teach import teacher as teacher_module
+from teachcam.teach.backbone import Backbone
+from teachcam.teach.feature_cache import FeatureCache, ImageFeatures
+from teachcam.teach.model_file import save_model
+from teachcam.teach.teacher import FOLDER, Teacher
 from teachcam.train.model.backbones import build_network
 from teachcam.train.model.inference import Normalize
 
@@ -86,6 +86,14 @@ def test_a_teacher_that_computes_for_long_is_left_behind(data, backbone, monkeyp
     teacher.close()
     assert not teacher._ended.is_set()
     go_on.set()
+
+
+def test_closed_it_leaves_the_process_as_it_was(data, backbone):
+    before = sys.getswitchinterval(), threadpool_info()
+    teacher = Teacher(data, backbone)
+    wait_until(lambda: sys.getswitchinterval() != before[0])
+    teacher.close()
+    assert (sys.getswitchinterval(), threadpool_info()) == before
 
 
 def test_the_backbone_is_the_one_that_training_has(backbone):
@@ -227,14 +235,14 @@ def test_the_model_file_for_other_devices_and_precisions(teach, data, tmp_path, 
 def test_as_a_command(tmp_path):
     options = ["--camera", "synthetic?seed=3&fps=60", "--delay", "0.1", "--max-frames", "5", "--out", "model.onnx"]
     labels = ["--label", "a", "b", "--place", "kitchen", "--examples", "6"]
-    result = call("live/teach.py", *options, *labels, "--json", cwd=tmp_path)
+    result = call("teach/teach.py", *options, *labels, "--json", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[0] == "learned 6 images of a, 6 images of b"
     assert "in one place only" in lines[1]
     assert len(lines) == 8
     assert (tmp_path / "model.onnx").exists()
-    again = call("live/teach.py", *options, cwd=tmp_path)  # goes on with what is there
+    again = call("teach/teach.py", *options, cwd=tmp_path)  # goes on with what is there
     assert again.stdout.splitlines()[0] == lines[0]
     assert (tmp_path / "data" / FOLDER).is_dir()
 
@@ -242,7 +250,7 @@ def test_as_a_command(tmp_path):
 @pytest.mark.slow
 def test_what_was_taught_is_the_newest_run(tmp_path):
     options = ["--camera", "synthetic?seed=3&fps=60", "--max-frames", "2"]
-    result = call("live/teach.py", *options, "--label", "a", "b", "--examples", "5", "--delay", "0", cwd=tmp_path)
+    result = call("teach/teach.py", *options, "--label", "a", "b", "--examples", "5", "--delay", "0", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     (model,) = tmp_path.glob("runs/2*/model.onnx")
     result = call("live/run.py", *options, "--headless", cwd=tmp_path)
@@ -251,9 +259,9 @@ def test_what_was_taught_is_the_newest_run(tmp_path):
 
 
 def test_with_too_little_it_says_what_is_missing(tmp_path):
-    result = call("live/teach.py", "--camera", "synthetic", cwd=tmp_path)
+    result = call("teach/teach.py", "--camera", "synthetic", cwd=tmp_path)
     assert_one_line_error(result, "two labels with 5 images each", "no images", "--label NAME NAME")
-    result = call("live/teach.py", "--camera", "clip.mp4", "--label", "a", cwd=tmp_path)
+    result = call("teach/teach.py", "--camera", "clip.mp4", "--label", "a", cwd=tmp_path)
     assert_one_line_error(result, "needs a live camera")
 
 

@@ -15,13 +15,13 @@ from teachcam.errors import UserError
 from teachcam.export.conversion import ExportConfig
 from teachcam.export.verify import OnProgress
 from teachcam.live.classifier import Classifier
-from teachcam.live.teaching.export_process import ExportProcess
-from teachcam.live.teaching.teacher import Teacher
+from teachcam.teach.export_process import ExportProcess
+from teachcam.teach.teacher import Teacher
 
 POLL_INTERVAL = 0.5  # seconds between two looks at the process
 
 
-class BetterModel:
+class BackgroundTrainer:
     """Trains on the images of a teacher, in a process of its own.
 
     Attributes:
@@ -33,7 +33,7 @@ class BetterModel:
 
         Args:
             data: The dataset's folder.
-            teacher: Learns from the same dataset.
+            teacher: Teacher of the same dataset.
         """
         self.model: Classifier | None = None
         self._data, self._teacher = data, teacher
