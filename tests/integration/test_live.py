@@ -108,7 +108,9 @@ def test_every_path_to_the_model_calls_preprocess(monkeypatch, run_copy, dataset
     for name, call_it in callers.items():
         before = np.array(call_it(), float)
         with monkeypatch.context() as patch:
-            patch.setattr(sys.modules[name], "preprocess", lambda image, contract: np.zeros((224, 224, 3), np.uint8))
+            patch.setattr(
+                sys.modules[name], "preprocess", lambda image, contract: np.zeros((*contract.input_size, 3), np.uint8)
+            )
             assert np.abs(before - np.array(call_it(), float)).max() > 1e-3, name
         assert np.abs(before - np.array(call_it(), float)).max() < 1e-4, name
 

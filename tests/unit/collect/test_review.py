@@ -148,7 +148,15 @@ def test_in_a_window(uncertain, tmp_path, display):
 
 def test_as_a_command(trained, tmp_path):
     """A model trained on few images is often uncertain. The frames it saves can be reviewed at once."""
-    arguments = ["--model", trained / "model.onnx", "--camera", "synthetic?seed=8", "--headless", "--max-frames", "45"]
+    arguments = [
+        "--model",
+        trained / "model.onnx",
+        "--camera",
+        "synthetic?seed=8&fps=120",
+        "--headless",
+        "--max-frames",
+        "180",
+    ]
     result = call("live/run.py", *arguments, "--save-uncertain", "unsure", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert Review(tmp_path / "unsure", tmp_path / "data", []).left >= 1

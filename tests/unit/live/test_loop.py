@@ -23,6 +23,7 @@ from teachcam.collect import live_reader
 from teachcam.collect.camera import Camera
 from teachcam.collect.dataset import list_samples
 from teachcam.collect.synthetic import render
+from teachcam.contract import Contract
 from teachcam.errors import CameraError, ModelError, UserError
 from teachcam.files import write_atomic
 from teachcam.live import loop as loop_module
@@ -291,7 +292,7 @@ def test_the_heat_map_shows_what_supports_the_prediction(model):
     """This model looks at one corner only, so hiding anything else changes nothing."""
 
     class Corner:
-        contract = Classifier(model).contract
+        contract = Contract(("light", "dark"), (224, 224))
 
         def predict_probabilities(self, model_input):
             light = float(model_input[:60, :60].mean()) / 255

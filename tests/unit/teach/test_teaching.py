@@ -65,7 +65,7 @@ def settings_of_the_process() -> tuple[float, list[int]]:
 
 def test_the_last_teacher_puts_the_settings_of_the_process_back(data, backbone, monkeypatch):
     at_work = threading.Barrier(3)
-    monkeypatch.setattr(Teacher, "_learn_until_closed", lambda self: (at_work.wait(), self._closed.wait()))
+    monkeypatch.setattr(Teacher, "_follow", lambda self: (at_work.wait(), self._closed.wait()))
     before = settings_of_the_process()
     meanwhile = (0.0005, [1] * len(before[1]))
     teachers = [Teacher(data, backbone) for _ in range(2)]

@@ -182,7 +182,7 @@ def test_the_weights_of_a_batch_sum_to_one_and_those_of_outliers_to_theirs():
 
 def test_the_same_seed_gives_the_same_weights(dataset, trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = ["--backbone", "squeezenet1_1", "--strategy", "head", "--no-refit"]  # as `trained`
+    options = [*SMALL, "--strategy", "head", "--no-refit"]  # as `trained`
     finetune.main(["--data", str(dataset), "--out", "again", *options])
     first, again = (load_checkpoint(path / "checkpoint.pt").network for path in (trained, tmp_path / "again"))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
