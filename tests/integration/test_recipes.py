@@ -61,7 +61,8 @@ def test_options_of_the_recipes(monkeypatch):
     assert by_name["malaria"].head == "mlp"
     assert by_name["malaria"].overrides["dropout"] == 0.4
     assert (by_name["fashion_mnist"].weights, by_name["fashion_mnist"].grayscale) == ("none", True)
-    assert by_name["thumbs"].overrides["backbone_lr"] == by_name["thumbs"].overrides["lr"] == 0.001
+    settings = by_name["thumbs"].training
+    assert settings.backbone_lr == settings.lr == 0.001
 
 
 def test_a_gray_model_of_small_images_with_an_mlp_head_is_exported_and_runs_live(given, tmp_path, monkeypatch):
