@@ -31,7 +31,7 @@ GRACE = 2.5  # seconds from the signal until the thread ends the program
 CLOSE_TIMEOUT = 1.5  # seconds from the signal for sinks to close, so that there is time left to release the camera
 PROGRESS_TIMEOUT = 2.0  # seconds without progress after which something held is given up, for example on a stuck disk
 LAST_CHANCE = 0.5  # seconds at least, from the end of GRACE or the second signal, for what is held
-LOCK_TIMEOUT = 1.0  # seconds to wait for a moment outside LOCKING
+MAX_RETRIES = 100  # moments to look for one outside LOCKING; not seconds, which a busy machine may pass over
 RETRY_INTERVAL = 0.01  # seconds
 SAME_SIGNAL = 0.2  # seconds: a closing terminal sends two signals at once, which are not a user in a hurry
 LOCKING = frozenset({"threading", "queue", "concurrent", "logging", "contextlib", "importlib", "tqdm"})  # modules
@@ -44,6 +44,7 @@ class _State:
 
     def __init__(self) -> None:
         self.asked_at: float | None = None  # time.monotonic() of the first signal
+        self.num_retries = 0  # how often KeyboardInterrupt was put off
         self.interrupted = False  # whether KeyboardInterrupt was raised
         self.at_once = False
         self.wakeup: socket.socket | None = None  # where Python writes the numbers of signals; kept open to the end
@@ -175,7 +176,8 @@ def _on_signal(_number: int, frame: FrameType | None) -> None:
         return
     module = "" if frame is None else frame.f_globals.get("__name__", "")
     in_lock = module.partition(".")[0] in LOCKING
-    if in_lock and sys.platform != "win32" and not was_asked(LOCK_TIMEOUT):
+    if in_lock and sys.platform != "win32" and _state.num_retries < MAX_RETRIES:
+        _state.num_retries += 1
         signal.signal(signal.SIGALRM, _on_signal)
         signal.setitimer(signal.ITIMER_REAL, RETRY_INTERVAL)
         return
