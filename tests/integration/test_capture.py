@@ -127,6 +127,7 @@ def test_without_a_display_it_points_to_headless(tmp_path):
     assert_one_line_error(result, "the display :4711 does not answer", "--headless")
 
 
+@pytest.mark.slow
 def test_it_exits_cleanly_while_the_camera_runs(tmp_path):
     """A thread that is inside OpenCV when the interpreter ends would abort the program."""
     arguments = ["--label", "palm", "--camera", "synthetic:palm?seed=1", "--headless", "--max-frames", "1"]
@@ -152,6 +153,7 @@ def test_an_interrupted_recording_keeps_its_images(tmp_path):
         read_image(sample.path)
 
 
+@pytest.mark.slow
 @pytest.mark.display
 def test_the_keys_of_the_window(tmp_path, display):
     command = [

@@ -286,6 +286,7 @@ def test_a_model_that_loads_but_does_not_run_is_an_error(tmp_path):
         Classifier(tmp_path / "model.onnx")
 
 
+@pytest.mark.slow
 def test_a_recording_is_never_overwritten(trained, clip, tmp_path):
     before = clip.read_bytes()
     arguments = ["--model", trained / "model.onnx", "--camera", clip, "--headless", "--record"]
@@ -317,6 +318,7 @@ def test_a_provider_that_is_not_here_is_an_error(trained):
         Classifier(trained / "model.onnx", "tensorrt")
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line_and_exit_2(trained, tmp_path):
     def live(*arguments):
         return call("live/run.py", *arguments, "--headless", cwd=tmp_path)

@@ -115,7 +115,12 @@ def test_links_in_readme_lead_to_files():
 
 @pytest.mark.parametrize(
     "words",
-    [pytest.param(words, marks=() if words in README_COMMANDS else pytest.mark.slow) for words in RUN],
+    [
+        pytest.param(
+            words, marks=() if words in README_COMMANDS and "train/finetune.py" not in words else pytest.mark.slow
+        )
+        for words in RUN
+    ],
     ids=[shlex.join(words[1:]) for words in RUN],
 )
 def test_command(words, home, dataset):

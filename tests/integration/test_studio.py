@@ -66,6 +66,7 @@ def opened(tmp_path, backbone):
     fixture.close()
 
 
+@pytest.mark.slow
 def test_what_is_recorded_is_in_the_dataset_and_learned(opened):
     for label in ("a", "b"):
         opened.studio.labels.add(label)
@@ -440,6 +441,7 @@ def never_end(*_: object) -> None:
     threading.Event().wait()
 
 
+@pytest.mark.slow
 def test_the_routes(page, opened, monkeypatch):
     assert page.act("add", label="a") == (200, {"result": None})
     assert page.act("add", label="a")[0] == 409

@@ -107,6 +107,7 @@ def test_canceled_in_the_middle_it_leaves_nothing_and_the_next_one_succeeds(take
     assert size_offered(take_along, "desktop", "int8") == pytest.approx(state["size_mb"], rel=0.1)
 
 
+@pytest.mark.slow
 def test_closing_ends_it(take_along, tmp_path):
     take_along.start("desktop", "int8")
     take_along.close()
@@ -114,6 +115,7 @@ def test_closing_ends_it(take_along, tmp_path):
     assert left_behind(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_what_the_page_offers_is_what_it_takes(take_along):
     choices = {choice["target"]: choice for choice in take_along.choices()}
     assert set(choices) == set(TARGETS)
@@ -134,6 +136,7 @@ def fail(*_: object) -> None:
     raise RuntimeError("the third wheel\nis missing")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("export", "error"),
     [

@@ -84,6 +84,7 @@ def test_mistakes_are_shown_with_their_images(dataset, make_panel, tmp_path):
     assert texts_in(panel).count("<img") == texts_in(panel).count("taken for") == 4
 
 
+@pytest.mark.slow
 def test_errors_are_shown(panel):
     find_widget(panel, "Labels").value = LABELS[:1]
     find_widget(panel, "Train").click()

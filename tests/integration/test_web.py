@@ -323,6 +323,7 @@ def test_connections_that_are_too_many_or_without_a_request_are_closed(served, m
         connection.close()
 
 
+@pytest.mark.slow
 def test_clients_that_never_read_delay_nobody(served):
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)  # as large as a JPEG can be
     stuck = []

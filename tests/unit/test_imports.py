@@ -116,6 +116,7 @@ def test_the_rooms_of_a_device_need_no_torch():
     import_without(["torch", "torchvision", "teachcam.train"], [name for name in names if name != "teachcam.live.demo"])
 
 
+@pytest.mark.slow
 def test_nothing_needs_posix_at_import():
     """As on Windows: no fcntl, no resource, no os.sched_*, no SIGHUP."""
     setup = "import os, signal\nfor name in [n for n in dir(os) if n.startswith('sched_')]: delattr(os, name)\n"
@@ -123,6 +124,7 @@ def test_nothing_needs_posix_at_import():
     import_without(["fcntl", "resource", "termios", "pwd", "grp"], sorted(MODULES), setup)
 
 
+@pytest.mark.slow
 def test_nothing_is_opened_or_started_at_import():
     setup = f"""
 def refuse(event, _):

@@ -175,6 +175,7 @@ def test_undo_leaves_the_dataset_if_the_list_of_moves_names_something_else(data)
     assert check.undo(data) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_the_advice_on_real_recordings():
     inspection = inspect_samples(list_samples(REAL_DATA / "rps"))

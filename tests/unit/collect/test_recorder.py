@@ -159,6 +159,7 @@ def test_a_full_disk_stops_the_recording_and_keeps_whole_files(tmp_path):
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_leaves_no_broken_image(tmp_path):
     """TEACHCAM_KILLS=100 makes a longer run."""
     rng = random.Random(0)

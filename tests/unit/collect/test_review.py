@@ -146,6 +146,7 @@ def test_in_a_window(uncertain, tmp_path, display):
     assert len(list_samples(tmp_path / "data")) == 3
 
 
+@pytest.mark.slow
 def test_as_a_command(trained, tmp_path):
     """A model trained on few images is often uncertain. The frames it saves can be reviewed at once."""
     arguments = [

@@ -207,6 +207,7 @@ def test_worst_pair_sums(weights, dtype, worst):
     assert find_saturating_layers(model) == (["layer"] if worst and worst > 32767 else [])
 
 
+@pytest.mark.slow
 def test_a_model_that_predicts_something_else_on_this_machine_is_reported(run_copy, tmp_path, capsys):
     model = run_copy / "model.onnx"
     assert Classifier(model).self_check() < 1e-5

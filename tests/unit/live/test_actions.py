@@ -101,6 +101,7 @@ def test_bad_commands_are_refused(command, words):
         Actions([command], ("a", "b"))
 
 
+@pytest.mark.slow
 def test_as_a_command(trained, tmp_path):
     arguments = ["--model", trained / "model.onnx", "--camera", "synthetic", "--headless", "--max-frames", "40"]
     result = call("live/run.py", *arguments, "--on", "thumbs_sideways=true", cwd=tmp_path)

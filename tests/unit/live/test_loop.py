@@ -239,6 +239,7 @@ def test_a_newer_model_replaces_the_old_one_and_a_broken_one_does_not(camera, ru
     )
 
 
+@pytest.mark.slow
 def test_a_newer_checkpoint_is_exported_and_loaded(camera, run_copy, monkeypatch):
     monkeypatch.chdir(run_copy.parent.parent)
     (run_copy.parent.parent / "train.py").touch()  # a file of the user's, which must not shadow the package
@@ -260,6 +261,7 @@ def test_a_newer_checkpoint_is_exported_and_loaded(camera, run_copy, monkeypatch
     assert newer.path.stat().st_mtime_ns > written
 
 
+@pytest.mark.slow
 def test_json_goes_to_stdout_while_a_model_is_loaded(run_copy, tmp_path):
     """What ONNX Runtime prints at loading is kept from stdout. The JSON lines must still go there."""
     model = run_copy / "model.onnx"
@@ -323,6 +325,7 @@ def test_keys_in_the_window(model, tmp_path, display):
     assert len({item.session for item in items}) == 2
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line_and_exit_2(model, tmp_path):
     for arguments, words in (
         (["--smoothing", "-1"], "--smoothing"),

@@ -169,6 +169,7 @@ def test_a_second_interrupt_still_finishes_the_recording(model, tmp_path):
     assert count_frames(tmp_path / "out.mp4") > 0
 
 
+@pytest.mark.slow
 def test_an_mkv_recording_is_readable_after_a_kill(model, tmp_path):
     command = [sys.executable, str(ROOT / "live/run.py"), "--model", str(model), "--headless", "--camera", "synthetic"]
     path = tmp_path / "out.mkv"
@@ -218,6 +219,7 @@ def test_no_empty_recording_is_left_if_another_sink_cannot_open(model, tmp_path)
     assert not (tmp_path / "out.mp4").exists()
 
 
+@pytest.mark.slow
 def test_closed_stdout_and_stderr_are_no_error(model, tmp_path):
     command = f"{sys.executable} {ROOT}/live/run.py --model {model} --camera synthetic --max-frames 3 --headless --json"
     for closed in (">&-", "2>&-"):

@@ -77,6 +77,7 @@ def test_the_last_teacher_puts_the_settings_of_the_process_back(data, backbone, 
     assert settings_of_the_process() == before != meanwhile
 
 
+@pytest.mark.slow
 def test_a_teacher_that_computes_for_long_is_left_behind(data, backbone, monkeypatch):
     learning, go_on = threading.Event(), threading.Event()
     monkeypatch.setattr(Teacher, "_learn", lambda self: (learning.set(), go_on.wait()))
@@ -136,6 +137,7 @@ def test_the_cache_survives_a_crash_while_it_is_written(tmp_path):
     assert [FeatureCache(path, 4).get(key).signature[9] for key in keys] == [0, 1, 7]
 
 
+@pytest.mark.slow
 def test_it_learns_what_the_dataset_shows(teach, data):
     teacher = teach(data)
     assert teacher.progress.counts == dict.fromkeys(LABELS, 20)
@@ -258,6 +260,7 @@ def test_what_was_taught_is_the_newest_run(tmp_path):
     assert str(model.relative_to(tmp_path)) in result.stderr or "runs/latest/model.onnx" in result.stderr
 
 
+@pytest.mark.slow
 def test_with_too_little_it_says_what_is_missing(tmp_path):
     result = call("teach/teach.py", "--camera", "synthetic", cwd=tmp_path)
     assert_one_line_error(result, "two labels with 5 images each", "no images", "--label NAME NAME")

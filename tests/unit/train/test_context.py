@@ -101,6 +101,7 @@ def test_an_error_ends_all_processes(tmp_path):
     assert "error: no dataset at data" in result.stderr
 
 
+@pytest.mark.slow
 def test_pretrained_batch_norm_keeps_its_statistics_at_every_input_size(dataset):
     data = make_data(dataset, "partial", {"epochs": 1, "progressive_resize": (0.3,)}, weights="none")
     data.network, _ = build_network("resnet18", 3)

@@ -87,6 +87,7 @@ def test_a_file_in_both_lists_is_refused(lists):
         read_lists(train, test, data)
 
 
+@pytest.mark.slow
 def test_a_run_on_lists(lists, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     train, test, data = map(str, lists)

@@ -67,6 +67,7 @@ def test_labels_are_escaped_in_the_report(dataset, tmp_path, monkeypatch):
     assert "<script" not in (tmp_path / "runs/x/report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_report_works_in_a_browser_from_a_file(trained):
     from playwright.sync_api import sync_playwright

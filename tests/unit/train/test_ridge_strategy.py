@@ -48,6 +48,7 @@ def run(dataset, tmp_path_factory):
     return home / "run"
 
 
+@pytest.mark.slow
 def test_every_scene_is_judged_once_and_all_images_are_trained_on(run, dataset):
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["validation"]["num_images"] == metrics["num_training_images"] == len(list_samples(dataset))
@@ -89,6 +90,7 @@ def test_the_same_seed_gives_the_same_head(dataset):
     assert torch.equal(first, again)
 
 
+@pytest.mark.slow
 def test_auto_fine_tunes_and_keeps_the_better(dataset):
     result = train_on(dataset, strategy="auto", overrides={"epochs": 2})
     accuracies = {trial["strategy"]: trial["validation_accuracy"] for trial in result.trials}
@@ -101,6 +103,7 @@ def test_auto_fine_tunes_and_keeps_the_better(dataset):
     assert result.logits.shape == (60, 4)  # the last is for images of no label
 
 
+@pytest.mark.slow
 def test_auto_says_what_the_budget_did_not_allow(dataset, capsys):
     result = train_on(dataset, strategy="auto", budget=1e-3)
     assert (result.strategy, len(result.folds)) == ("ridge", 5)
@@ -117,6 +120,7 @@ def test_auto_does_not_keep_more_activations_than_memory_allows(dataset, monkeyp
     assert result.notes[0].startswith("fine-tuning was not tried: the activations of 60 images take ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("overrides", "lr"), [({}, 1e-3 / 12), ({"lr": 5e-4}, 5e-4)])
 def test_auto_fine_tunes_for_as_many_epochs_as_the_budget_allows(dataset, monkeypatch, overrides, lr):
     """At learning rates that are lower in proportion, unless the user gave one."""

@@ -148,6 +148,7 @@ def test_refit_runs_the_whole_schedule_or_as_far_as_patience_found_best(dataset,
     assert num_epochs["refit-head"] == refitted
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_a_number_is_a_one_line_error(dataset, tmp_path):
     options = ["--strategy", "full", "--image-size", "64", "--lr", "1e30", "--epochs", "2"]
     result = call_here("train/finetune.py", "--data", dataset, *options, cwd=tmp_path)
