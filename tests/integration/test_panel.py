@@ -140,8 +140,14 @@ def test_the_notebook_is_a_page_of_its_own(tmp_path):
                 wait_until(lambda label=label: len(list((tmp_path / "data" / label).glob("*.jpg"))) >= 6)
                 page.keyboard.up(str(number))
             studio.get_by_text("in one place only").wait_for()
-            page.get_by_role("button", name="Refresh").click()
-            page.get_by_role("option", name="thumbs_up").wait_for()
+
+            def lists_labels() -> bool:
+                """Press until it is answered: a kernel's connection that was lost meanwhile is made again."""
+                page.get_by_role("button", name="Refresh").click()
+                page.wait_for_timeout(500)
+                return page.get_by_role("option", name="thumbs_up").count() > 0
+
+            wait_until(lists_labels)
             browser.close()
     finally:
         voila.send_signal(signal.SIGTERM)
