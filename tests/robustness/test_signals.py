@@ -56,7 +56,8 @@ def save_slowly(session, image):
     return save(session, image)
 Session.save = save_slowly
 def main():
-    with Recorder(SimpleNamespace(live=False, metadata={}), "data", "a", fps=0) as recorder:
+    camera = SimpleNamespace(live=False, metadata={}, on_each_frame=lambda function: None)
+    with Recorder(camera, "data", "a", fps=0) as recorder:
         recorder.start()
         for number in range(30):
             recorder.add_frame(Frame(np.zeros((8, 8, 3), np.uint8), number, number / 30, 0.0))
