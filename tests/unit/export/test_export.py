@@ -366,6 +366,9 @@ def test_parity_counts_equal_labels():
     expected = np.eye(3, dtype=np.float32)[[0, 1, 2, 2]]
     assert parity.compare(np.roll(expected, 1, 1), expected) == parity.Parity(4, 0, 1.0)
     assert parity.compare(expected[[0, 1, 2, 0]], expected) == parity.Parity(4, 3, 1.0)
+    tie = np.array([[0.5, 0.5], [0.5, 0.4]], np.float32)
+    assert parity.compare(tie + np.float32([[0, 4e-8], [0, 0]]), tie + np.float32([[4e-8, 0], [0, 0]])).same_label == 2
+    assert parity.compare(tie[:, ::-1], tie).same_label == 1
     with pytest.raises(ExportError, match="0 of 4 labels agree"):
         parity.Parity(4, 0, 1.0).require()
     parity.Parity(100, 99, 1e-2).require(parity.TOLERANCE["fp16"])
