@@ -308,8 +308,8 @@ class Display:
 def display(monkeypatch) -> Iterator[Display]:
     """A screen of its own under Xvfb."""
     reader, writer = os.pipe()
-    server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1024x768x24"],
+    server = subprocess.Popen(  # without -noreset it begins anew whenever nobody is connected, also while a window opens
+        ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1024x768x24", "-noreset"],
         pass_fds=[writer], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     os.close(writer)
