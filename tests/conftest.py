@@ -308,7 +308,7 @@ class Display:
 def display(monkeypatch) -> Iterator[Display]:
     """A screen of its own under Xvfb."""
     reader, writer = os.pipe()
-    server = subprocess.Popen(  # without -noreset it begins anew whenever nobody is connected, also while a window opens
+    server = subprocess.Popen(  # without -noreset it begins anew when nobody is connected, even as a window opens
         ["Xvfb", "-displayfd", str(writer), "-screen", "0", "1024x768x24", "-noreset"],
         pass_fds=[writer], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
