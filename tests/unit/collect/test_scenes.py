@@ -56,8 +56,8 @@ def signatures_of(*backgrounds: np.ndarray) -> np.ndarray:
 def test_sessions_before_one_background_are_a_scene(tmp_path):
     first, second = record_room(tmp_path, 1), record_room(tmp_path, 2)
     found = scenes_of(tmp_path)
-    assert found[first[0]] == found[first[1]] == first[0]
-    assert found[second[0]] == found[second[1]] == second[0]
+    assert found[first[0]] == found[first[1]] == min(first)  # both may begin in the same millisecond
+    assert found[second[0]] == found[second[1]] == min(second)
 
 
 def test_a_named_place_is_a_scene_whatever_it_looks_like(tmp_path):
