@@ -36,7 +36,8 @@ from teachcam.live.classifier import Classifier
 from teachcam.live.loop import loop
 from teachcam.live.sinks import video
 from teachcam.live.sinks.base import FrameResult, ThreadedSink
-from teachcam.live.sinks.mqtt import Mqtt, broker_address
+from teachcam.live.sinks.mqtt import Mqtt
+from teachcam.live.sinks.mqtt_address import broker_address
 from teachcam.live.sinks.text import JsonLines
 from teachcam.live.sinks.video import Video
 from teachcam.live.sinks.webhook import Webhook

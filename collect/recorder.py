@@ -32,8 +32,8 @@ QUEUE_SIZE = 60  # images: 2 s at 30 FPS, and at most 166 MB at 1280x720
 class Recorder:
     """Records the images of a camera into `data/<label>/`, one session after another.
 
-    It listens to a live camera by itself. The images of a file must be passed to `add_frame`. If writing fails (on a
-    disk), the next call of `check_writer`, `start`, `stop` or `snapshot` raises DatasetError.
+    It gets each frame of the camera by itself. If writing fails (on a full disk), the next call of `check_writer`,
+    `start`, `stop` or `snapshot` raises DatasetError.
 
     Attributes:
         label: The label of the next session.

@@ -36,7 +36,8 @@ from teachcam.live.model_watcher import ModelWatcher, describe_file, find_model
 from teachcam.live.prediction import SMOOTHING, Model
 from teachcam.live.sinks.actions import COOL_DOWN, Actions
 from teachcam.live.sinks.base import Sink
-from teachcam.live.sinks.mqtt import PASSWORD_VARIABLE, Mqtt, broker_address, read_password
+from teachcam.live.sinks.mqtt import Mqtt
+from teachcam.live.sinks.mqtt_address import PASSWORD_VARIABLE, broker_address, read_password
 from teachcam.live.sinks.text import JsonLines, LabelChanges
 from teachcam.live.sinks.uncertain import UncertainFrames
 from teachcam.live.sinks.video import Video

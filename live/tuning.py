@@ -43,6 +43,7 @@ NUM_RUNS = 40  # of each choice; the median of so many varies by a few percent
 PAUSE = 0.005  # seconds between two runs, as between two frames: a core that never rests is clocked differently
 MAX_THREADS = 1024  # of a plausible result
 NUM_BUSY = 2  # programs that compute beside the second measurement
+OLD_NAMES = {"calm": "idle_ms", "busy": "loaded_ms"}  # in results that an older version kept
 
 logger = logging.getLogger(__name__)
 Choice = Tuple[str, str, int]  # precision, provider, and threads as in Timing
@@ -153,8 +154,8 @@ def read_tuning(path: Path) -> Tuning | None:
     """Return what was measured with a model on this device, or None."""
     try:
         content = parse_json(_result_file(path).read_bytes())
-        # By their order: older files give two of the values other names.
-        tuning = Tuning(content["device"], tuple(Timing(*timing.values()) for timing in content["timings"]))
+        timings = [{OLD_NAMES.get(name, name): value for name, value in one.items()} for one in content["timings"]]
+        tuning = Tuning(content["device"], tuple(Timing(**one) for one in timings))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     if not tuning.timings or not all(timing.is_plausible for timing in tuning.timings):  # the file is damaged

@@ -21,7 +21,11 @@ CONTEXT = multiprocessing.get_context("spawn")  # a fork of a process with threa
 
 
 class ExportProcess:
-    """One export. `kill` ends it; then, and if it fails, no file is written."""
+    """One export. `kill` ends it; then, and if it fails, no file is written.
+
+    Attributes:
+        is_killed: Whether `kill` was called.
+    """
 
     def __init__(self, export: Callable, source: object, out: Path, config: ExportConfig):
         """Start it.
@@ -37,7 +41,7 @@ class ExportProcess:
         self._file = Path(self._folder.name) / "model.onnx"
         self._reader, writer = CONTEXT.Pipe(duplex=False)
         arguments = (writer, export, source, self._file, config)
-        self._is_killed = False
+        self.is_killed = False
         self._process = CONTEXT.Process(target=_export, args=arguments, name="export", daemon=True)
         self._process.start()
         writer.close()  # the process has its own: when that ends, the reader notices
@@ -65,7 +69,7 @@ class ExportProcess:
             finally:
                 self._process.kill()
                 self._process.join()
-            if self._is_killed:  # also if it was ready just then
+            if self.is_killed:  # also if it was ready just then
                 raise ExportError("the export was ended")
             if isinstance(result, UserError):
                 raise result
@@ -73,7 +77,7 @@ class ExportProcess:
 
     def kill(self) -> None:
         """End the process, at any time. No file is written after that."""
-        self._is_killed = True
+        self.is_killed = True
         self._process.kill()
 
 

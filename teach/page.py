@@ -1,6 +1,6 @@
 """The studio's page: the live page, and what teaches labels.
 
-POST /studio/ACTION                  call a method of Studio; the body is a JSON object with its arguments
+POST /studio/ACTION                  do something, see `_actions`; the body is a JSON object with the arguments
 GET  /studio/images?label=X          the file names of a label's images, the newest first
 GET  /studio/rejected                the labels and file names of images that were taken out, the last one first
 GET  /studio/cameras                 the cameras that can be chosen; takes seconds

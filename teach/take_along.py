@@ -39,7 +39,6 @@ class TakeAlong:
         self._lock = threading.Lock()
         self._state: dict[str, object] = {"id": None, "running": False, "choice": None, **_outcome()}
         self._process: ExportProcess | None = None
-        self._is_canceled = False
         self._thread: threading.Thread | None = None
         self._files: dict[str, Path] = {}  # by name
 
@@ -64,7 +63,6 @@ class TakeAlong:
             if self._state["running"]:
                 raise UserError("a file is being made: wait, or cancel it")
             export, source = self._source()
-            self._is_canceled = False
             self._process = ExportProcess(export, source, path, config)
             self._state = {
                 "id": secrets.token_hex(4),
@@ -81,7 +79,6 @@ class TakeAlong:
         with self._lock:
             if self._state["id"] != id or not self._state["running"]:
                 return
-            self._is_canceled = True
             self._process.kill()
         self._thread.join()
 
@@ -130,7 +127,7 @@ class TakeAlong:
             outcome = _outcome(_describe(path), path.name, path.stat().st_size / 1e6)
         except Exception as error:  # the page has to show it, whatever it is
             outcome = _outcome(error=_explain(error))
-        self._change(running=False, **(_outcome("canceled") if self._is_canceled else outcome))
+        self._change(running=False, **(_outcome("canceled") if self._process.is_killed else outcome))
 
     def _change(self, **changes: object) -> None:
         self._state = {**self._state, **changes}

@@ -12,30 +12,23 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import sys
 import threading
 import time
 import zlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any
 
-from teachcam import __version__
 from teachcam.cli import first_line
 from teachcam.errors import UserError
-from teachcam.labels import NO_VALUE, UNKNOWN
 from teachcam.live.sinks.base import FrameResult, ThreadedSink, lower_thread_priority
+from teachcam.live.sinks.home_assistant import describe_labels, discovery
+from teachcam.live.sinks.mqtt_address import BrokerAddress
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
 
-PASSWORD_VARIABLE = "TEACHCAM_MQTT_PASSWORD"
-PORTS = {"mqtt": 1883, "mqtts": 8883}
-MAX_STATE = 255  # characters; Home Assistant shows "unknown" for a longer state
 INTERVAL = 1.0  # seconds between two states while the label stays the same
-EXPIRE_AFTER = 30  # seconds without a state until Home Assistant shows "unavailable", for example for a lost camera
 START_WAIT = 1.0  # seconds to wait at start for the broker's answer, to report a wrong password as an error
 CLOSE_WAIT = 1.0  # seconds that the last message may take
 KEEPALIVE = 15  # seconds; a broker that is silent for longer is connected to again
@@ -43,71 +36,6 @@ WARNING_INTERVAL = 60.0  # seconds between two warnings, so that a connection th
 CREDENTIALS_REFUSED = (134, 135)  # reason codes: bad user name or password, not authorized
 
 logger = logging.getLogger(__name__)
-
-
-class BrokerAddress(NamedTuple):
-    """The address of a broker, and the topic to publish under."""
-
-    tls: bool
-    user: str | None
-    host: str
-    port: int
-    topic: str  # without a slash at its ends
-
-
-def broker_address(text: str) -> BrokerAddress:
-    """Parse the value of --mqtt, for argparse.
-
-    Args:
-        text: `mqtt://[USER@]HOST[:PORT]/TOPIC`, or `mqtts://` for TLS. %40 stands for an @ in the user's name.
-
-    Raises:
-        UserError: It is something else, it has a password, or paho-mqtt 2 is not installed. The message never repeats
-            the text, because the text may have a password.
-    """
-    try:
-        import paho.mqtt.enums  # noqa: F401  # paho-mqtt 1 does not have it
-    except ImportError:
-        raise UserError('--mqtt needs one more package: pip install "paho-mqtt>=2"') from None
-    form = UserError("--mqtt: give mqtt://[USER@]HOST[:PORT]/TOPIC or mqtts://..., for example mqtt://me@pi/home/door")
-    try:
-        text.encode()  # raises for bytes that are no UTF-8
-        parts = urlsplit(text)
-        user, at, _ = parts.netloc.rpartition("@")
-        if ":" in user:
-            raise UserError(
-                f"--mqtt: leave the password out of the address, where others see it: put it into the environment "
-                f"variable {PASSWORD_VARIABLE}, or into a file for --mqtt-password-file"
-            )
-        host, port = parts.hostname or "", parts.port
-        host.encode("idna")
-    except ValueError:
-        raise form from None
-    topic = unquote(parts.path).strip("/")
-    if parts.scheme not in PORTS or not host or port == 0 or parts.query or parts.fragment or (at and not user):
-        raise form
-    if not topic or topic.startswith("$") or re.search("[+#\0]", topic) or len(topic.encode()) > 1000:
-        raise UserError("--mqtt: the address must end in a topic without + and #, for example mqtt://me@pi/home/door")
-    return BrokerAddress(parts.scheme == "mqtts", unquote(user) or None, host, port or PORTS[parts.scheme], topic)
-
-
-def read_password(file: Path | None) -> str | None:
-    """Return the broker's password: the file's first line, else what TEACHCAM_MQTT_PASSWORD holds, else None.
-
-    Raises:
-        UserError: The file can't be read or is empty.
-    """
-    if file is None:
-        return os.environ.get(PASSWORD_VARIABLE) or None
-    try:
-        password = file.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
-    except OSError as error:
-        raise UserError(f"--mqtt-password-file {file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"--mqtt-password-file {file}: not a text file in UTF-8") from None
-    if not password:
-        raise UserError(f"--mqtt-password-file {file}: its first line is empty, write the password there")
-    return password
 
 
 class Mqtt(ThreadedSink):
@@ -185,12 +113,8 @@ class Mqtt(ThreadedSink):
     def _prepare(self, result: FrameResult) -> FrameResult | None:
         if result.labels != self._labels:  # at the start, and for a newer model
             self._labels = result.labels
-            for shown in sorted(set(result.labels) & set(NO_VALUE)):
-                how = "an unknown state" if shown == UNKNOWN else f'"label {shown}"'
-                logger.warning(
-                    f"warning: {self._name()}: Home Assistant shows the label {shown} as {how}, because it has a "
-                    "meaning there; better give it another name"
-                )
+            for line in describe_labels(result.labels):
+                logger.warning(f"warning: {self._name()}: {line}")
         now, label = time.monotonic(), result.prediction.label
         if label == self._last_label and now < self._next_time:
             return None
@@ -242,7 +166,7 @@ class Mqtt(ThreadedSink):
             self._warned.clear()
             with self._lock:
                 self._published = self._sending = None
-            for sensor, config in _discovery(self._id, self._topic).items():
+            for sensor, config in discovery(self._id, self._topic).items():
                 client.publish(f"homeassistant/sensor/{self._id}_{sensor}/config", json.dumps(config), retain=True)
             client.publish(f"{self._topic}/availability", "online", retain=True)
             self._publish_state()
@@ -273,40 +197,3 @@ class Mqtt(ThreadedSink):
             logger.warning(f"warning: {self._name()}: {reason}; trying again; the live loop goes on")
             self._last_warning[kind] = now
         self._warned |= {kind, "lost"}  # after a refusal, the end of the connection is no news
-
-
-def _discovery(identifier: str, topic: str) -> dict[str, dict[str, object]]:
-    """Return the configuration of each sensor for Home Assistant's discovery."""
-    common = {
-        "state_topic": f"{topic}/state",
-        "availability_topic": f"{topic}/availability",
-        "expire_after": EXPIRE_AFTER,
-        "device": {
-            "identifiers": [identifier],
-            "name": topic.rpartition("/")[2],
-            "manufacturer": "teachcam",
-            "sw_version": __version__,
-        },
-        "origin": {"name": "teachcam", "sw_version": __version__},
-    }
-    # A state of None or unavailable would be none at all: it gets a word before it. The model's own "unknown" stays.
-    no_value = [name for name in NO_VALUE if name != UNKNOWN]
-    label = {
-        "name": "Label",
-        "value_template": (
-            "{% set label = value_json.label %}"
-            f"{{{{ ('label ' ~ label if label in {no_value} else label)[:{MAX_STATE}] }}}}"
-        ),
-        # The label as it is. Not the whole state, because its times change every second, and each change is stored.
-        "json_attributes_topic": f"{topic}/state",
-        "json_attributes_template": "{{ {'label': value_json.label} | tojson }}",
-        "icon": "mdi:camera",
-    }
-    confidence = {
-        "name": "Confidence",
-        "value_template": "{{ (value_json.confidence * 100) | round(1) }}",
-        "unit_of_measurement": "%",
-        "state_class": "measurement",
-    }
-    sensors = {"label": label, "confidence": confidence}
-    return {name: {**common, **own, "unique_id": f"{identifier}_{name}"} for name, own in sensors.items()}

@@ -25,7 +25,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, AsyncIterator, Callable
+from typing import AsyncIterator, Callable
 
 import numpy as np
 import uvicorn
@@ -47,9 +47,7 @@ from teachcam.live.web.broadcast import NICE, Broadcast
 from teachcam.live.web.connection import Connection
 from teachcam.live.web.json_requests import json_error, read_json
 from teachcam.live.web.metrics import CONTENT_TYPE, Metrics
-
-if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+from teachcam.live.web.streams import ImageStream, route_without_head
 
 PAGE = Path(__file__).with_name("page")  # the folder of the page's files
 
@@ -181,8 +179,8 @@ class Web:
                 Route("/", self._get_page),
                 Mount("/page", StaticFiles(directory=PAGE)),
                 WebSocketRoute("/live", self._serve_page),
-                _route_without_head("/stream", self._get_stream),
-                _route_without_head("/events", self._get_events),
+                route_without_head("/stream", self._get_stream),
+                route_without_head("/events", self._get_events),
                 Route("/metrics", self._get_metrics),
                 Route("/labels", self._post_label, methods=["POST"]),
                 *self.routes(),
@@ -221,7 +219,7 @@ class Web:
             await websocket.close()
 
     async def _get_stream(self, request: Request) -> Response:
-        return _ImageStream(self._broadcast)
+        return ImageStream(self._broadcast)
 
     async def _get_events(self, request: Request) -> Response:
         return StreamingResponse(self._events(), media_type="text/event-stream")
@@ -278,31 +276,6 @@ class Web:
         }
 
 
-class _ImageStream(StreamingResponse):
-    """The camera's images as MJPEG, for one client."""
-
-    def __init__(self, broadcast: Broadcast):
-        super().__init__(self._parts(), media_type="multipart/x-mixed-replace; boundary=frame")
-        self._broadcast = broadcast
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._broadcast.watching():
-            await super().__call__(scope, receive, send)
-
-    async def _parts(self) -> AsyncIterator[bytes]:
-        yield b"--frame\r\n"
-        async for jpeg in self._broadcast.images():
-            # At a heartbeat the same image comes again, because browsers show an image when the next one begins.
-            yield b"Content-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n--frame\r\n" % (len(jpeg), jpeg)
-
-
 async def _wait_until_closed(websocket: WebSocket) -> None:
     while (await websocket.receive())["type"] != "websocket.disconnect":
         pass  # the page sends nothing
-
-
-def _route_without_head(path: str, endpoint: Callable) -> Route:
-    """Return a route for GET alone. Route itself adds HEAD, for which an endless response would run unseen."""
-    route = Route(path, endpoint)
-    route.methods = {"GET"}
-    return route

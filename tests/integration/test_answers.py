@@ -35,7 +35,9 @@ from teachcam.images import decode_image
 from teachcam.live.prediction import Prediction
 from teachcam.live.sinks import mqtt, webhook
 from teachcam.live.sinks.base import FrameResult
-from teachcam.live.sinks.mqtt import Mqtt, broker_address, read_password
+from teachcam.live.sinks.home_assistant import discovery
+from teachcam.live.sinks.mqtt import Mqtt
+from teachcam.live.sinks.mqtt_address import PASSWORD_VARIABLE, broker_address, read_password
 from teachcam.live.sinks.webhook import Webhook, receiver_url
 from teachcam.live.web.server import Web
 
@@ -162,7 +164,7 @@ def broker(tmp_path, monkeypatch) -> Iterator[Broker]:
 def live(trained, cwd, *options: str) -> Iterator[subprocess.Popen]:
     """`live/run.py` on the synthetic camera; what it says goes to the file stderr."""
     command = [sys.executable, ROOT / "live/run.py", "--model", trained / "model.onnx", "--camera", "synthetic"]
-    environment = {**os.environ, mqtt.PASSWORD_VARIABLE: PASSWORD}
+    environment = {**os.environ, PASSWORD_VARIABLE: PASSWORD}
     with (cwd / "stderr").open("w") as stderr:
         program = subprocess.Popen(
             [*command, "--headless", *options], cwd=cwd, stdout=subprocess.DEVNULL, stderr=stderr, env=environment
@@ -368,9 +370,9 @@ def test_addresses_of_brokers():
 
 
 def test_the_password_comes_from_the_file_or_the_environment(tmp_path, monkeypatch):
-    monkeypatch.delenv(mqtt.PASSWORD_VARIABLE, raising=False)
+    monkeypatch.delenv(PASSWORD_VARIABLE, raising=False)
     assert read_password(None) is None
-    monkeypatch.setenv(mqtt.PASSWORD_VARIABLE, "of the environment")
+    monkeypatch.setenv(PASSWORD_VARIABLE, "of the environment")
     assert read_password(None) == "of the environment"
     file = tmp_path / "password"
     for content in (b"", b"\nx", b"\xff\n"):
@@ -416,7 +418,7 @@ def test_options_that_need_another(tmp_path):
 )
 def test_home_assistant_keeps_every_label(label, state):
     jinja2 = pytest.importorskip("jinja2")  # Home Assistant's templates are jinja2's
-    config = mqtt._discovery("id", TOPIC)["label"]
+    config = discovery("id", TOPIC)["label"]
     values = {"value_json": {"label": label, "confidence": 0.5}}
     assert jinja2.Template(config["value_template"]).render(values).strip() == state
     assert json.loads(jinja2.Template(config["json_attributes_template"]).render(values)) == {"label": label}

@@ -86,7 +86,7 @@ def test_canceled_in_the_middle_it_leaves_nothing_and_the_next_one_succeeds(take
         """Stay at the step until it is canceled. Its process goes on, and may be ready by then."""
         change(**changes)
         if step and str(changes.get("text")).startswith(step):
-            wait_until(lambda: take_along._is_canceled)
+            wait_until(lambda: take_along._process.is_killed)
 
     monkeypatch.setattr(take_along, "_change", change_and_stay)
     for precision, step in (("int8", ""), ("int8", "measuring the range of "), ("fp32", "comparing the file")):

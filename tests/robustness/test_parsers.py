@@ -24,7 +24,7 @@ from teachcam.collect.synthetic import SyntheticCamera
 from teachcam.contract import Contract, TrainingInfo
 from teachcam.errors import ContractError, DatasetError, TrainingError, UserError
 from teachcam.live.sinks.actions import Actions
-from teachcam.live.sinks.mqtt import broker_address
+from teachcam.live.sinks.mqtt_address import broker_address
 from teachcam.live.sinks.webhook import receiver_url
 from teachcam.live.web.auth import is_loopback, parse_address
 from teachcam.runs import read_epochs

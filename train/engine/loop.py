@@ -1,8 +1,8 @@
 """The training loop. Every training by gradients goes through it, whatever its inputs are.
 
-head.py         features, to train the head alone
-fine_tuning.py  activations, to train the last stages of the backbone and the head
-trainer.py      augmented images, to train any layers
+head.py                 features, to train the head alone
+strategies/finetune.py  activations, to train the last stages of the backbone and the head
+trainer.py              augmented images, to train any layers
 """
 
 from __future__ import annotations

@@ -65,6 +65,7 @@ class Trainer:
         trainable = [parameter for parameter in network.backbone.parameters() if parameter.requires_grad]
         groups = [(trainable, config.backbone_lr), (network.head.parameters(), config.lr)]
         class_ids, validation_ids = train.class_ids.to(device), validation.class_ids.to(device)
+        self._label_weights = class_weights(train.class_ids, len(contract.labels))
         history = History(class_ids, validation_ids, len(contract.labels), config.patience)
         dtype, processes = half_precision(device), context.processes
         self._loop = Loop(network, groups, config, len(train), history, context, dtype, processes)
@@ -120,8 +121,7 @@ class Trainer:
         number, indices = numbered_batch
         augmentation, class_ids = self._augmentation, self._train.class_ids
         num_outliers = len(indices) // IMAGES_PER_OUTLIER if augmentation.has_outliers else 0
-        label_weights = class_weights(class_ids, len(contract.labels))
-        targets, weights = batch_targets(class_ids[indices], label_weights, num_outliers)
+        targets, weights = batch_targets(class_ids[indices], self._label_weights, num_outliers)
         rows = list(self._context.processes.shard(range(len(targets))))
         if not rows:  # more processes than images: this one computes an image of weight 0, to stay in step
             rows, weights = [0], torch.zeros(1)
