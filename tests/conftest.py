@@ -158,7 +158,10 @@ class Clock:
 
 def see(page, where: str, text: str, seconds: float = PATIENCE) -> None:
     """Wait until that part of a browser's page begins with `text`."""
-    wait_until(lambda: page.locator(where).inner_text().startswith(text), seconds)
+    try:
+        wait_until(lambda: page.locator(where).inner_text().startswith(text), seconds)
+    except AssertionError:
+        raise AssertionError(f"{where} shows {page.locator(where).inner_text()!r} in place of {text!r}") from None
 
 
 def record(data: Path, seeds, labels=LABELS, frames: int = 4) -> Path:
