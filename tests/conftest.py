@@ -276,13 +276,8 @@ class Display:
         find = ["xdotool", "search", "--sync", "--onlyvisible", "--name", title]
         found = subprocess.run(find, check=True, capture_output=True, text=True, timeout=PATIENCE)
         self._window = found.stdout.split()[0]
-        for _ in range(60):  # not often: windows that were looked at all the time while they opened stayed black
-            time.sleep(0.5)
-            if self._grab().getcolors(256) is None:
-                return self._focus()
-        pytest.skip(
-            "Qt draws nothing into its window on this Xvfb: that happens now and then, for a reason not found yet"
-        )
+        wait_until(lambda: self._grab().getcolors(256) is None)
+        self._focus()
 
     def press(self, key: str, pictures: int = 3) -> None:
         """Press one key, and wait until the window has shown so many other pictures: then it has seen the key."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -32,8 +33,10 @@ class Window:
         display = os.environ.get("DISPLAY")
         if sys.platform == "linux" and not (display or os.environ.get("WAYLAND_DISPLAY")):
             raise UserError("no display to open a window on: add --headless, or set DISPLAY")
-        if sys.platform == "linux" and display and not _can_open_display():
-            raise UserError(f"the display {display} does not answer, or is another user's: add --headless")
+        if sys.platform == "linux" and display:
+            if not _can_open_display():
+                raise UserError(f"the display {display} does not answer, or is another user's: add --headless")
+            _use_the_systems_libx11_xcb()
         self._title = title
         self.closed = False
         try:
@@ -82,3 +85,13 @@ def _can_open_display() -> bool:
     if display:
         x11.XCloseDisplay(ctypes.c_void_p(display))
     return bool(display)
+
+
+def _use_the_systems_libx11_xcb() -> None:
+    """Load this library before Qt does.
+
+    opencv-python brings an old libX11-xcb with it, but not libX11. Where the system's libX11 has another layout, it
+    goes on taking events that are for Qt, and now and then a window stays black and gets no key.
+    """
+    with contextlib.suppress(OSError):  # where it is missing, there is nothing better
+        ctypes.CDLL("libX11-xcb.so.1", ctypes.RTLD_GLOBAL)
