@@ -9,11 +9,15 @@ import argparse
 import logging
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from teachcam.live import tuning
 from teachcam.live.classifier import Classifier
 from teachcam.live.model_runner import Runner
+from teachcam.live.timing import median_times
 from teachcam.processor import processor_name
 
 NUM_RUNS = 400
@@ -33,16 +37,15 @@ def main() -> None:
         for timing in tuning.read_tuning(model).timings:
             classifier = Classifier(tuning.tuned_file(model, timing.precision), timing.provider, timing.threads or None)
             ways[timing.describe()] = classifier.predict_probabilities
-        shape = [*tuned.contract.input_size, 3]
-        tuning.NUM_RUNS = NUM_RUNS
-        _compare("calm", ways, shape)
+        image = np.zeros((*tuned.contract.input_size, 3), np.uint8)
+        _compare("calm", ways, image)
         with tuning._busy_programs():
-            _compare("beside two busy programs", ways, shape)
+            _compare("beside two busy programs", ways, image)
     print(f"on {processor_name()}, medians of {NUM_RUNS}")
 
 
-def _compare(name: str, ways: dict[str, Runner], shape: list[int]) -> None:
-    times = tuning._time(ways, shape)
+def _compare(name: str, ways: dict[str, Runner], image: np.ndarray) -> None:
+    times = median_times({way: partial(run, image) for way, run in ways.items()}, NUM_RUNS)
     best = min(time for way, time in times.items() if way != "tuned")
     print(f"{name}: tuned {times['tuned']:.1f} ms, {100 * (times['tuned'] / best - 1):+.0f} % of the best other")
     for way, time in times.items():

@@ -51,6 +51,7 @@ class Row(NamedTuple):
     """The measurements of one precision and provider."""
 
     timing: Timing
+    megabytes: float  # of the file
     fps: float
     watts: float | None
     latencies: list[float]  # milliseconds
@@ -92,7 +93,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _measure(path: Path, timing: Timing, options: argparse.Namespace) -> Row:
     logger.info(f"measuring {timing.describe()}")
-    classifier = Classifier(tuned_file(path, timing.precision), timing.provider, timing.threads or None)
+    file = tuned_file(path, timing.precision)
+    classifier = Classifier(file, timing.provider, timing.threads or None)
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     for _ in range(WARM_UP):
         classifier.classify(image)
@@ -116,7 +118,7 @@ def _measure(path: Path, timing: Timing, options: argparse.Namespace) -> Row:
         times = LoopTimes(options.seconds)
         loop(camera, classifier, [times])
     power = float(np.mean(measured)) if measured else None
-    return Row(timing, fps, power, times.latencies[WARM_UP:], times.ages[WARM_UP:])
+    return Row(timing, file.stat().st_size / 1e6, fps, power, times.latencies[WARM_UP:], times.ages[WARM_UP:])
 
 
 def _describe(path: Path, rows: list[Row], options: argparse.Namespace) -> Iterator[str]:
@@ -133,10 +135,10 @@ def _describe(path: Path, rows: list[Row], options: argparse.Namespace) -> Itera
     yield f"- model: {backbone}, {width}x{height}, {len(classifier.contract.labels)} labels; camera {options.camera}"
     yield ""
     yield (
-        "| precision | provider | threads | FPS | latency p50 / p99 | age p50 / p99 | beside busy programs "
+        "| precision | size | provider | threads | FPS | latency p50 / p99 | age p50 / p99 | beside busy programs "
         "| power | energy an image |"
     )
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     for row in rows:
         timing = row.timing
         latency, age = (
@@ -147,8 +149,8 @@ def _describe(path: Path, rows: list[Row], options: argparse.Namespace) -> Itera
         if row.watts is not None:
             power = f"{row.watts:.1f} W | {1000 * row.watts / row.fps:.0f} mJ"
         yield (
-            f"| {timing.precision} | {timing.provider} | {timing.threads or '-'} | {row.fps:.0f} | {latency} | {age} "
-            f"| {timing.loaded_ms:.1f} ms | {power} |"
+            f"| {timing.precision} | {row.megabytes:.1f} MB | {timing.provider} | {timing.threads or '-'} "
+            f"| {row.fps:.0f} | {latency} | {age} | {timing.loaded_ms:.1f} ms | {power} |"
         )
     if backbone in TORCH2TRT:
         nano, xavier = TORCH2TRT[backbone]

@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import time
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -103,6 +104,7 @@ def model(options: argparse.Namespace) -> Iterator[Finding]:
 
     from teachcam.errors import ModelError
     from teachcam.live.classifier import Classifier
+    from teachcam.live.timing import median_times
     from teachcam.live.tuning import read_tuning
     from teachcam.onnx_session import PROVIDERS
     from teachcam.runs import resolve_latest
@@ -129,12 +131,8 @@ def model(options: argparse.Namespace) -> Iterator[Finding]:
                 message = f"{provider}: ONNX Runtime offers this provider, but it does not work here."
                 yield Finding("warning", message, _gpu_fix(provider))
             continue
-        times = []
-        for _ in range(NUM_RUNS):
-            started = time.perf_counter()
-            classifier.classify(image)
-            times.append(time.perf_counter() - started)
-        yield Finding("ok", f"{provider}: {1000 * np.median(times):.2f} ms from a 480x640 image to its label.")
+        (milliseconds,) = median_times({provider: partial(classifier.classify, image)}, NUM_RUNS).values()
+        yield Finding("ok", f"{provider}: {milliseconds:.2f} ms from a 480x640 image to its label.")
         working = working or classifier
         yield from _check_predictions(classifier, options.model)
     if working is None:

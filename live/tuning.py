@@ -16,9 +16,9 @@ import logging
 import os
 import subprocess
 import sys
-import time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Iterator, Tuple
 
@@ -32,7 +32,8 @@ from teachcam.errors import ContractError, ModelError, UserError
 from teachcam.files import parse_json, write_atomic
 from teachcam.images import read_image
 from teachcam.live.classifier import Classifier
-from teachcam.live.model_runner import LoadedModel, Runner, SessionConfig
+from teachcam.live.model_runner import LoadedModel, SessionConfig
+from teachcam.live.timing import median_times
 from teachcam.onnx_session import PROVIDERS
 from teachcam.preprocessing import shrink
 from teachcam.processor import processor_name, usable_cpus
@@ -40,7 +41,6 @@ from teachcam.runs import resolve_latest
 
 FOLDER = "tuned"  # beside the model
 NUM_RUNS = 40  # of each choice; the median of so many varies by a few percent
-PAUSE = 0.005  # seconds between two runs, as between two frames: a core that never rests is clocked differently
 MAX_THREADS = 1024  # of a plausible result
 NUM_BUSY = 2  # programs that compute beside the second measurement
 OLD_NAMES = {"calm": "idle_ms", "busy": "loaded_ms"}  # in results that an older version kept
@@ -175,11 +175,12 @@ def measure(path: Path, output: str, data: Path | None = None) -> Tuning:
                 models.update(_load_all(file, precision))
     if not models:
         raise ModelError(f"{path} can't be run here: teachcam doctor --model {path} says why")
-    runners = {choice: model.make_runner(output) for choice, model in models.items()}
     shape = next(iter(models.values())).ort_session.get_inputs()[0].shape[1:]
-    idle_ms = _time(runners, shape)
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    runs = {choice: partial(model.make_runner(output), image) for choice, model in models.items()}
+    idle_ms = median_times(runs, NUM_RUNS)
     with _busy_programs():
-        loaded_ms = _time(runners, shape)
+        loaded_ms = median_times(runs, NUM_RUNS)
     tuning = Tuning(_device(), tuple(Timing(*choice, idle_ms[choice], loaded_ms[choice]) for choice in models))
     for timing in tuning.timings:
         logger.info(f"{timing.describe()}: {timing.idle_ms:.1f} ms, beside busy programs {timing.loaded_ms:.1f} ms")
@@ -190,19 +191,6 @@ def measure(path: Path, output: str, data: Path | None = None) -> Tuning:
     except OSError as error:
         logger.warning(f"can't keep the result in {_result_file(path)}: {error.strerror}")
     return tuning
-
-
-def _time(runners: dict[Choice, Runner], shape: list[int]) -> dict[Choice, float]:
-    """Return the median of the milliseconds of each. They take turns, so that a disturbance meets all of them."""
-    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    times: dict[Choice, list[float]] = {choice: [] for choice in runners}
-    for _ in range(NUM_RUNS):
-        for choice, run in runners.items():
-            ending.sleep(PAUSE)
-            started = time.perf_counter()
-            run(image)
-            times[choice].append(1000 * (time.perf_counter() - started))
-    return {choice: float(np.median(values)) for choice, values in times.items()}
 
 
 @contextmanager
@@ -257,10 +245,11 @@ def _convert(path: Path, precision: str, data: Path) -> Path | None:
 
         validator = Validator(contract, predict, images[::2], images[1::2])
         out.parent.mkdir(exist_ok=True)
-        convert(path, out, validator, ExportConfig(target, precision), {})
+        validation = convert(path, out, validator, ExportConfig(target, precision), {})
     except (UserError, OSError) as error:
         logger.info(f"{precision} was not tried: {first_line(error)}")
         return None
+    logger.info(f"{precision}: {validation.accuracies()}")
     return out
 
 

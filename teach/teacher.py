@@ -5,7 +5,8 @@ teacher.refresh()        # images were added, moved or removed
 teacher.take()           # the newest model, or None if the last call returned it
 
 The dataset is the only state: its folders say what each image shows. Each image runs through the frozen backbone once,
-and its features are kept by its content (data/.teach/). So a moved image costs nothing, and a restart takes seconds.
+and its features are stored by its content (data/.teach/features.sqlite). So a moved image costs nothing, and a restart
+takes seconds.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -30,10 +31,11 @@ from teachcam.calibration import calibrate
 from teachcam.cli import first_line
 from teachcam.clutter import draw_clutter_images
 from teachcam.collect.dataset import Sample, list_samples
-from teachcam.collect.quality import signature
+from teachcam.collect.quality import SIGNATURE, signature
 from teachcam.collect.scenes import find_scenes
 from teachcam.collect.split import leave_one_out
 from teachcam.errors import DatasetError, UnreadableImage
+from teachcam.feature_store import FeatureStore
 from teachcam.images import decode_file, read_file
 from teachcam.labels import has_background_label
 from teachcam.live.prediction import UNKNOWN
@@ -41,11 +43,11 @@ from teachcam.live.sinks.base import lower_thread_priority
 from teachcam.ridge import DEFAULT_STRENGTH, Rows, fit_ridge
 from teachcam.ridge_sums import IncrementalRidge
 from teachcam.teach.backbone import Backbone
-from teachcam.teach.feature_cache import FeatureCache, ImageFeatures
 from teachcam.teach.progress import MIN_EXAMPLES, Progress
 from teachcam.teach.taught_model import TaughtModel
 
 FOLDER = ".teach"  # in the dataset
+FEATURE_STORE = "features.sqlite"  # in that folder
 BATCH = 16  # images between two heads
 QUIET = 1.0  # seconds without a change, after which the head is evaluated and calibrated
 INTERVAL = 0.3  # seconds at least between two heads while images come one by one: each one slows some live frames
@@ -74,9 +76,11 @@ class Teacher:
         self.data, self.progress = data, Progress()
         self.error: BaseException | None = None
         self._live_backbone, self._backbone = backbone, backbone.clone_for_background()
-        self._cache = FeatureCache(data / FOLDER / f"features-{backbone.identity}.2", backbone.feature_size)
+        fields = [("features", "f4", (backbone.feature_size,)), ("signature", "u1", (3 * SIGNATURE[0] * SIGNATURE[1],))]
+        self._dtype = np.dtype(fields)  # of the record of an image
+        self._store = FeatureStore(data / FOLDER / FEATURE_STORE, backbone.identity, self._dtype)
         self._sums = IncrementalRidge(backbone.feature_size)
-        self._known: dict[Path, tuple[Sample, ImageFeatures]] = {}  # the images in the sums
+        self._known: dict[Path, tuple[Sample, np.ndarray]] = {}  # the images in the sums
         self._class_ids: dict[str, int] = {}  # of each label that was ever seen
         self._unreadable: dict[Path, str] = {}
         self._nothing = TaughtModel(backbone, None, replace(backbone.contract, labels=(UNKNOWN,)))
@@ -145,6 +149,7 @@ class Teacher:
             self.error = error
             logger.error("teaching has ended: %s", first_line(error))
         finally:
+            self._store.close()
             self._up_to_date.set()
             self._ended.set()
 
@@ -165,9 +170,11 @@ class Teacher:
 
     def _learn_outliers(self) -> None:
         """Learn clutter images as outliers (Hendrycks 2019), so that unknown objects get low scores."""
-        features = np.stack(
-            [self._compute(hashlib.sha256(image.tobytes()).digest(), image).features for image in draw_clutter_images()]
-        )
+        images = draw_clutter_images()
+        records = [
+            self._record(hashlib.sha256(image.tobytes()).digest(), lambda image=image: image) for image in images
+        ]
+        features = np.stack([record["features"] for record in records])
         nobody = np.full(len(features), -1)
         self._outliers = Rows(features, nobody, nobody, nobody, np.ones(len(features), bool))
         self._sums.add(self._outliers)
@@ -198,30 +205,30 @@ class Teacher:
         if gone and not new:
             self._publish(0)
 
-    def _read(self, sample: Sample) -> ImageFeatures | None:
-        """Return the features of a file, or None if it can't be read, or is gone."""
+    def _read(self, sample: Sample) -> np.ndarray | None:
+        """Return the record of a file, or None if it can't be read, or is gone."""
         try:
             content = read_file(sample.path)
-            key = hashlib.sha256(content).digest()
-            known = self._cache.get(key)
-            return known if known is not None else self._compute(key, decode_file(content, sample.path))
+            return self._record(hashlib.sha256(content).digest(), lambda: decode_file(content, sample.path))
         except UnreadableImage as error:
             self._unreadable[sample.path] = str(error)
             return None
 
-    def _compute(self, key: bytes, image: np.ndarray) -> ImageFeatures:
+    def _record(self, key: bytes, read: Callable[[], np.ndarray]) -> np.ndarray:
+        """Return the features and the signature of an image: stored ones, or new ones, for which the image is read."""
         if self._closed.is_set():  # beside busy programs each image may take this thread a second
             raise _Closed
-        known = self._cache.get(key)
+        known = self._store.get(key)
         if known is None:
-            known = ImageFeatures(self._backbone.features(image), signature(image).astype(np.uint8))
-            self._cache.put(key, known)
+            image = read()
+            known = np.array((self._backbone.features(image), signature(image)), self._dtype)[()]
+            self._store.put({key: known})
         return known
 
-    def _rows(self, examples: list[tuple[Sample, ImageFeatures]]) -> Rows:
+    def _rows(self, examples: list[tuple[Sample, np.ndarray]]) -> Rows:
         """Return a row for each example. All are of one scene."""
         class_ids = [self._class_ids.setdefault(sample.label, len(self._class_ids)) for sample, _ in examples]
-        features, count = np.stack([known.features for _, known in examples]), len(examples)
+        features, count = np.stack([known["features"] for _, known in examples]), len(examples)
         return Rows(features, np.array(class_ids), np.zeros(count, int), np.full(count, -1), np.zeros(count, bool))
 
     def _publish(self, waiting: int) -> None:
@@ -252,7 +259,7 @@ class Teacher:
         labels = self._newest.contract.labels
         examples = [example for example in self._known.values() if example[0].label in labels]
         examples.sort(key=lambda example: (example[0].label, example[0].session, example[0].path))
-        signatures = np.stack([known.signature for _, known in examples]).astype(np.float32)
+        signatures = np.stack([known["signature"] for _, known in examples]).astype(np.float32)
         samples = [sample for sample, _ in examples]
         samples = find_scenes(samples, signatures).mark(samples)
         splits = leave_one_out(samples)

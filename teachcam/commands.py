@@ -15,18 +15,17 @@ COMMANDS = {
     "check": ("teachcam.collect.check", "find what is wrong with a dataset"),
     "train": ("teachcam.train.finetune", "train a classifier on a dataset"),
     "export": ("teachcam.export.to_onnx", "write a trained model as ONNX, for a device"),
-    "compare": ("teachcam.export.compare", "compare fp32, fp16 and int8 on this machine"),
     "engine": ("teachcam.export.engine", "build a TensorRT engine, on the device"),
     "studio": ("teachcam.teach.studio", "teach labels on a web page, and see the answer at once"),
     "teach": ("teachcam.teach.teach", "teach labels on the device, and see the answer at once"),
     "live": ("teachcam.live.run", "classify what a camera sees"),
-    "bench": ("teachcam.live.bench", "measure how fast a model runs on this device"),
+    "bench": ("teachcam.live.bench", "measure how fast a model runs here in each precision"),
     "doctor": ("teachcam.live.doctor", "find what keeps this machine from running a model"),
     "demo": ("teachcam.live.demo", "do all of it once, on a synthetic camera"),
 }
 KIT_PROGRAM = "python run.py"  # of a kit (teach/kit.py), which has no folders to call
 KIT_NEEDS = ("numpy", "cv2", "traitlets", "onnxruntime")  # what its requirements.txt installs
-TRAINING = ("train", "export", "compare", "demo")  # these need PyTorch, and Python 3.10
+TRAINING = ("train", "export", "demo")  # these need PyTorch, and Python 3.10
 
 
 def main() -> None:

@@ -23,7 +23,6 @@ from teachcam.errors import TrainingError
 from teachcam.files import parse_json, write_atomic
 from teachcam.runs import CONFIG_FILE, STATE_FOLDER, interrupted_runs
 from teachcam.train.data.dataset import Dataset
-from teachcam.train.data.feature_cache import FOLDER
 from teachcam.train.data.file_lists import read_lists
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.distributed import init_distributed
@@ -35,6 +34,8 @@ from teachcam.train.engine.training_data import TrainingData, make_augmentation
 from teachcam.train.report.summary import describe_memory, describe_split
 from teachcam.train.report.write import write_results
 from teachcam.train.run_config import RunConfig
+
+FEATURE_STORE = ".features.sqlite"  # beside the runs
 
 
 def train(config: RunConfig, resume: bool = False) -> Path:
@@ -57,7 +58,7 @@ def train(config: RunConfig, resume: bool = False) -> Path:
         if out.resolve() == config.data.resolve():
             raise TrainingError(f"--out {out} is the dataset folder: give another one")
         state = TrainingState(out / STATE_FOLDER, processes)
-        context = Context(device, processes, state=state, feature_folder=out.parent / FOLDER)
+        context = Context(device, processes, state=state, feature_store=out.parent / FEATURE_STORE)
         dataset, test = _read_dataset(config)
         folds = config.method.folds(dataset.samples, config)
         identity = {"images": dataset.fingerprint(), "split": _split_fingerprint(dataset, test)}

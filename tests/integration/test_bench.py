@@ -69,7 +69,8 @@ def test_the_table_has_every_precision_with_speed_and_energy(run_copy, dataset, 
     assert "- board: NVIDIA Jetson Orin Nano" in result.stdout
     assert "- JetPack: 6 (L4T 36.4.3), power mode unknown" in result.stdout
     rows = re.findall(
-        r"\| (\w+) \| cpu \| \d+ \| (\d+) \| ([\d.]+) / ([\d.]+) ms \| .* \| 10.0 W \| (\d+) mJ \|", result.stdout
+        r"\| (\w+) \| [\d.]+ MB \| cpu \| \d+ \| (\d+) \| ([\d.]+) / ([\d.]+) ms \| .* \| 10.0 W \| (\d+) mJ \|",
+        result.stdout,
     )
     assert {row[0] for row in rows} == {"fp32", "int8"}
     for _, fps, p50, p99, millijoules in rows:

@@ -67,7 +67,6 @@ def test_an_image_gets_the_same_probabilities_in_training_and_live(trained, data
 
 # Modules that call `preprocess` only within training and timing. Tests of those rooms run them.
 OTHER_CALLERS = {
-    "teachcam.export.compare",
     "teachcam.train.engine.trainer",
 }
 

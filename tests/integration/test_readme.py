@@ -19,9 +19,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCRIPTS = {
     "collect/capture.py",
     "collect/check.py",
-    "export/compare.py",
     "export/engine.py",
     "export/to_onnx.py",
+    "live/bench.py",
     "live/demo.py",
     "live/doctor.py",
     "live/run.py",
@@ -151,8 +151,8 @@ def test_command(words, home, dataset):
             if option not in arguments:
                 arguments += [option, *values]
         arguments += ["--max-frames", "5"]
-    if script == "export/compare.py":
-        arguments += ["--num-images", "5"]
+    if script == "live/bench.py":
+        arguments += ["--seconds", "1"]
     if script == "train/finetune.py":
         arguments += ["--budget", "1"] + ([] if "ridge" in arguments else ["--epochs", "1"])
         if "--image-size" not in arguments and not any(argument.startswith("@") for argument in arguments):

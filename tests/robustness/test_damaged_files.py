@@ -7,6 +7,7 @@ import json
 import random
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -22,10 +23,10 @@ from teachcam.collect.dataset import Sample
 from teachcam.collect.inspection import Measurements
 from teachcam.collect.synthetic import render
 from teachcam.errors import UnreadableImage, UserError
+from teachcam.feature_store import FeatureStore
 from teachcam.images import decode_file, encode_jpeg
 from teachcam.live.tuning import Timing, Tuning, read_tuning
 from teachcam.self_check import SelfCheck
-from teachcam.teach.feature_cache import FeatureCache, ImageFeatures
 from teachcam.train.engine.resume import TrainingState
 from teachcam.train.model.checkpoint import load_checkpoint
 
@@ -89,28 +90,23 @@ def test_random_bytes_are_unreadable_or_an_image(count, content, begin):
 
 
 @given(damage)
-def test_a_damaged_cache_of_features_gives_the_right_features_or_none(tmp_path_factory, count, how):
+def test_a_damaged_feature_store_gives_the_right_features_or_none(tmp_path_factory, count, how):
     count("faults")
-    path = tmp_path_factory.mktemp("cache") / "features"
+    path, dtype = tmp_path_factory.mktemp("store") / "features.sqlite", np.dtype((np.float32, 1280))
     rng = np.random.default_rng(0)
-    known = {
-        bytes([number]) * 32: ImageFeatures(
-            rng.normal(size=8).astype(np.float32), rng.integers(0, 256, 24 * 32 * 3, np.uint8)
-        )
-        for number in range(4)
-    }
-    cache = FeatureCache(path, 8)
-    for key, features in list(known.items())[:3]:
-        cache.put(key, features)
+    rows = {bytes([number]) * 32: rng.normal(size=1280).astype(np.float32) for number in range(4)}
+    (last,) = list(rows)[3:]
+    with closing(FeatureStore(path, "network", dtype)) as store:
+        store.put({key: row for key, row in rows.items() if key != last})
     path.write_bytes(damaged(path.read_bytes(), how))
-    cache = FeatureCache(path, 8)
-    (last,) = list(known)[3:]
-    cache.put(last, known[last])
-    for opened in (cache, FeatureCache(path, 8)):
-        for key, features in known.items():
-            found = opened.get(key)
-            assert found is None or all(np.array_equal(*pair) for pair in zip(found, features, strict=True))
-        assert opened.get(last) is not None  # what is added to a damaged file is found again
+    for is_new in (False, True):
+        with closing(FeatureStore(path, "network", dtype)) as store:
+            if not is_new:
+                store.put({last: rows[last]})
+            for key, row in rows.items():
+                found = store.get(key)
+                assert found is None or np.array_equal(found, row)
+            assert store.get(last) is not None  # what is added to a damaged file is found again
 
 
 SELF_CHECK = SelfCheck([encode_jpeg(IMAGE)], np.array([[0.25, 0.75]]), "fp32", "a processor", "1.2.3").to_json()

@@ -6,11 +6,13 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 import unicodedata
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -25,10 +27,9 @@ from teachcam.collect.synthetic import render
 from teachcam.errors import DatasetError
 from teachcam.images import encode_jpeg, read_image
 from teachcam.live.model_watcher import find_model
-from teachcam.teach.feature_cache import FeatureCache
 from teachcam.teach.label_images import LabelImages
 from teachcam.teach.session import Studio
-from teachcam.teach.teacher import FOLDER, Teacher
+from teachcam.teach.teacher import FEATURE_STORE, FOLDER, Teacher
 
 IMAGE = render("palm", 0, 1, 64, 48)[0]
 
@@ -146,8 +147,8 @@ def test_two_studios_on_one_dataset(tmp_path, backbone, monkeypatch, count, roun
         read_image(path)
     for thing in (*studios, *teachers, *cameras):
         thing.close()
-    cache = FeatureCache(next((data / FOLDER).glob("features-*")), backbone.feature_size)
-    assert len(cache._known) >= len(in_dataset(data))
+    with closing(sqlite3.connect(data / FOLDER / FEATURE_STORE)) as database:
+        assert database.execute("SELECT COUNT(*) FROM features").fetchone()[0] >= len(in_dataset(data))
 
 
 def in_dataset(data: Path) -> list[Path]:

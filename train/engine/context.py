@@ -31,7 +31,7 @@ class Context:
     progress: Progress = field(default_factory=Progress)
     state: TrainingState = field(default_factory=TrainingState)
     micro_batcher: MicroBatcher = field(default_factory=MicroBatcher)
-    feature_folder: Path | None = None  # where features are kept for later runs; None: nowhere
+    feature_store: Path | None = None  # file that keeps features for later runs; None: nothing does
     num_images: int = 0  # passed through a network for training, so far
     train_seconds: float = 0.0  # spent on them
     data_wait_seconds: float = 0.0  # of those, spent waiting for batches

@@ -8,6 +8,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import numpy as np
 import onnxruntime
@@ -15,8 +16,8 @@ import torch
 from torch import nn
 
 from teachcam.contract import Contract
+from teachcam.feature_store import FeatureStore
 from teachcam.preprocessing import preprocess
-from teachcam.train.data.feature_cache import FeatureCache
 from teachcam.train.data.images import StoredImages
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.loop import fill_batch
@@ -26,8 +27,8 @@ from teachcam.train.model.inference import Normalize
 logger = logging.getLogger(__name__)
 
 BATCH_SIZES = {"cpu": 8, "cuda": 32}  # on a CPU 32 are no faster, and take 600 MB more
-MIN_FOR_CACHE = 1000  # images, whose features take seconds; fewer are not worth a file
-CACHE_PART = 10_000  # images whose features are written at once: 50 MB; an interruption loses no more than these
+MIN_TO_STORE = 1000  # images, whose features take seconds; fewer are not worth a file
+STORED_AT_ONCE = 10_000  # images: 50 MB of features; an interruption loses no more than these
 MIN_FOR_ONNX = 200  # images; on a CPU ONNX Runtime takes a third of PyTorch's time, and a second to start
 
 
@@ -37,7 +38,7 @@ def extract_features(
     """Return the backbone's features of images, float32 [N, D] on the context's device.
 
     Each image runs through the backbone once. With several processes, each computes a part and all get the whole.
-    Features of many images are kept on disk, see `extract_cached`.
+    Features of many images are kept on disk, see `extract_stored`.
 
     Args:
         network: Network, whose backbone is moved to the device and set to evaluation mode.
@@ -46,37 +47,41 @@ def extract_features(
         context: Surroundings of the training.
     """
     model = FrozenModel(network.backbone, contract, context, len(images))
-    return extract_cached(model, images, network.feature_size, context)
+    return extract_stored(model, images, network.feature_size, context)
 
 
-def extract_cached(
+def extract_stored(
     model: FrozenModel, images: Sequence[np.ndarray], num_features: int, context: Context
 ) -> torch.Tensor:
-    """Return a model's only output for images, float32 [N, D] on the device; the cache of the runs has what is known.
+    """Return a model's only output for images, float32 [N, D] on the device, from the feature store where it is known.
 
-    The cache is used for MIN_FOR_CACHE images or more that have hashes (`StoredImages`), and by one process: several
+    The store is used for MIN_TO_STORE images or more that have hashes (`StoredImages`), and by one process: several
     would have to agree on what is known.
 
     Args:
         model: Model with one output.
         images: Images, uint8 [H, W, 3], BGR, any size.
         num_features: Number of features of an image.
-        context: Surroundings of the training. Without `feature_folder` nothing is cached.
+        context: Surroundings of the training. Without `feature_store` nothing is stored.
     """
-    folder = context.feature_folder
-    is_cached = folder is not None and context.processes.count == 1 and len(images) >= MIN_FOR_CACHE
-    if not (is_cached and isinstance(images, StoredImages)):
+    path = context.feature_store
+    is_used = path is not None and context.processes.count == 1 and len(images) >= MIN_TO_STORE
+    if not (is_used and isinstance(images, StoredImages)):
         return model.run(images)[0]
-    cache = FeatureCache(folder, model.fingerprint())
-    features, is_known = cache.read(images.hashes, num_features)
-    missing = np.flatnonzero(~is_known)
-    if len(missing) < len(images):
-        context.progress.say(f"features of {len(images) - len(missing)} images are known from an earlier run")
-    for start in range(0, len(missing), CACHE_PART):
-        part = missing[start : start + CACHE_PART].tolist()
-        computed = model.run(images, part)[0].cpu().numpy()
-        features[part] = computed
-        cache.write([images.hashes[index] for index in part], computed)
+    features, missing = np.zeros((len(images), num_features), np.float32), []
+    keys = [bytes.fromhex(hash_of_file) for hash_of_file in images.hashes]
+    with closing(FeatureStore(path, model.fingerprint(), np.dtype((np.float32, num_features)))) as known:
+        for index, key in enumerate(keys):
+            if (row := known.get(key)) is None:
+                missing.append(index)
+            else:
+                features[index] = row
+        if len(missing) < len(images):
+            context.progress.say(f"features of {len(images) - len(missing)} images are known from an earlier run")
+        for start in range(0, len(missing), STORED_AT_ONCE):
+            part = missing[start : start + STORED_AT_ONCE]
+            features[part] = model.run(images, part)[0].cpu().numpy()
+            known.put({keys[index]: features[index] for index in part})
     return torch.from_numpy(features).to(context.device)
 
 

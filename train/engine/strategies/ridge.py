@@ -23,7 +23,7 @@ from teachcam.ridge import DEFAULT_STRENGTH, RidgeHead, Rows, fit_ridge
 from teachcam.train.augment.foreground import background_groups
 from teachcam.train.augment.views import AugmentedViews, OutlierViews
 from teachcam.train.engine.context import Context
-from teachcam.train.engine.features import FrozenModel, extract_cached
+from teachcam.train.engine.features import FrozenModel, extract_stored
 from teachcam.train.engine.result import Result
 from teachcam.train.engine.strategies.base import VALIDATION_FRACTION, Strategy, make_trial
 from teachcam.train.engine.training_data import TrainingData
@@ -175,7 +175,7 @@ class RidgeTrainer:
         """Add a row for each image; those of round 0 are no views."""
         if number == 0 and not self._has_stages:
             num_features = self.data.network.feature_size
-            features, activations = extract_cached(self._frozen, images, num_features, self._context), []
+            features, activations = extract_stored(self._frozen, images, num_features, self._context), []
         else:
             features, *activations = self._frozen.run(images)
         kept = sum(one.nbytes for one in [*self._activations, *activations])
