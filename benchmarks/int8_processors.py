@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from teachcam.collect.dataset import Sample, list_samples
-from teachcam.export import exporter, quantize
+from teachcam.export import conversion, quantize
 from teachcam.export.conversion import ExportConfig
-from teachcam.export.exporter import export
+from teachcam.export.from_torch.exporter import export
 from teachcam.images import read_image
 from teachcam.preprocessing import preprocess
 from teachcam.processor import processor_name
@@ -89,16 +89,16 @@ def split_rooms(data: Path, train: Path) -> list[Sample]:
 
 def export_with_8_bit_weights(checkpoint: Path, out: Path) -> None:
     """Export int8 with weights of 8 bits: switch off the quantizer's `reduce_range` and the check of the result."""
-    quantize_static, find_layers = quantize.quantization.quantize_static, exporter.find_saturating_layers
+    quantize_static, find_layers = quantize.quantization.quantize_static, conversion.find_saturating_layers
 
     def with_8_bits(*arguments, reduce_range, **options):
         quantize_static(*arguments, **options)
 
-    quantize.quantization.quantize_static, exporter.find_saturating_layers = with_8_bits, lambda model: []
+    quantize.quantization.quantize_static, conversion.find_saturating_layers = with_8_bits, lambda model: []
     try:
         export(checkpoint, out, config=ExportConfig(precision="int8", allow_accuracy_drop=True))
     finally:
-        quantize.quantization.quantize_static, exporter.find_saturating_layers = quantize_static, find_layers
+        quantize.quantization.quantize_static, conversion.find_saturating_layers = quantize_static, find_layers
 
 
 def predict(emulator: list[str], model: Path, folder: Path) -> tuple[np.ndarray, float]:

@@ -26,7 +26,7 @@ import torchvision
 
 from teachcam.collect.synthetic import render
 from teachcam.contract import Contract, TrainingInfo
-from teachcam.export.graph import fold_normalization, write_onnx
+from teachcam.export.from_torch.graph import fold_normalization, write_onnx
 from teachcam.export.metadata import write_metadata
 from teachcam.export.quantize import to_half, to_int8
 from teachcam.export.targets import TARGETS

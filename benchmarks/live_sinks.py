@@ -29,7 +29,7 @@ import numpy as np
 from teachcam.collect.camera import Camera
 from teachcam.collect.synthetic import render
 from teachcam.contract import Contract
-from teachcam.export.graph import write_onnx
+from teachcam.export.from_torch.graph import write_onnx
 from teachcam.export.metadata import write_metadata
 from teachcam.export.targets import TARGETS
 from teachcam.live.classifier import Classifier

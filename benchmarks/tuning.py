@@ -16,7 +16,7 @@ import numpy as np
 
 from teachcam.live import tuning
 from teachcam.live.classifier import Classifier
-from teachcam.live.model_runner import Runner
+from teachcam.live.onnx_model import Runner
 from teachcam.live.timing import median_times
 from teachcam.processor import processor_name
 

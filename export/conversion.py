@@ -1,6 +1,6 @@
 """Convert a float32 graph to a model file: in another precision, checked for its device, and with its metadata.
 
-It needs no torch, so a device can do it. `export/exporter.py` makes the graph from a checkpoint, and teaching makes its
+It needs no torch, so a device can do it. `export/from_torch/` makes the graph from a checkpoint, and teaching makes its
 own.
 """
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from teachcam import cli
 from teachcam.export import triton_repository
 from teachcam.export.conversion import PRECISIONS, ExportConfig
-from teachcam.export.exporter import export
+from teachcam.export.from_torch.exporter import export
 from teachcam.export.metadata import describe
 from teachcam.export.parity import ValidationResult
 from teachcam.export.targets import TARGETS

@@ -10,17 +10,15 @@ for prediction in classifier.predict_stream(Camera(0)):  # the same for each fra
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Iterator
 
 import numpy as np
 
-from teachcam.cli import first_line
 from teachcam.contract import METADATA_KEY, Contract
 from teachcam.errors import ContractError, ModelError
 from teachcam.files import expand
-from teachcam.live.model_runner import LoadedModel, SessionConfig
+from teachcam.live.onnx_model import OnnxModel, SessionConfig
 from teachcam.live.prediction import Prediction, Smoother, default_smoothing, to_prediction
 from teachcam.onnx_session import read_metadata_map
 from teachcam.preprocessing import preprocess
@@ -32,16 +30,14 @@ if TYPE_CHECKING:
     from teachcam.collect.camera import Camera
 
 
-class Classifier:
+class Classifier(OnnxModel):
     """An ONNX model written by export/to_onnx.py, loaded and ready to classify images.
 
     One thread may use it at a time. Each further thread needs its own `clone_for_thread`.
 
     Attributes:
-        path: The ONNX file.
-        provider: The execution provider that runs the model: "tensorrt", "cuda" or "cpu".
         contract: The labels, the input size and what else the model states about itself.
-        ort_session: ONNX Runtime's session.
+        path, provider, ort_session: As in OnnxModel.
     """
 
     def __init__(
@@ -63,9 +59,7 @@ class Classifier:
             ModelError: The file can't be read or run.
             ContractError: The file has no contract, or one of another version.
         """
-        self.path = resolve_latest(expand(path))
-        self._model = LoadedModel(SessionConfig(self.path, provider, threads, busy_threads))
-        self.ort_session, self.provider = self._model.ort_session, self._model.provider
+        super().__init__(SessionConfig(resolve_latest(expand(path)), provider, threads, busy_threads), "probabilities")
         metadata = read_metadata_map(self.ort_session)
         if METADATA_KEY not in metadata:
             raise ContractError(
@@ -74,7 +68,6 @@ class Classifier:
             )
         self.contract = Contract.from_json(metadata[METADATA_KEY])
         self._check_graph()
-        self._runner = self._model.make_runner("probabilities")
         height, width = self.contract.input_size
         self.classify(np.zeros((height, width, 3), np.uint8))  # raises if the outputs are not probabilities
 
@@ -95,28 +88,9 @@ class Classifier:
                 f"{self.path} takes {batch_size} images at once: export it with --batch-size 1, or --dynamic-batch"
             )
 
-    def clone_for_thread(self) -> Classifier:
-        """Return a classifier for another thread. It shares the loaded model and has its own buffers."""
-        clone = copy.copy(self)
-        clone._runner = self._model.make_runner("probabilities")
-        return clone
-
     def predict_probabilities(self, model_input: np.ndarray) -> np.ndarray:
-        """Run the model on one preprocessed image.
-
-        Args:
-            model_input: uint8 [height, width, 3], as `preprocess` returns it.
-
-        Returns:
-            float32 [labels], in the contract's order. The next call overwrites it.
-
-        Raises:
-            ModelError: The model failed, for example because the GPU is out of memory.
-        """
-        try:
-            return self._runner(model_input)
-        except Exception as error:  # ONNX Runtime's errors share no base class
-            raise ModelError(f"{self.path} failed on {self.provider}: {first_line(error)}") from None
+        """Return the probabilities of the labels in the contract's order, float32 [labels], as `run` does."""
+        return self.run(model_input)
 
     def self_check(self) -> float | None:
         """Compare the model's predictions on this machine with those from where it was exported.

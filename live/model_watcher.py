@@ -57,7 +57,10 @@ def _export(checkpoint: Path) -> Path:
     """Export a checkpoint to model.onnx beside it, and return that path."""
     logger.info(f"exporting {checkpoint}")
     try:
-        from teachcam.export.exporter import export, read_export_config  # needs torch, which a device may not have
+        from teachcam.export.from_torch.exporter import (  # needs torch, which a device may not have
+            export,
+            read_export_config,
+        )
     except ImportError as error:
         raise ModelError(
             f"{checkpoint} has to be exported first, and {error.name} is not installed here: run "

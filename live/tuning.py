@@ -32,7 +32,7 @@ from teachcam.errors import ContractError, ModelError, UserError
 from teachcam.files import parse_json, write_atomic
 from teachcam.images import read_image
 from teachcam.live.classifier import Classifier
-from teachcam.live.model_runner import LoadedModel, SessionConfig
+from teachcam.live.onnx_model import OnnxModel, SessionConfig
 from teachcam.live.timing import median_times
 from teachcam.onnx_session import PROVIDERS
 from teachcam.preprocessing import shrink
@@ -167,17 +167,17 @@ def read_tuning(path: Path) -> Tuning | None:
 def measure(path: Path, output: str, data: Path | None = None) -> Tuning:
     """Time all choices, print them, and keep the result. See `choose_config` for the arguments."""
     logger.info(f"measuring what is fastest on this device for {path}")
-    models = _load_all(path, _precision(path))
+    models = _load_all(path, _precision(path), output)
     if data is not None and _precision(path) == "fp32":
         on_gpu = any(provider != "cpu" for _, provider, _ in models)
         for precision in ("fp16", "int8") if on_gpu else ("int8",):  # a CPU computes fp16 in fp32
             if file := _convert(path, precision, data):
-                models.update(_load_all(file, precision))
+                models.update(_load_all(file, precision, output))
     if not models:
         raise ModelError(f"{path} can't be run here: teachcam doctor --model {path} says why")
     shape = next(iter(models.values())).ort_session.get_inputs()[0].shape[1:]
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    runs = {choice: partial(model.make_runner(output), image) for choice, model in models.items()}
+    runs = {choice: partial(model.run, image) for choice, model in models.items()}
     idle_ms = median_times(runs, NUM_RUNS)
     with _busy_programs():
         loaded_ms = median_times(runs, NUM_RUNS)
@@ -211,13 +211,14 @@ def _busy_programs() -> Iterator[None]:
         end()
 
 
-def _load_all(file: Path, precision: str) -> dict[Choice, LoadedModel]:
+def _load_all(file: Path, precision: str, output: str) -> dict[Choice, OnnxModel]:
     """Load a file on each provider that works, and on the CPU with each number of threads."""
     models = {}
     for provider in PROVIDERS:
         for threads in _thread_counts() if provider == "cpu" else [0]:
             with suppress(ModelError):
-                models[precision, provider, threads] = LoadedModel(SessionConfig(file, provider, threads or None))
+                config = SessionConfig(file, provider, threads or None)
+                models[precision, provider, threads] = OnnxModel(config, output)
     return models
 
 

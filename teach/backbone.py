@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from pathlib import Path
 
 import numpy as np
 
-from teachcam.cli import first_line
 from teachcam.contract import Contract
-from teachcam.errors import ModelError
-from teachcam.live.model_runner import LoadedModel, ModelRunner
+from teachcam.live.onnx_model import ModelRunner, OnnxModel
 from teachcam.live.tuning import choose_config
 from teachcam.onnx_session import open_single_threaded
 from teachcam.preprocessing import preprocess
 from teachcam.teach.lite0 import FEATURE_SIZE, INPUT_SIZE, write_lite0
 
 
-class Backbone:
+class Backbone(OnnxModel):
     """EfficientNet-Lite0 with ImageNet weights. Each thread needs its own: see `clone_for_thread`.
 
     Attributes:
-        path: The ONNX file.
-        provider: The execution provider that runs it: "tensorrt", "cuda" or "cpu".
         identity: A hash of the file's content.
         contract: The input that it expects; it has no labels.
+        path, provider, ort_session: As in OnnxModel.
     """
 
     name = "efficientnet_lite0"
@@ -44,18 +40,10 @@ class Backbone:
             UserError: The package with the weights is missing, or the file can't be written.
             ModelError: The file can't be run.
         """
-        self.path = folder / f"{self.name}.onnx"
-        write_lite0(self.path)
-        self.identity = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
-        self._model = LoadedModel(choose_config(self.path, "features", provider, tune))
-        self.provider = self._model.provider
-        self._runner = self._model.make_runner("features")
-
-    def clone_for_thread(self) -> Backbone:
-        """Return a backbone for another thread. It shares the loaded model and has its own buffers."""
-        clone = copy.copy(self)
-        clone._runner = self._model.make_runner("features")
-        return clone
+        path = folder / f"{self.name}.onnx"
+        write_lite0(path)
+        self.identity = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        super().__init__(choose_config(path, "features", provider, tune), "features")
 
     def clone_for_background(self) -> Backbone:
         """Return a backbone for a thread of low priority. On the CPU it computes in that thread alone."""
@@ -67,17 +55,3 @@ class Backbone:
     def features(self, image: np.ndarray) -> np.ndarray:
         """Return the features of an image, uint8 [H, W, 3] BGR of any size, as float32 [feature_size]."""
         return self.run(preprocess(image, self.contract)).copy()
-
-    def run(self, model_input: np.ndarray) -> np.ndarray:
-        """Return the features of a preprocessed image, float32 [feature_size]. The next call overwrites them.
-
-        Args:
-            model_input: uint8 [height, width, 3], as `preprocess` returns it.
-
-        Raises:
-            ModelError: The model failed.
-        """
-        try:
-            return self._runner(model_input)
-        except Exception as error:  # ONNX Runtime's errors share no base class
-            raise ModelError(f"{self.path} failed on {self.provider}: {first_line(error)}") from None

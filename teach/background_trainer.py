@@ -113,7 +113,7 @@ def _describe_epoch(training: str, epoch: int, epochs: int = 0, **_: object) -> 
 
 def export_checkpoint(checkpoint: Path, out: Path, config: ExportConfig, on_progress: OnProgress | None = None) -> None:
     """Export a trained model, in a process that imports torch, which the live loop does not. Raises ExportError."""
-    from teachcam.export.exporter import export
+    from teachcam.export.from_torch.exporter import export
 
     export(checkpoint, out, None, config, on_progress)
 

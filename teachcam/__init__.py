@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from teachcam.contract import Contract
     from teachcam.errors import UserError
     from teachcam.export.conversion import ExportConfig
-    from teachcam.export.exporter import export as export_model
+    from teachcam.export.from_torch.exporter import export as export_model
     from teachcam.live.classifier import Classifier
     from teachcam.live.prediction import Prediction
     from teachcam.train.run import train as train_model
@@ -52,7 +52,7 @@ _HOMES = {
     "Prediction": ("teachcam.live.prediction", "Prediction"),
     "RunConfig": ("teachcam.train.run_config", "RunConfig"),
     "UserError": ("teachcam.errors", "UserError"),
-    "export_model": ("teachcam.export.exporter", "export"),
+    "export_model": ("teachcam.export.from_torch.exporter", "export"),
     "train_model": ("teachcam.train.run", "train"),
 }
 

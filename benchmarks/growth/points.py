@@ -116,7 +116,7 @@ class Ages:
 def write_model(file: str) -> dict:
     """Write the default network with a random head."""
     from teachcam.contract import Contract
-    from teachcam.export.graph import write_onnx
+    from teachcam.export.from_torch.graph import write_onnx
     from teachcam.export.metadata import write_metadata
     from teachcam.export.targets import TARGETS
     from teachcam.train.model.backbones import INPUT_SIZE, build_network

@@ -16,7 +16,7 @@ from conftest import PATIENCE, ROOT, call
 from teachcam.collect.dataset import list_samples
 from teachcam.contract import Contract
 from teachcam.export.conversion import ExportConfig
-from teachcam.export.exporter import export
+from teachcam.export.from_torch.exporter import export
 from teachcam.images import read_image
 from teachcam.live import tuning
 from teachcam.live.classifier import Classifier

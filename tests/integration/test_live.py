@@ -23,8 +23,8 @@ from teachcam.collect.synthetic import render
 from teachcam.contract import METADATA_KEY, VERSION
 from teachcam.errors import ContractError, ModelError
 from teachcam.export.conversion import ExportConfig
-from teachcam.export.exporter import export, read_export_config
-from teachcam.export.graph import write_onnx
+from teachcam.export.from_torch.exporter import export, read_export_config
+from teachcam.export.from_torch.graph import write_onnx
 from teachcam.export.metadata import write_metadata
 from teachcam.export.targets import TARGETS
 from teachcam.images import read_image

@@ -23,7 +23,7 @@ from teachcam.collect.dataset import list_samples
 from teachcam.errors import ExportError
 from teachcam.export import conversion, quantize
 from teachcam.export.conversion import ExportConfig
-from teachcam.export.exporter import export
+from teachcam.export.from_torch.exporter import export
 from teachcam.export.metadata import read_metadata
 from teachcam.images import read_image
 from teachcam.onnx_session import predict_probabilities

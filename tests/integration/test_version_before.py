@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT, call_here
 
 from teachcam.collect.dataset import list_samples
-from teachcam.export.exporter import export
+from teachcam.export.from_torch.exporter import export
 from teachcam.images import read_image
 from teachcam.live.classifier import Classifier
 from teachcam.runs import read_epochs

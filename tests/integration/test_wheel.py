@@ -15,7 +15,7 @@ from conftest import LABELS, PATIENCE, ROOT, assert_one_line_error
 
 from teachcam.collect.synthetic import render
 from teachcam.export.conversion import ExportConfig
-from teachcam.export.exporter import export
+from teachcam.export.from_torch.exporter import export
 from teachcam.live.classifier import Classifier
 
 pytestmark = [pytest.mark.slow, pytest.mark.network]

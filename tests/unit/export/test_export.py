@@ -23,10 +23,11 @@ from teachcam import self_check
 from teachcam.collect.dataset import list_samples
 from teachcam.contract import METADATA_KEY, Contract, TrainingInfo
 from teachcam.errors import ExportError, ModelError
-from teachcam.export import engine, exporter, metadata, parity, to_onnx
+from teachcam.export import engine, metadata, parity, to_onnx
 from teachcam.export.conversion import PRECISIONS, ExportConfig
-from teachcam.export.exporter import export
-from teachcam.export.graph import fold_normalization, write_onnx
+from teachcam.export.from_torch import exporter
+from teachcam.export.from_torch.exporter import export
+from teachcam.export.from_torch.graph import fold_normalization, write_onnx
 from teachcam.export.metadata import EXPORT_KEY, read_metadata
 from teachcam.export.parity import Parity, ValidationResult
 from teachcam.export.quantize import to_int8

@@ -7,9 +7,9 @@ import pytest
 
 from teachcam.errors import UserError
 from teachcam.export.verify import Validator
-from teachcam.live import model_runner, tuning
+from teachcam.live import onnx_model, tuning
 from teachcam.live.classifier import Classifier
-from teachcam.live.model_runner import NUM_RECENT, NUM_TRIALS, RUNS_BETWEEN_TRIALS, AdaptiveRunner
+from teachcam.live.onnx_model import NUM_RECENT, NUM_TRIALS, RUNS_BETWEEN_TRIALS, AdaptiveRunner
 from teachcam.live.tuning import Timing, Tuning, open_model
 from teachcam.teach.backbone import Backbone
 
@@ -98,7 +98,7 @@ def test_the_faster_runner_is_used_and_a_slower_one_left_at_once(monkeypatch):
         runs.append(runner)
         return runner, seconds[runner]
 
-    monkeypatch.setattr(model_runner, "_timed", timed)
+    monkeypatch.setattr(onnx_model, "_timed", timed)
     runner = AdaptiveRunner("two threads", "one thread")
 
     def run(count: int) -> list[str]:

@@ -14,7 +14,7 @@ from conftest import LABELS, REAL_DATA, SMALL, assert_one_line_error, call_here,
 from teachcam.collect.dataset import list_samples
 from teachcam.contract import Contract
 from teachcam.export.conversion import ExportConfig
-from teachcam.export.exporter import export
+from teachcam.export.from_torch.exporter import export
 from teachcam.images import read_image
 from teachcam.live.classifier import Classifier
 from teachcam.preprocessing import preprocess

@@ -14,7 +14,7 @@ import torch
 from teachcam.contract import Contract
 from teachcam.errors import ExportError, UnreadableImage, UserError
 from teachcam.export.conversion import PRECISIONS, ExportConfig, convert
-from teachcam.export.graph import fold_normalization, write_onnx
+from teachcam.export.from_torch.graph import fold_normalization, write_onnx
 from teachcam.export.metadata import read_metadata
 from teachcam.export.parity import ValidationResult
 from teachcam.export.quantize import MIN_CALIBRATION_IMAGES

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import sys
 import time
 from collections import deque
 from pathlib import Path
 from statistics import median
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, TypeVar
 
 import numpy as np
 import onnxruntime
 
+from teachcam.cli import first_line
+from teachcam.errors import ModelError
 from teachcam.onnx_session import open_session, tied_cores
 from teachcam.processor import usable_cpus
 
@@ -22,6 +25,7 @@ RUNS_BETWEEN_TRIALS = 400  # so that less than 1 % of the frames pay for a trial
 SLOWER = 1.3  # times slower than usual: then the other one is tried at once
 
 Runner = Callable[[np.ndarray], np.ndarray]
+T = TypeVar("T", bound="OnnxModel")
 
 
 class SessionConfig(NamedTuple):
@@ -33,27 +37,59 @@ class SessionConfig(NamedTuple):
     busy_threads: int | None = None  # of the CPU, while other programs make `threads` slower; None is the same
 
 
-class LoadedModel:
-    """An ONNX file, loaded and ready to run on this device.
+class OnnxModel:
+    """An ONNX file, loaded and ready to run on this device. One thread may use it; others need a `clone_for_thread`.
 
     Attributes:
+        path: The ONNX file.
         ort_session: ONNX Runtime's session.
         provider: The execution provider that runs it: tensorrt, cuda or cpu.
     """
 
-    def __init__(self, config: SessionConfig):
-        """Load the file, and run it once. Raises ModelError if it can't be run."""
+    def __init__(self, config: SessionConfig, output: str):
+        """Load the file, and run it once. Raises ModelError if it can't be run.
+
+        Args:
+            config: The file, and how to run it.
+            output: The output that `run` computes, float32 [1, D].
+        """
+        self.path, self._output = config.path, output
         self.ort_session, self.provider = open_session(config.path, config.provider, config.threads)
         self._busy_session = None
         if self.provider == "cpu" and config.busy_threads not in (None, config.threads):
             self._busy_session, _ = open_session(config.path, "cpu", config.busy_threads)
+        self._runner: Runner | None = None  # of the thread that uses this, made for its first image
 
-    def make_runner(self, output: str) -> Runner:
-        """Return a function that runs the model on one image, for one thread. `ModelRunner` describes it."""
-        runner = ModelRunner(self.ort_session, self.provider, output)
+    def clone_for_thread(self: T) -> T:
+        """Return a model for another thread. It shares what was loaded, and has its own buffers."""
+        clone = copy.copy(self)
+        clone._runner = None
+        return clone
+
+    def run(self, model_input: np.ndarray) -> np.ndarray:
+        """Run the model on one preprocessed image.
+
+        Args:
+            model_input: uint8 [height, width, 3], as `preprocess` returns it.
+
+        Returns:
+            The output, float32 [D]. The next call overwrites it.
+
+        Raises:
+            ModelError: The model failed, for example because the GPU is out of memory.
+        """
+        try:
+            if self._runner is None:
+                self._runner = self._make_runner()
+            return self._runner(model_input)
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise ModelError(f"{self.path} failed on {self.provider}: {first_line(error)}") from None
+
+    def _make_runner(self) -> Runner:
+        runner = ModelRunner(self.ort_session, self.provider, self._output)
         if self._busy_session is None:
             return runner
-        return AdaptiveRunner(runner, ModelRunner(self._busy_session, self.provider, output))
+        return AdaptiveRunner(runner, ModelRunner(self._busy_session, self.provider, self._output))
 
 
 class ModelRunner:
