@@ -128,8 +128,8 @@ class Recorder:
 
     # What the user does
 
-    def start(self, max_images: int | None = None) -> None:
-        """Begin a session. An open one is stopped first.
+    def start(self, max_images: int | None = None) -> Session:
+        """Begin a session, and return it. An open one is stopped first.
 
         Args:
             max_images: The session takes no more images after so many, and `done` becomes True.
@@ -138,8 +138,9 @@ class Recorder:
         self.stop()
         with self._lock:
             self._due, self._remaining, self._times = float("-inf"), max_images, []
-            self.session = self._new_session()
-            self._takes.append((self.session, []))
+            self.session = session = self._new_session()
+            self._takes.append((session, []))
+            return session
 
     def stop(self) -> None:
         """End the session, and wait until all its images are on disk."""

@@ -84,14 +84,16 @@ class BackgroundTrainer:
             time.sleep(POLL_INTERVAL)
         self._can_resume = self._training.can_resume
         try:
-            self._text = self._training.failure or self._use_if_better()
+            self._text = self._use_if_better()
         except Exception as error:  # the page has to show it, whatever it is
             self._text = first_line(error)
 
     def _use_if_better(self) -> str:
         """Export the trained model and use it, if it is more accurate than the taught one. Returns a text about it."""
-        run, accuracy = self._training.run, self._training.metrics["validation"]["accuracy"]
-        taught = self._teacher.progress.accuracy
+        run, metrics = self._training.run, self._training.metrics
+        if run is None or metrics is None:
+            return self._training.failure
+        accuracy, taught = metrics["validation"]["accuracy"], self._teacher.progress.accuracy
         if accuracy is not None and taught is not None and accuracy <= taught:
             return f"kept the one before: it is {100 * taught:.1f} % right, and the new one {100 * accuracy:.1f} %"
         self._text = "trained; testing it"

@@ -16,7 +16,8 @@ from teachcam.collect.sources import is_same_camera
 from teachcam.errors import UserError
 from teachcam.teach.recording import Recording
 
-MIRRORED = {None: "horizontal", "180": "vertical"}  # the flip of a mirrored camera, by that of one that is not
+# The flip of a mirrored camera, by that of one that is not.
+MIRRORED: dict[str | None, str | None] = {None: "horizontal", "180": "vertical"}
 HINT_INTERVAL = 0.2  # seconds
 NOT_MIRRORED = {mirrored: flip for flip, mirrored in MIRRORED.items()}
 

@@ -106,20 +106,21 @@ def write_taught(
     validator = Validator(contract, predict, images[::2], images[1::2], on_progress)
     with tempfile.TemporaryDirectory() as folder, naming(folder):
         source = Path(folder) / "fp32.onnx"
-        graph = _add_head(onnx.load(str(model.path)), model)
+        graph = _add_head(onnx.load(str(model.path)), taught)
         if not TARGETS[config.target].uint8_input:
             graph.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT  # its cast is then for nothing
         onnx.save(graph, str(source))
         return convert(source, path, validator, config, {})
 
 
-def _add_head(backbone: onnx.ModelProto, model: TaughtModel) -> onnx.ModelProto:
+def _add_head(backbone: onnx.ModelProto, taught: Taught) -> onnx.ModelProto:
     """Return the graph with the output `probabilities` added: signed square roots, linear, temperature, softmax."""
-    graph, num_labels = backbone.graph, len(model.contract.labels)
+    graph, head, contract = backbone.graph, taught.head, taught.contract
+    num_labels = len(contract.labels)
     constants = {
         "epsilon": np.array(SQRT_EPSILON, np.float32),
-        "weight": (model.head.weight / model.contract.temperature).astype(np.float32),
-        "bias": (model.head.bias / model.contract.temperature).astype(np.float32),
+        "weight": (head.weight / contract.temperature).astype(np.float32),
+        "bias": (head.bias / contract.temperature).astype(np.float32),
         "first": np.array([0]),
         "end": np.array([num_labels]),
         "axis": np.array([1]),

@@ -74,9 +74,9 @@ class Recording:
                 self._recorder.check_writer()
                 return
             self._recorder.set_label(label)
-            self._recorder.start()
+            session = self._recorder.start()
             try:
-                self._labels.begin_recording(self._recorder.session.id, label)
+                self._labels.begin_recording(session.id, label)
             except DatasetError:  # a full disk
                 self._end()
                 raise
@@ -94,9 +94,9 @@ class Recording:
             DatasetError: The disk is full.
         """
         with self._lock:
-            if self.label is None or label not in (None, self.label):
-                return 0
             session = self._recorder.session
+            if session is None or label not in (None, self.label):
+                return 0
             self._end()
             return session.num_images
 

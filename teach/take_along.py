@@ -38,8 +38,7 @@ class TakeAlong:
         self._teacher, self._trainer, self._out = teacher, trainer, out
         self._lock = threading.Lock()
         self._state: dict[str, object] = {"id": None, "running": False, "choice": None, **_outcome()}
-        self._process: ExportProcess | None = None
-        self._thread: threading.Thread | None = None
+        self._export: tuple[ExportProcess, threading.Thread] | None = None  # the newest
         self._files: dict[str, Path] = {}  # by name
 
     def start(self, target: str, precision: str) -> str:
@@ -63,24 +62,26 @@ class TakeAlong:
             if self._state["running"]:
                 raise UserError("a file is being made: wait, or cancel it")
             export, source = self._source()
-            self._process = ExportProcess(export, source, path, config)
+            process = ExportProcess(export, source, path, config)
             self._state = {
                 "id": secrets.token_hex(4),
                 "running": True,
                 "choice": {"target": target, "precision": precision},
                 **_outcome(text="starting"),
             }
-            self._thread = threading.Thread(target=self._follow, args=(path,), name="take along", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._follow, args=(process, path), name="take along", daemon=True)
+            self._export = process, thread
+            thread.start()
             return str(self._state["id"])
 
     def cancel(self, id: str) -> None:
         """End an export, and wait until it has ended. Does nothing if it has ended already, or is another one."""
         with self._lock:
-            if self._state["id"] != id or not self._state["running"]:
+            if self._export is None or self._state["id"] != id or not self._state["running"]:
                 return
-            self._process.kill()
-        self._thread.join()
+            process, thread = self._export
+            process.kill()
+        thread.join()
 
     def path(self, name: str) -> Path:
         """Return the path of a file that was written. Raises UserError if there is none of that name."""
@@ -119,15 +120,15 @@ class TakeAlong:
             return export_checkpoint, better.path.with_name("checkpoint.pt")
         return write_taught, what_is_taught(self._teacher)
 
-    def _follow(self, path: Path) -> None:
+    def _follow(self, process: ExportProcess, path: Path) -> None:
         """Wait for the process, and note what comes of it. Runs in a thread."""
         try:
-            self._process.wait(lambda text, fraction: self._change(text=text, fraction=fraction))
+            process.wait(lambda text, fraction: self._change(text=text, fraction=fraction))
             self._files[path.name] = path
             outcome = _outcome(_describe(path), path.name, path.stat().st_size / 1e6)
         except Exception as error:  # the page has to show it, whatever it is
             outcome = _outcome(error=_explain(error))
-        self._change(running=False, **(_outcome("canceled") if self._process.is_killed else outcome))
+        self._change(running=False, **(_outcome("canceled") if process.is_killed else outcome))
 
     def _change(self, **changes: object) -> None:
         self._state = {**self._state, **changes}

@@ -170,11 +170,7 @@ class Teacher:
 
     def _learn_outliers(self) -> None:
         """Learn clutter images as outliers (Hendrycks 2019), so that unknown objects get low scores."""
-        images = draw_clutter_images()
-        records = [
-            self._record(hashlib.sha256(image.tobytes()).digest(), lambda image=image: image) for image in images
-        ]
-        features = np.stack([record["features"] for record in records])
+        features = np.stack([self._record_of(image)["features"] for image in draw_clutter_images()])
         nobody = np.full(len(features), -1)
         self._outliers = Rows(features, nobody, nobody, nobody, np.ones(len(features), bool))
         self._sums.add(self._outliers)
@@ -213,6 +209,9 @@ class Teacher:
         except UnreadableImage as error:
             self._unreadable[sample.path] = str(error)
             return None
+
+    def _record_of(self, image: np.ndarray) -> np.ndarray:
+        return self._record(hashlib.sha256(image.tobytes()).digest(), lambda: image)
 
     def _record(self, key: bytes, read: Callable[[], np.ndarray]) -> np.ndarray:
         """Return the features and the signature of an image: stored ones, or new ones, for which the image is read."""

@@ -65,9 +65,9 @@ def train(config: RunConfig, resume: bool = False) -> Path:
         with lock_run(out) if processes.is_main_process else nullcontext():
             lines: list[str] = []
             if processes.is_main_process and resume:
-                lines += continue_run(config, identity)
+                lines += continue_run(out, config, identity)
             elif processes.is_main_process:
-                begin_run(config, identity)
+                begin_run(out, config, identity)
             with ProgressBar(out) if processes.is_main_process else Progress() as context.progress:
                 context.micro_batcher = MicroBatcher(context.progress.say, can_split=processes.count == 1)
                 lines += [*dataset.left_out, *describe_split(folds, config), *describe_memory(config)]

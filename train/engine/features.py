@@ -64,9 +64,8 @@ def extract_stored(
         num_features: Number of features of an image.
         context: Surroundings of the training. Without `feature_store` nothing is stored.
     """
-    path = context.feature_store
-    is_used = path is not None and context.processes.count == 1 and len(images) >= MIN_TO_STORE
-    if not (is_used and isinstance(images, StoredImages)):
+    path, is_worth_it = context.feature_store, context.processes.count == 1 and len(images) >= MIN_TO_STORE
+    if path is None or not is_worth_it or not isinstance(images, StoredImages):
         return model.run(images)[0]
     features, missing = np.zeros((len(images), num_features), np.float32), []
     keys = [bytes.fromhex(hash_of_file) for hash_of_file in images.hashes]

@@ -57,12 +57,11 @@ class ProgressBar(Progress):
         self._log = folder / EPOCHS_FILE
         if self._log.exists() and not self._log.read_bytes().endswith(b"\n"):
             self._write("\n")  # the process was killed while it wrote the last line
-        self._bar: tqdm | None = None
+        self._bar = tqdm(disable=True)
         self._tensorboard = _tensorboard_writer(folder)
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
@@ -70,8 +69,7 @@ class ProgressBar(Progress):
 
     def begin(self, name: str, num_epochs: int, num_images: int, epochs_done: int = 0) -> None:
         """Replace the bar by a new one."""
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()
         self._name, self._num_epochs = name, num_epochs
         total, initial = num_epochs * num_images, epochs_done * num_images
         self._bar = tqdm(total=total, initial=initial, desc=name, unit="img", disable=None, smoothing=0.05)

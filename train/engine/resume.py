@@ -37,10 +37,12 @@ class TrainingState:
         """Return the saved state of that name, with tensors on the CPU, or None if there is none."""
         if self._folder is None:
             return None
-        return self._processes.broadcast(self._read(name) if self._processes.is_main_process else None)
+        return self._processes.broadcast(
+            self._read(self._folder / f"{name}.pt") if self._processes.is_main_process else None
+        )
 
-    def _read(self, name: str) -> dict | None:
-        path = self._folder / f"{name}.pt"
+    @staticmethod
+    def _read(path: Path) -> dict | None:
         try:
             return load_tensors(path)
         except FileNotFoundError:

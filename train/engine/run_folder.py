@@ -37,16 +37,15 @@ def lock_run(out: Path) -> Iterator[None]:
         raise TrainingError(f"{out}: another process is training into it; wait for it, or give another --out") from None
 
 
-def begin_run(config: RunConfig, identity: dict[str, str]) -> None:
+def begin_run(out: Path, config: RunConfig, identity: dict[str, str]) -> None:
     """Save the options of a new run, and delete the logs of an earlier run in the same folder."""
-    state = config.out / STATE_FOLDER
+    state = out / STATE_FOLDER
     if (state / CONFIG_FILE).exists():
         raise TrainingError(
-            f"--out {config.out}: a run was interrupted there: continue it with --resume {config.out}, "
-            f"or delete {state}"
+            f"--out {out}: a run was interrupted there: continue it with --resume {out}, or delete {state}"
         )
     shutil.rmtree(state, ignore_errors=True)
-    for log in (config.out / EPOCHS_FILE, *config.out.glob("events.out.tfevents.*")):
+    for log in (out / EPOCHS_FILE, *out.glob("events.out.tfevents.*")):
         log.unlink(missing_ok=True)
     state.mkdir()
     # Absolute paths: the run may be resumed from another folder.
@@ -58,21 +57,22 @@ def begin_run(config: RunConfig, identity: dict[str, str]) -> None:
     write_atomic(state / CONFIG_FILE, json.dumps(saved, indent=1).encode())
 
 
-def continue_run(config: RunConfig, identity: dict[str, str]) -> Iterator[str]:
+def continue_run(out: Path, config: RunConfig, identity: dict[str, str]) -> Iterator[str]:
     """Prepare to continue a run. One that an earlier version began is begun again, and a line for the user says so.
 
     Args:
-        config: Options of the run, whose folder it names.
+        out: Folder of the run.
+        config: Options of the run.
         identity: What must not change: hashes of the images, and of what they are used for.
 
     Raises:
         TrainingError: The images or their split have changed since the run began.
     """
-    path = config.out / STATE_FOLDER / CONFIG_FILE
+    path = out / STATE_FOLDER / CONFIG_FILE
     saved = json.loads(path.read_text())
     if saved.get("format") != FORMAT:
         path.unlink()
-        begin_run(config, identity)
+        begin_run(out, config, identity)
         yield "another version of teachcam began this run: it begins again"
     elif any(saved.get(name) != value for name, value in identity.items()):
-        raise TrainingError(f"--resume {config.out}: the dataset has changed since the run began; start a new run")
+        raise TrainingError(f"--resume {out}: the dataset has changed since the run began; start a new run")

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -139,7 +139,7 @@ class FineTuner:
             saved = [state.read(f"finetune{number}") for number in numbers]
             own = start + processes.rank
             is_due = own in numbers and saved[own - start] is None
-            trained = processes.gather_objects(self._fit_fold(own) if is_due else None)
+            trained: list[Any] = processes.gather_objects(self._fit_fold(own) if is_due else None)
             for number, before, now in zip(numbers, saved, trained, strict=False):  # there may be more processes
                 results.append(before or now)
                 state.write(f"finetune{number}", partial(results.__getitem__, number), last=True)

@@ -61,6 +61,8 @@ class Gradient(Strategy):
     which the backbone runs once for each image.
     """
 
+    settings: TrainConfig
+
     def __init__(self, name: str, settings: TrainConfig, on_features: bool = False):
         self.name, self.settings, self.on_features = name, settings, on_features
         self.weights = "none" if settings.scratch else None
