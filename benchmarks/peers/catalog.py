@@ -99,7 +99,7 @@ PEERS = (
         reasons={
             "backbone": "The peer trains all layers, teachcam the last half of them.",
             "training": "The peer trains one network, and can't tell its accuracy in new rooms. teachcam trains three, "
-            "each without a third of the rooms, and judges each by those.",
+            "each without a third of the rooms, and evaluates each on those.",
         },
     ),
     Peer(

@@ -108,7 +108,7 @@ def describe_accuracy(correct: np.ndarray, splits: list[Split], mode: str) -> It
     whole = np.array([scene in scenes for scene in scenes_of_images], bool)
     if whole.any():
         low, high = confidence_interval(correct[whole], [scene for scene in scenes_of_images if scene in scenes])
-        unseen = "that training never saw" if len(splits) == 1 else "each judged by a model that never saw it"
+        unseen = "that training never saw" if len(splits) == 1 else "each evaluated by a model that never saw it"
         yield (
             f"accuracy {correct[whole].mean():.3f} ({low:.2f} to {high:.2f}) on {whole.sum()} images of "
             f"{_scenes(len(scenes))}{',' * (len(splits) > 1)} {unseen}"

@@ -40,7 +40,7 @@ def test_cross_validation_evaluates_every_scene_once(dataset, tmp_path, monkeypa
     metrics = json.loads((tmp_path / "runs/latest/metrics.json").read_text())
     assert (metrics["validation"]["num_images"], metrics["num_folds"], metrics["num_training_images"]) == (60, 3, 60)
     assert len(metrics["validation_scenes"]) == 5
-    assert "on 60 images of 5 scenes, each judged by a model that never saw it" in capsys.readouterr().out
+    assert "on 60 images of 5 scenes, each evaluated by a model that never saw it" in capsys.readouterr().out
 
 
 def test_test_scenes_are_not_trained_on_and_no_choice_depends_on_them(dataset, tmp_path, monkeypatch, capsys):

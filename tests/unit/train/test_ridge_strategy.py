@@ -44,7 +44,7 @@ def run(dataset, tmp_path_factory):
     result = call_here("train/finetune.py", *arguments, "--out", "run", cwd=home)
     assert result.returncode == 0, result.stderr
     assert "training on 60 images of 5 scenes" in result.stderr
-    assert "images of 5 scenes, each judged by a model that never saw it" in result.stdout
+    assert "images of 5 scenes, each evaluated by a model that never saw it" in result.stdout
     return home / "run"
 
 
@@ -321,7 +321,7 @@ def test_a_model_of_timm_from_training_to_the_live_model(dataset, tmp_path, mode
         (["--epochs", "3"], "--epochs: the strategy ridge has no such setting"),
         (["--folds", "3"], "--folds: the strategy ridge leaves every scene out once"),
         (["--no-refit"], "--no-refit: the strategy ridge"),
-        (["--validation", "0.3"], "--validation: the strategy ridge judges every scene"),
+        (["--validation", "0.3"], "--validation: the strategy ridge evaluates on every scene"),
         (["--head", "mlp"], "--head: the strategy ridge"),
     ],
 )

@@ -2,7 +2,7 @@
 
 The first stages stay frozen. Their activations were computed once for each image and view, so an epoch is short.
 
-Each fold leaves out some scenes: a network is trained without them and judged by them. The final network is the mean of
+Each fold leaves out some scenes: a network is trained without them and evaluated on them. The final network is the mean of
 the folds' networks (model soup, Wortsman 2022). So it has learned from all scenes without another training. And each of
 them is the mean of its weights before and after training (WiSE-FT, Wortsman 2022): in new scenes that is more accurate
 than either.
@@ -37,7 +37,7 @@ from teachcam.train.model.stages import Stages, divide
 NUM_FOLDS = 3
 TUNED_WEIGHT = 0.5  # of the weights after training, in the mean with those before
 EVALUATION_BATCH = 64  # rows
-TOO_FEW_SCENES = "there are too few scenes to judge it by: record each label in another place, too"
+TOO_FEW_SCENES = "there are too few scenes to evaluate it on: record each label in another place, too"
 
 
 class FineTune(Ridge):

@@ -55,7 +55,7 @@ class Ridge(Strategy):
                 "--strategy"
             )
         if config.validation_fraction != VALIDATION_FRACTION:
-            return f"--validation: the strategy {self.name} judges every scene; leave --validation out"
+            return f"--validation: the strategy {self.name} evaluates on every scene; leave --validation out"
         if config.folds and self.settings is None:
             return f"--folds: the strategy {self.name} leaves every scene out once; leave --folds out"
         return super().refuses(config)
