@@ -2,12 +2,12 @@
 
     python benchmarks/growth                                          # all: more than an hour on two cores
     python benchmarks/growth --parts images labels --sizes 100 1000   # a part
-    python benchmarks/growth --report                                 # only draw again what was measured
+    python benchmarks/growth --report                                 # only write the tables again
 
 Every point is a process of its own: its seconds, its CPU seconds and its largest resident memory are the system's
 figures for that process. A process starts with the peak memory of the program that started it, here 92 MB, so less
 can't be seen. Results are kept in benchmarks/growth/results.json; a new one replaces the one of the same point. The
-tables go into docs/scaling.md, and the plots into docs/images/.
+tables go into benchmarks/GROWTH.md.
 
 The exponent is the slope of a straight line through the points of the largest ten-fold range, both axes logarithmic.
 1 is linear growth, and less means that a fixed cost is part of it.
@@ -26,21 +26,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from pool import FOLDER, by_images, by_labels, by_sessions
 
 from teachcam.processor import processor_name
 
-mpl.use("Agg")
-from matplotlib import pyplot as plt  # after the choice of the backend
-from matplotlib.ticker import LogLocator
-
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS, PAGE = ROOT / "benchmarks/growth/results.json", ROOT / "docs/scaling.md"
-PLOTS = ROOT / "docs/images"
+RESULTS, PAGE = ROOT / "benchmarks/growth/results.json", ROOT / "benchmarks/GROWTH.md"
 RUNS = FOLDER / "runs"
-MARKS = "<!-- the tables, written by benchmarks/growth -->", "<!-- end of the tables -->"
 SIZES = {
     "images": (100, 300, 1000, 3000, 10_000, 30_000, 100_000),
     "labels": (2, 10, 30, 100, 300, 1000),
@@ -57,7 +50,7 @@ CHECK, TRAIN, POINTS = "collect/check.py", "train/finetune.py", "benchmarks/grow
 
 
 def main() -> None:
-    """Measure, draw, and write the tables."""
+    """Measure, and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--sizes", nargs="+", type=int, help="in place of the usual ones, for every part")
@@ -137,14 +130,12 @@ def exponent(costs: dict[str, dict], name: str) -> float:
 
 
 def report(results: dict) -> None:
-    """Write a plot and a table for each part that was measured."""
-    text = ["Each point was measured once."]
+    """Write a table for each part that was measured."""
+    text = ["# Growth", "", "Written by `python benchmarks/growth`: do not edit. Each point was measured once."]
     for part in (part for part in SIZES if part in results):
         measured = results[part]["tasks"]
         tasks = {task: dict(sorted(costs.items(), key=lambda cost: int(cost[0]))) for task, costs in measured.items()}
-        draw(part, tasks)
         text += ["", f"**By {part}** ({results[part]['machine']})"]
-        text += ["", f"![cost by {part}](images/growth_{part}.png)"]
         columns = {task: columns_of(part, costs) for task, costs in tasks.items()}
         text += [
             "",
@@ -168,10 +159,7 @@ def report(results: dict) -> None:
         cells = [" / ".join(f"{exponent(tasks[task], name):.2f}" for name in names) for task, names in columns.items()]
         text.append("| " + " | ".join(["exponent", *cells]) + " |")
     print("\n".join(text))
-    begin, end = MARKS
-    page = PAGE.read_text()
-    page = page[: page.index(begin) + len(begin)] + "\n\n" + "\n".join(text) + "\n\n" + page[page.index(end) :]
-    PAGE.write_text(page)
+    PAGE.write_text("\n".join(text) + "\n")
 
 
 def readable(value: float) -> str:
@@ -183,30 +171,6 @@ def columns_of(part: str, costs: dict[str, dict]) -> list[str]:
     """Return the names of a task's costs that say something: cameras and clients run for a fixed time."""
     names = list(next(iter(costs.values())))
     return names if part not in ("cameras", "clients") else [name for name in names if name not in COST[:2]]
-
-
-def draw(part: str, tasks: dict[str, dict[str, dict]]) -> None:
-    """Draw the costs over the sizes, both axes logarithmic."""
-    names = COST[::2] if part not in ("cameras", "clients") else ("CPU seconds a second", "frame age p50 ms")
-    figure, axes = plt.subplots(1, len(names), figsize=(8, 3.6), layout="constrained")
-    for axis, name in zip(axes, names, strict=True):
-        for task, costs in tasks.items():
-            slope = exponent(costs, name)
-            axis.loglog([int(size) for size in costs], [cost[name] for cost in costs.values()], "o-", markersize=3)
-            axis.lines[-1].set_label(f"{task} ({slope:.2f})")
-        sizes = sorted({int(size) for costs in tasks.values() for size in costs})
-        axis.set_xticks(sizes, [f"{size:,}" for size in sizes], fontsize=7)
-        low, high = axis.get_ylim()
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 30 * low else (1, 1.5, 2, 3, 5, 7)))
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.minorticks_off()
-        axis.set(xlabel=part, ylabel=name)
-        axis.grid(visible=True, which="both", alpha=0.2)
-        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18), "ncols": 2}
-        axis.legend(title="exponent", fontsize=7, title_fontsize=7, **below)
-    PLOTS.mkdir(exist_ok=True)
-    figure.savefig(PLOTS / f"growth_{part}.png", dpi=90)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

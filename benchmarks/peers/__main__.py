@@ -216,10 +216,10 @@ class Bench:
         measured = [results for results in measured if results["trainings"]]
         if not measured:
             raise UserError("nothing was measured yet: run the part `train` first")
-        page, docs = ROOT / "benchmarks/RESULTS.md", ROOT / "docs/benchmarks.md"
+        page, images = ROOT / "benchmarks/RESULTS.md", ROOT / "docs/images"
         if self._options.quick:
-            page, docs = self._build / "RESULTS.md", Path(shutil.copy(docs, self._build))
-        report.write(measured, page, docs)
+            page, images = self._build / "RESULTS.md", self._build / "images"
+        report.write(measured, page, images)
 
     def _prepare(self) -> None:
         """Write the weights, and what the results are measured with. Forget those of another machine."""

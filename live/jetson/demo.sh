@@ -42,7 +42,7 @@ run "$python" "$project/live/doctor.py" --camera "$camera" ${model:+--model "$mo
 
 if [ -z "$model" ]; then
     [ -n "$teach" ] || say "There is no model here yet: no --model, and none in runs/."
-    say "Teach the camera on this page. 'Take along' there writes the model that demo.sh runs the next time:"
+    say "Teach the camera on this page. 'Use it on another device' there writes the model that demo.sh runs the next time:"
     run exec "$python" "$project/teach/studio.py" --camera "$camera" --tune "$@"
 fi
 

@@ -2,10 +2,10 @@
 
 The first stages stay frozen. Their activations were computed once for each image and view, so an epoch is short.
 
-Each fold leaves out some scenes: a network is trained without them and evaluated on them. The final network is the mean of
-the folds' networks (model soup, Wortsman 2022). So it has learned from all scenes without another training. And each of
-them is the mean of its weights before and after training (WiSE-FT, Wortsman 2022): in new scenes that is more accurate
-than either.
+Each fold leaves out some scenes: a network is trained without them and evaluated on them. The final network is the mean
+of the folds' networks (model soup, Wortsman 2022). So it has learned from all scenes without another training. And each
+of them is the mean of its weights before and after training (WiSE-FT, Wortsman 2022): in new scenes that is more
+accurate than either.
 """
 
 from __future__ import annotations
