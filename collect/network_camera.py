@@ -73,7 +73,7 @@ class MjpegCamera:
         """Return the next picture, uint8 [H, W, 3] BGR. None if the stream ended. Broken pictures are left out."""
         with contextlib.suppress(OSError, http.client.HTTPException):
             while (content := self._read_part()) is not None:
-                with contextlib.suppress(ValueError, cv2.error):
+                with contextlib.suppress(ValueError):
                     return decode_image(content, self._name)
         return None
 
@@ -139,7 +139,7 @@ class SnapshotCamera:
         try:
             with _request(self._url) as response:
                 return decode_image(response.read(MAX_PICTURE_BYTES), f"camera {hide_secrets(self._url)}")
-        except (OSError, ValueError, cv2.error, http.client.HTTPException):
+        except (OSError, ValueError, http.client.HTTPException):
             return None
 
     def close(self) -> None:

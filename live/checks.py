@@ -60,7 +60,7 @@ def machine(options: argparse.Namespace) -> Iterator[Finding]:
 def packages(options: argparse.Namespace) -> Iterator[Finding]:
     """Report the versions of packages, and packages that overwrite each other."""
     web = ("starlette", "uvicorn", "wsproto", "prometheus-client")
-    names = ("numpy", *EXCLUSIVE[0], *EXCLUSIVE[1], "traitlets", "torch", *web)
+    names = ("numpy", *EXCLUSIVE[0], *EXCLUSIVE[1], "pillow", "traitlets", "torch", *web)
     versions = {name: _version(name) for name in names}
     listed = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     yield Finding("ok", f"Packages: {listed or 'none'}.")

@@ -14,7 +14,7 @@ from teachcam.export.metadata import read_metadata
 STAGES = ("collect", "export", "live")
 SUFFIXES = (".py", ".html", ".css", ".js")
 # Of `device-cpu` in pyproject.toml: what a model is taught with is left out.
-REQUIREMENTS = ("numpy>=1.19", "opencv-python>=4.2", "traitlets>=4.3", "onnxruntime>=1.10")
+REQUIREMENTS = ("numpy>=1.19", "opencv-python>=4.2", "pillow>=10.1", "traitlets>=4.3", "onnxruntime>=1.10")
 PROGRAM = '''\
 """Say what the camera shows. README.txt explains it, and `python run.py --help` lists the options."""
 

@@ -24,7 +24,7 @@ COMMANDS = {
     "demo": ("teachcam.live.demo", "do all of it once, on a synthetic camera"),
 }
 KIT_PROGRAM = "python run.py"  # of a kit (teach/kit.py), which has no folders to call
-KIT_NEEDS = ("numpy", "cv2", "traitlets", "onnxruntime")  # what its requirements.txt installs
+KIT_NEEDS = ("numpy", "cv2", "PIL", "traitlets", "onnxruntime")  # what its requirements.txt installs
 TRAINING = ("train", "export", "demo")  # these need PyTorch, and Python 3.10
 
 

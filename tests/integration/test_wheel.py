@@ -122,11 +122,11 @@ def test_the_device_extra_on_python_3_8_without_torch(wheel, trained, tmp_path):
 
 OLDEST = {  # what pyproject.toml and docs/installation.md allow; a newer Python has no such old packages
     "3.8": "numpy==1.19.5 opencv-python-headless==4.2.0.34 onnxruntime==1.10.0 onnx==1.10.2 traitlets==4.3.3 "
-    "threadpoolctl==2.1.0 protobuf<4",
+    "pillow==10.1.0 threadpoolctl==2.1.0 protobuf<4",
     "3.10": "numpy==1.21.6 opencv-python-headless==4.5.4.60 onnxruntime==1.12.0 onnx==1.12.0 traitlets==5.1.0 "
-    "threadpoolctl==2.2.0",
+    "pillow==10.1.0 threadpoolctl==2.2.0",
     "3.12": "numpy==1.26.0 opencv-python-headless==4.8.1.78 onnxruntime==1.17.0 onnx==1.16.0 traitlets==5.10.0 "
-    "threadpoolctl==3.2.0",
+    "pillow==10.1.0 threadpoolctl==3.2.0",
 }
 
 

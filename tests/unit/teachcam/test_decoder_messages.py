@@ -1,4 +1,4 @@
-"""What libjpeg and libpng print: nothing of a whole picture, and one warning with a name of a damaged one."""
+"""What libjpeg and libtiff print: nothing of a whole picture, and one warning with a name of a damaged one."""
 
 from __future__ import annotations
 
