@@ -116,6 +116,8 @@ def decode_image(content: bytes, name: str | None = None) -> np.ndarray:
     read = _read_jpeg if content.startswith(JPEG_BEGIN) else _read_other
     try:
         return call_decoder(lambda: read(content), name)
+    except ImportError:
+        raise
     except Exception as error:  # what Pillow raises for damaged files is of many kinds
         reason = "too many pixels" if type(error).__name__ == "DecompressionBombError" else "not a readable image"
         raise ValueError("truncated file" if "truncated" in str(error) else reason) from None
