@@ -6,8 +6,8 @@
 
 speed      on the synthetic camera, 10 labels with 50 images each:
                first answer   from the release of a record button to the first answer of the head that knows it
-               refit          the head alone, with 10,000 examples, in ms
-               loop p99       of the live loop's latency while recording and refitting, over that without
+               new head       the head alone, with 10,000 examples, in ms
+               loop p99       of the live loop's latency while recording and making new heads, over that without
 clip       the first EXAMPLES images of each label of a clip are taught, and the rest is classified. TRUTH has a line
            for each frame: its label
 examples   in a dataset whose sessions are rooms: accuracy in a third of the rooms, three times, with COUNT images of
@@ -94,7 +94,8 @@ def measure_speed(folder: Path) -> None:
         sums.fit(range(NUM_LABELS))
         times.append(time.perf_counter() - started)
     print(
-        f"refit: {1000 * np.median(times):.0f} ms with 10,000 examples of {NUM_LABELS} labels, median of {len(times)}"
+        f"new head: {1000 * np.median(times):.0f} ms with 10,000 examples of {NUM_LABELS} labels, "
+        f"median of {len(times)}"
     )
 
 

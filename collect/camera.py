@@ -52,9 +52,9 @@ class Camera(traitlets.HasTraits):
     """A camera of any kind. The kind depends on the name of the source:
 
     `0`, `/dev/video0`                  a USB camera
+    `/dev/v4l/by-id/...`, any link      the same: these names stay when cameras are plugged in another order
     `csi:0`                             a Jetson's CSI camera, through GStreamer
     `gst:PIPELINE`                      any GStreamer pipeline
-    `/dev/v4l/by-id/...`, any link      the same: these names stay when cameras are plugged in another order
     `http://...`, `rtsp://...`          a network stream (also rtsps, rtmp, udp, ...), or the address of one picture
     `clip.mp4`, `folder/`, `image.jpg`  files: every image in order, then the end
     `synthetic[:LABEL][?seed=N]`        drawn hands, see collect/synthetic.py

@@ -31,9 +31,13 @@ def add_camera_arguments(parser: argparse.ArgumentParser, default: str | None = 
     )
     group.add_argument("--width", type=cli.positive_int, help="image width to request from the camera, in pixels")
     group.add_argument("--height", type=cli.positive_int, help="image height to request from the camera, in pixels")
-    group.add_argument("--camera-fps", type=cli.non_negative_float, help="images per second to request from the camera")
     group.add_argument(
-        "--flip", choices=("horizontal", "vertical", "180"), help="mirror every image, or turn it upside down (180)"
+        "--camera-fps", type=cli.non_negative_float, help="images per second that the camera should send"
+    )
+    group.add_argument(
+        "--flip",
+        choices=("horizontal", "vertical", "180"),
+        help="horizontal: swap left and right; vertical: swap top and bottom; 180: turn upside down",
     )
 
 

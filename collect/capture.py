@@ -79,12 +79,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = cli.Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--label", nargs="+", metavar="NAME", help="what the camera shows; also the folder's name")
+    parser.add_argument(
+        "--label", nargs="+", metavar="NAME", help="one or more labels to record; each gets a folder in --data"
+    )
     parser.add_argument("--data", type=expand, default=Path("data"), metavar="DIR", help="the dataset (default: data)")
     parser.add_argument(
         "--fps",
         type=cli.non_negative_float,
-        help=f"frames to record per second, 0 for all (default: {DEFAULT_FPS:g}, all of a folder)",
+        help=f"images to save per second, 0 for all (default: {DEFAULT_FPS:g}, all of a folder)",
     )
     parser.add_argument(
         "--max-frames", type=cli.positive_int, help="end each session after this many frames (headless, live: 40)"

@@ -91,7 +91,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         "--fix", action="store_true", help=f"move files with these faults to DATA/{REJECTED}/: {', '.join(FIXABLE)}"
     )
     parser.add_argument("--undo", action="store_true", help="move back the files that --fix moved, and exit")
-    parser.add_argument("--place", metavar="NAME", help="name the place of --sessions, and exit")
+    parser.add_argument("--place", metavar="NAME", help="write this place into the sessions of --sessions, and exit")
     parser.add_argument(
         "--sessions", nargs="+", metavar="SESSION", help="with --place: names of sessions or places; * stands for any"
     )

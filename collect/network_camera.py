@@ -190,7 +190,7 @@ def hide_secrets(name: str) -> str:
     In an address that is all before an @, every value, and what follows a #. In a GStreamer pipeline it is the same in
     each word, and every value of a property such as `user-pw`.
     """
-    if name.startswith("gst:"):
+    if name.lower().startswith("gst:"):
         value = r"(\"(?:\\.|[^\"\\])*\"|'[^']*'|\S+)"
         name = re.sub(rf"(?i)((?:{SECRET_NAMES})[\w-]*\s*=\s*){value}", r"\1***", name)
         return re.sub(r"\w+://(\S*@)?[^\s\"']*", lambda address: _hide_in_address(address[0]), name)

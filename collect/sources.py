@@ -4,7 +4,9 @@ To add a new kind of camera:
 
 1. Write a class with the attributes and methods of `Source`. Raise CameraError in `__init__` if it does not open.
 2. Choose how users name it, as in `mycam:0`. Add a line to `open_source`, and, if it is live, to `is_live`.
-3. Add it to the table in the docstring of `Camera` (collect/camera.py).
+3. Name it where users read of cameras: in the docstring of `Camera` (collect/camera.py), in the error of `open_source`,
+   in the help of --camera (collect/camera_options.py), and in docs/recording.md.
+4. If it can be found without being named, let `find_cameras` try it (collect/probe.py).
 
 `Camera` adds the rest for every kind: the thread that reads, opening it again, flipping.
 """
@@ -93,9 +95,9 @@ def open_source(name: str, settings: CaptureSettings = CAMERA_DEFAULTS) -> Sourc
     device = usb_device(name)
     if device is not None:
         return UsbCamera(device, settings)
-    if name.startswith("csi:"):
+    if name.lower().startswith("csi:"):
         return open_gstreamer(csi_pipeline(name, settings), CAMERA_DEFAULTS, flipped=True)
-    if name.startswith("gst:"):
+    if name.lower().startswith("gst:"):
         return open_gstreamer(name[len("gst:") :], settings)
     if name.lower().startswith(URLS):
         return open_network_camera(name, settings.fps)

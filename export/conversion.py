@@ -122,16 +122,25 @@ def _write_int8(source: Path, file: Path, validator: Validator, config: ExportCo
     layers = rank_layers_by_error(source, file, batches[:4])
     count = 1
     while count <= len(layers) / 2:
-        logger.info("int8 loses %.1f points of accuracy: trying with %d layers in float", 100 * drop, count)
+        loss = _describe_drop(drop, validator)
+        logger.info("%s: trying with %d layers in float", loss, count)
         to_int8(source, file, batches, target, layers[:count], validator.on_progress)
         drop = validator.accuracy_drop(file)
         if drop <= MAX_ACCURACY_DROP:
             return layers[:count]
         count *= 2
     raise ExportError(
-        f"int8 loses {100 * drop:.1f} points of accuracy on {len(validator.validation)} validation images, even with "
-        "half of its layers in float; no file was written",
+        f"{_describe_drop(drop, validator)}, even with half of its layers in float; no file was written",
         "export fp16, or give --allow-accuracy-drop",
+    )
+
+
+def _describe_drop(drop: float, validator: Validator) -> str:
+    """Return what `Validator.accuracy_drop` measured, in words: it may be either of two things."""
+    percent = f"{100 * drop:.1f}"
+    return (
+        f"int8 loses {percent} points of accuracy on {len(validator.validation)} validation images, or changes "
+        f"{percent} % of the labels"
     )
 
 

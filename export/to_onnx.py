@@ -102,9 +102,14 @@ def _parser() -> cli.Parser:
         "--target",
         choices=list(TARGETS),
         default="desktop",
-        help="the device to run it (default: %(default)s)",
+        help="where the file will run; jetpack7 is not verified (default: %(default)s)",
     )
-    add("--precision", choices=PRECISIONS, default="fp32", help="number format (default: %(default)s)")
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="fp32: exact; fp16: for a Jetson; int8: fast on a CPU (default: %(default)s)",
+    )
     add(
         "--batch-size",
         type=int,

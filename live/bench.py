@@ -170,6 +170,6 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         metavar="DIR",
         help="a dataset with the model's labels, to try int8 and, on a GPU, fp16 (default: %(default)s)",
     )
-    add("--seconds", type=cli.positive_int, default=10, help="of each measurement (default: %(default)s)")
+    add("--seconds", type=cli.positive_int, default=10, help="seconds for each measurement (default: %(default)s)")
     add("--root", type=expand, default=Path("/"), help=argparse.SUPPRESS)  # tests put the files of a Jetson here
     return parser.parse_args(argv)

@@ -35,7 +35,8 @@ README = """\
 A CAMERA THAT TELLS THINGS APART
 
 It was taught to tell these apart: {labels}.
-It runs on Windows, macOS and Linux. Nothing that your camera sees leaves your computer.
+It is made for Linux, Windows and macOS. It was tested on Linux only.
+Nothing that your camera sees leaves your computer.
 
 
 START IT

@@ -65,7 +65,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         type=http_address,
         default="8080",
         metavar="[ADDRESS:]PORT",
-        help="where to serve the page; a bare PORT is for this machine only (default: 8080)",
+        help="where to serve the page; 8080: for browsers on this machine; 0.0.0.0:8080: for other machines, too "
+        "(default: 8080)",
     )
     add("--provider", choices=list(PROVIDERS), help="what runs the backbone (default: the first of these that works)")
     add("--tune", action="store_true", help="measure once what is fastest on this device, and use it from then on")

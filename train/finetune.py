@@ -24,13 +24,18 @@ from teachcam.errors import TrainingError
 from teachcam.files import expand
 from teachcam.train.config.options import Option, options_of
 from teachcam.train.config.train_config import TrainConfig
+from teachcam.train.engine.strategies import STRATEGIES
 from teachcam.train.run import load_interrupted_run, show_augmentation, train
 from teachcam.train.run_config import RunConfig
 
+STRATEGY_DEFAULTS = ", ".join(
+    f"{name} {one.settings.epochs} and {one.settings.lr:g}" for name, one in STRATEGIES.items() if one.settings
+)
 GROUPS = {  # the headings of --help
     "data": None,
     "network": None,
-    "training": "Each strategy has its own settings; an option replaces one of them.",
+    "training": "Each strategy has its own settings; an option replaces one of them. Defaults of --epochs and --lr: "
+    f"{STRATEGY_DEFAULTS}. The others are in train/engine/strategies/.",
     "run": None,
 }
 

@@ -73,7 +73,10 @@ class RunConfig:
         metavar="SCENE",
     )
     refit: bool = option_field(
-        "data", "do not train once more on all images after validation", default=True, flag="--no-refit"
+        "data",
+        "keep the network that was validated; by default it is trained again on all images",
+        default=True,
+        flag="--no-refit",
     )
     image_size: int | None = option_field(
         "data",
@@ -85,7 +88,10 @@ class RunConfig:
     )
     grayscale: bool = option_field("data", "remove all color from images, in training and live", default=False)
     augment: str = option_field(
-        "data", "random changes of training images: as in another room, slight, or none", default="room", choices=KINDS
+        "data",
+        "random changes of training images; room: imitate other rooms; light: small changes only; none",
+        default="room",
+        choices=KINDS,
     )
     backbone: str = option_field(
         "network",

@@ -28,7 +28,7 @@ class TrainConfig:
     )
     trainable_fraction: float = option_field(
         "training",
-        "fraction of the backbone's layers to train, counted from the head",
+        "fraction of the backbone's layers to train, counted from the head, with a --backbone-lr above 0",
         default=0.0,
         flag="--unfreeze",
         metavar="FRACTION",
@@ -40,8 +40,10 @@ class TrainConfig:
     scratch: bool = False  # the backbone has random weights, so its batch norm must learn its statistics
     averaged: bool = True  # take the running average of the weights
     max_gradient_norm: float = 1.0
-    optimizer: str = option_field("training", "optimizer", default="adamw", choices=OPTIMIZERS)
-    weight_decay: float = option_field("training", "weight decay", default=0.02, low=0, high=10)
+    optimizer: str = option_field("training", "how weights are updated", default="adamw", choices=OPTIMIZERS)
+    weight_decay: float = option_field(
+        "training", "how strongly large weights are pulled to 0", default=0.02, low=0, high=10
+    )
     schedule: str = option_field(
         "training",
         "how the learning rate changes; step: to a tenth after each third of the epochs",

@@ -1,4 +1,7 @@
-"""The loss of every training: cross entropy in which every label counts the same, however many images it has."""
+"""The loss of training by gradients: cross entropy in which every label counts the same, however many images it has.
+
+The head in closed form, of `ridge`, has another one: the squared error (teachcam/ridge.py).
+"""
 
 from __future__ import annotations
 

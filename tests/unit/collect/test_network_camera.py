@@ -322,6 +322,7 @@ def test_rtsp_says_what_is_wrong(user, path, words):
         ("http://host/x?a=secret=1;b=secret", "http://host/x?a=***;b=***"),
         ("rtsp://host/user=admin_password=secret_channel=1.sdp", "rtsp://host/user=***"),
         ("gst:rtspsrc user-id=secret user-pw='secret 2' ! y", "gst:rtspsrc user-id=*** user-pw=*** ! y"),
+        ("GST:rtspsrc user-id=secret user-pw='secret 2' ! y", "GST:rtspsrc user-id=*** user-pw=*** ! y"),
         ("http://admin:se'cret@host/x", "http://***@host/x"),
         ('http://admin:se"cret@host/x', "http://***@host/x"),
         ("http://admin:se cret@host/x", "http://***@host/x"),

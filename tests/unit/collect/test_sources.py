@@ -62,6 +62,15 @@ def test_every_name_of_a_device_is_a_camera(tmp_path, monkeypatch):
     assert opened == [3, 3, 3, "/dev/null", "/dev/v4l/by-id/usb-x-index0"]
 
 
+@pytest.mark.parametrize("name", ["csi:0", "CSI:0", "gst:videotestsrc", "GST:videotestsrc"])
+def test_a_prefix_may_be_in_capitals(name, monkeypatch):
+    pipelines = []
+    monkeypatch.setattr(sources, "open_gstreamer", lambda pipeline, *_, **__: pipelines.append(pipeline))
+    assert is_live(name)
+    sources.open_source(name)
+    assert pipelines[0].startswith(("nvarguscamerasrc sensor-id=0 ", "videotestsrc"))
+
+
 class Closed:
     """A VideoCapture that could not open its device."""
 
