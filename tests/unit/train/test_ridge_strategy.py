@@ -316,15 +316,16 @@ def test_a_model_of_timm_from_training_to_the_live_model(dataset, tmp_path, mode
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("strategy", "arguments", "words"),
     [
-        (["--epochs", "3"], "--epochs: the strategy ridge has no such setting"),
-        (["--folds", "3"], "--folds: the strategy ridge leaves every scene out once"),
-        (["--no-refit"], "--no-refit: the strategy ridge"),
-        (["--validation", "0.3"], "--validation: the strategy ridge evaluates on every scene"),
-        (["--head", "mlp"], "--head: the strategy ridge"),
+        ("ridge", ["--epochs", "3"], "--epochs: the strategy ridge has no such setting"),
+        ("ridge", ["--folds", "3"], "--folds: the strategy ridge leaves every scene out once"),
+        ("ridge", ["--no-refit"], "--no-refit: the strategy ridge"),
+        ("ridge", ["--validation", "0.3"], "--validation: the strategy ridge evaluates on every scene"),
+        ("ridge", ["--head", "mlp"], "--head: the strategy ridge"),
+        ("head", ["--unfreeze", "0.5"], "--unfreeze: the strategy head has no such setting"),
     ],
 )
-def test_what_ridge_has_not_is_an_error(dataset, tmp_path, arguments, words):
-    result = call_here("train/finetune.py", "--data", dataset, "--strategy", "ridge", *arguments, cwd=tmp_path)
+def test_what_a_strategy_has_not_is_an_error(dataset, tmp_path, strategy, arguments, words):
+    result = call_here("train/finetune.py", "--data", dataset, "--strategy", strategy, *arguments, cwd=tmp_path)
     assert_one_line_error(result, words)

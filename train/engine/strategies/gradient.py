@@ -66,6 +66,7 @@ class Gradient(Strategy):
     def __init__(self, name: str, settings: TrainConfig, on_features: bool = False):
         self.name, self.settings, self.on_features = name, settings, on_features
         self.weights = "none" if settings.scratch else None
+        self.unused = ("backbone_lr", "trainable_fraction", "progressive_resize") if on_features else ()
 
     def settings_with(self, overrides: dict, seed: int) -> TrainConfig:
         """Return the settings with these overrides. Where all layers have one learning rate, they keep one."""
