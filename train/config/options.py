@@ -63,11 +63,6 @@ def option_field(group: str, help: str, default: typing.Any = MISSING, **more: o
     return field(default=default, metadata={"group": group, "help": help, **more})
 
 
-def flag_of(name: str) -> str:
-    """Return the flag of a field that has no other one."""
-    return f"--{name.replace('_', '-')}"
-
-
 @functools.cache
 def options_of(config: type) -> tuple[Option, ...]:
     """Return the options among the fields of RunConfig or TrainConfig."""
@@ -79,6 +74,6 @@ def options_of(config: type) -> tuple[Option, ...]:
                 hint = typing.get_args(hint)[0]
             many = typing.get_origin(hint) is tuple
             value_type = typing.get_args(hint)[0] if many else hint
-            metadata = {"flag": flag_of(own.name), **own.metadata}
+            metadata = {"flag": f"--{own.name.replace('_', '-')}", **own.metadata}
             options.append(Option(own.name, value_type, many, own.default, **metadata))
     return tuple(options)

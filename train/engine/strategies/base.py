@@ -9,7 +9,7 @@ import numpy as np
 
 from teachcam.collect.dataset import Sample
 from teachcam.collect.split import Split
-from teachcam.train.config.options import flag_of
+from teachcam.train.config.options import options_of
 from teachcam.train.config.train_config import TrainConfig
 from teachcam.train.engine.context import Context
 from teachcam.train.engine.result import Result
@@ -46,9 +46,9 @@ class Strategy:
 
     def refuses(self, config: RunConfig) -> str | None:
         """Return why the strategy can't be used with these options, in one line, or None."""
-        for name in config.overrides:
-            if self.settings is None or name in self.unused:
-                return f"{flag_of(name)}: the strategy {self.name} has no such setting"
+        for option in options_of(TrainConfig):
+            if option.name in config.overrides and (self.settings is None or option.name in self.unused):
+                return f"{option.flag}: the strategy {self.name} has no such setting"
         return None
 
     def settings_with(self, overrides: dict, seed: int) -> TrainConfig | None:
