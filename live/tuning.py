@@ -28,7 +28,7 @@ import onnxruntime
 from teachcam import ending
 from teachcam.cli import first_line
 from teachcam.collect.dataset import list_samples
-from teachcam.errors import ContractError, ModelError, UserError
+from teachcam.errors import ContractError, DatasetError, ModelError, UserError
 from teachcam.files import parse_json, write_atomic
 from teachcam.images import read_image
 from teachcam.live.classifier import Classifier
@@ -240,6 +240,8 @@ def _convert(path: Path, precision: str, data: Path) -> Path | None:
     try:
         samples = sample_evenly([sample for sample in list_samples(data) if sample.label in contract.labels])
         images = [(shrink(read_image(sample.path), contract.input_size), sample.label) for sample in samples]
+        if not images:
+            raise DatasetError(f"{data} has no image of the model's labels")
 
         def predict(images: list[np.ndarray]) -> np.ndarray:
             return np.array([list(classifier.classify(image).probabilities.values()) for image in images])
