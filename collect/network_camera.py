@@ -51,7 +51,8 @@ class NetworkCamera(VideoCaptureSource):
 class MjpegCamera:
     """A stream of JPEG pictures over HTTP (multipart/x-mixed-replace), each in its own size: phones turn over.
 
-    The line between two pictures is taken from the stream: what the headers call it is often wrong.
+    Reads the boundary from the body, because many cameras declare a wrong one in Content-Type. FFmpeg, by OpenCV, does
+    not: it scales every picture to the size of the first, misses a boundary inside a line, and ends at a damaged one.
     """
 
     live = True

@@ -150,7 +150,8 @@ class ModelRunner:
 class AdaptiveRunner:
     """Runs a model by the one of two runners that is faster at the time. They differ in their number of threads.
 
-    The other one is tried for a few runs from time to time, and at once when the first becomes slower.
+    The other one is tried for a few runs from time to time, and at once when the first becomes slower. Beside two busy
+    programs, ResNet18 took 16 ms with two threads and 8.5 ms with one (two AVX2 cores); on a Xeon there is no gain.
     """
 
     def __init__(self, first: Runner, second: Runner):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -10,10 +11,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import PATIENCE, ROOT, SMALL, assert_one_line_error, call, call_here
+from conftest import PATIENCE, ROOT, SMALL, assert_one_line_error, call_here
 
 from teachcam.errors import TrainingError
 from teachcam.runs import read_epochs
@@ -39,31 +41,45 @@ def start(*arguments: object, cwd) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def train_here(folder: Path, arguments: list[str]) -> None:
+    """Train, as the command does, in a process of FORKS."""
+    os.chdir(folder)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    finetune.main(arguments)
+
+
 @pytest.mark.slow
-def test_a_run_killed_at_any_moment_ends_with_the_same_weights(dataset, tmp_path, monkeypatch):
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows can't fork")
+def test_a_run_killed_at_any_moment_ends_with_the_same_weights(dataset, tmp_path):
     """Set TEACHCAM_KILLS=20 for a thorough test."""
-    monkeypatch.chdir(tmp_path)
+    forks = multiprocessing.get_context("forkserver")  # has torch already, so that the kills fall into the training
+    forks.set_forkserver_preload(["teachcam.train.finetune"])
+
+    def start(*arguments: object):
+        process = forks.Process(target=train_here, args=(tmp_path, [*map(str, arguments)]))
+        process.start()
+        return process
+
+    first = ["--data", dataset, *OPTIONS, "--out"]
+    whole = start(*first, tmp_path / "runs/whole")
     started = time.monotonic()
-    whole = call("train/finetune.py", "--data", dataset, *OPTIONS, "--out", "runs/whole", cwd=tmp_path)
-    assert whole.returncode == 0, whole.stderr
+    whole.join(PATIENCE)
+    assert whole.exitcode == 0
     seconds = time.monotonic() - started
     rng, kills = random.Random(0), 0
     while kills < KILLS:
         run = tmp_path / f"runs/killed{kills}"
-        process = start("--data", dataset, *OPTIONS, "--out", run, cwd=tmp_path)
-        while True:
-            try:
-                _, stderr = process.communicate(timeout=rng.uniform(0.2, 1.0) * seconds)
-                assert process.returncode == 0, stderr
-                seconds *= 0.8  # it ended before it was killed: the machine was busy when the time was taken
-                break
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.communicate()
-                kills += 1
+        process = start(*first, run)
+        while process.join(rng.uniform(0.2, 1.0) * seconds) or process.exitcode is None:
+            process.kill()
+            process.join()
+            kills += 1
             has_begun = (run / ".state/config.json").exists()
-            options = ["--resume", run] if has_begun else ["--data", dataset, *OPTIONS, "--out", run]
-            process = start(*options, cwd=tmp_path)
+            process = start(*(["--resume", run] if has_begun else [*first, run]))
+        assert process.exitcode == 0
+        seconds *= 0.8  # for the case that it ended before it was killed: the machine was busy when the time was taken
         assert_same_weights(load_weights(run), load_weights(tmp_path / "runs/whole"))
         assert not (run / ".state").exists()
 
